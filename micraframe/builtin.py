@@ -1,0 +1,128 @@
+"""The components that micraframe itself brings, offered by the hook that every plugin uses."""
+
+from __future__ import annotations
+
+from micraframe.plugin import Component, hookimpl
+
+MICRAFRAME_API = 1
+
+
+@hookimpl
+def micraframe_components() -> list[Component]:
+    """Return the records of the built-in components."""
+    return [
+        Component(
+            "dataset",
+            "modified-digits",
+            "micraframe.datasets.modified_digits:ModifiedDigits",
+            "Embedded: scikit-learn's digits, cluttered as the MICRA-Net paper clutters MNIST",
+        ),
+        Component(
+            "dataset",
+            "folder",
+            "micraframe.datasets.folder:Folder",
+            "A folder of images with a table of labels, class sub-folders and/or masks",
+        ),
+        Component(
+            "annotator",
+            "image-level",
+            "micraframe.annotators.image_level:ImageLevel",
+            "Is each class in this image: yes or no",
+        ),
+        Component(
+            "annotator",
+            "full",
+            "micraframe.annotators.full:Full",
+            "Everything that the dataset knows: masks and instances",
+        ),
+        Component(
+            "backbone",
+            "unet-encoder",
+            "micraframe.backbones.unet_encoder:UNetEncoder",
+            "MICRA-Net's U-Net encoder: four stages of two 3x3 convolutions",
+        ),
+        Component(
+            "backbone",
+            "timm",
+            "micraframe.backbones.timm_features:TimmFeatures",
+            "Any convolutional timm model, by its name",
+        ),
+        Component(
+            "extractor",
+            "grad-cam",
+            "micraframe.extractors.grad_cam:GradCam",
+            "Grad-CAM of all layers: one forward pass, one backward pass per class rank",
+        ),
+        Component(
+            "extractor",
+            "captum",
+            "micraframe.extractors.captum_layers:CaptumLayers",
+            "captum's layer attributions, layer by layer: the reference",
+        ),
+        Component(
+            "combiner",
+            "pca",
+            "micraframe.combiners.pca:Pca",
+            "First principal component of the layers' maps, with a named sign policy",
+        ),
+        Component(
+            "combiner",
+            "select",
+            "micraframe.combiners.select:Select",
+            "Layers chosen by hand, joined by mean, sum, product, max or weights",
+        ),
+        Component(
+            "combiner",
+            "last-layer",
+            "micraframe.combiners.last_layer:LastLayer",
+            "The deepest layer's map alone: coarse",
+        ),
+        Component(
+            "head",
+            "classification",
+            "micraframe.heads.classification:Classification",
+            "Which classes are in the image; no masks",
+        ),
+        Component(
+            "head",
+            "semantic",
+            "micraframe.heads.semantic:Semantic",
+            "One mask per class present",
+        ),
+        Component(
+            "method",
+            "micra-net",
+            "micraframe.micranet:MicraNet",
+            "Classifier, class activation maps, combiner, head: masks from image-level labels",
+        ),
+        Component(
+            "method",
+            "intensity-otsu",
+            "micraframe.controls.intensity_otsu:IntensityOtsu",
+            "Control: Otsu's threshold on the image's own intensities",
+        ),
+        Component(
+            "method",
+            "random-map",
+            "micraframe.controls.random_map:RandomMap",
+            "Control: a smooth random map",
+        ),
+        Component(
+            "method",
+            "centre-blob",
+            "micraframe.controls.centre_blob:CentreBlob",
+            "Control: a blob in the middle of the image",
+        ),
+        Component(
+            "metric",
+            "classification",
+            "micraframe.metrics.classification:Classification",
+            "Was each class's presence decided rightly",
+        ),
+        Component(
+            "metric",
+            "overlap",
+            "micraframe.metrics.overlap:Overlap",
+            "Precision, recall, F1 and IOU of each class's mask",
+        ),
+    ]

@@ -1,0 +1,231 @@
+"""Configuration: what a file may say, and errors that say where it went wrong.
+
+A component is chosen by a `Choice`: its name, and its parameters where they are not the defaults.
+
+    method: micra-net                                      # short for {name: micra-net}
+    method: {name: micra-net, params: {combiner: pca}}
+
+This module knows no component: names are looked up, and their parameters checked, by the registry.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
+
+from micraframe import registry
+from micraframe.errors import ConfigError
+from micraframe.interfaces import Parameters
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Choice(BaseModel):
+    """A component by name, with its parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="The component's name, or plugin/name.")
+    params: dict[str, Any] = Field(default={}, description="Its parameters; what is not named keeps its default.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks a `Choice` field with the kind of component that it chooses: `Annotated[Choice, Kind("head")]`."""
+
+    name: str
+
+
+DatasetChoice = Annotated[Choice, Kind("dataset")]
+AnnotatorChoice = Annotated[Choice, Kind("annotator")]
+BackboneChoice = Annotated[Choice, Kind("backbone")]
+ExtractorChoice = Annotated[Choice, Kind("extractor")]
+CombinerChoice = Annotated[Choice, Kind("combiner")]
+HeadChoice = Annotated[Choice, Kind("head")]
+MethodChoice = Annotated[Choice, Kind("method")]
+MetricChoice = Annotated[Choice, Kind("metric")]
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+class Train(Parameters):
+    """What `micraframe train` reads: one method, one dataset, one annotation."""
+
+    dataset: DatasetChoice = Field(description="What to learn from.")
+    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What the method is told of it.")
+    method: MethodChoice = Field(Choice(name="micra-net"), description="What learns.")
+    seed: int = Field(0, ge=0, description="Fixes everything on a CPU.")
+    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
+    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+
+
+class Contender(Parameters):
+    """One method in a study, and the annotation that it is given."""
+
+    method: MethodChoice = Field(description="What learns.")
+    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What it is told.")
+    label: str = Field("", description="Its name in tables; the method's name where empty.")
+
+
+class Study(Parameters):
+    """What `micraframe study run` reads: datasets x contenders x seeds, measured by metrics."""
+
+    datasets: list[DatasetChoice] = Field(min_length=1, description="What to learn from and test on.")
+    contenders: list[Contender] = Field(min_length=1, description="Methods, each with the annotation it is given.")
+    metrics: list[MetricChoice] = Field(
+        [Choice(name="classification"), Choice(name="overlap")], min_length=1, description="What is measured."
+    )
+    seeds: list[int] = Field([0], min_length=1, description="One training of everything for each.")
+    pictures: int = Field(6, ge=0, description="Number of test images of each dataset that are drawn.")
+    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
+    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+
+
+def read(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a configuration.
+
+    Raises:
+        ConfigError: If there is no such file, it is not YAML, or a value is not allowed: with file, line and key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    return parse(text, model, str(path))
+
+
+def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
+    """Read YAML text into a configuration; `name` stands for the file in errors.
+
+    Raises:
+        ConfigError: If it is not YAML or a value is not allowed: with line and key.
+    """
+    try:
+        tree = YAML(typ="rt").load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}" if mark is not None else name
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise ConfigError(f"{where}: this is not YAML: {reason}") from error
+    if not isinstance(tree, CommentedMap):
+        raise ConfigError(f"{name}: a mapping of keys to values is wanted, beginning with one of {_fields(model)}")
+    try:
+        return model.model_validate(_plain(tree))
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            key = ".".join(str(step) for step in problem["loc"])
+            reason = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                reason = f"there is no key {problem['loc'][-1]!r} here"
+                if len(problem["loc"]) == 1:
+                    reason += f"; there are: {_fields(model)}"
+            lines.append(f"{name}:{_line(tree, problem['loc'])}: {key}: {reason}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def resolve(config: Model) -> Model:
+    """Return the configuration with every component looked up and every default written out.
+
+    Names become `plugin/name`, so that results record which plugin was meant.
+
+    Raises:
+        PluginError: If a component is unknown or cannot be used.
+        ConfigError: If a parameter of a component is unknown or its value is not allowed.
+    """
+    changed: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        kind = _kind(field.metadata) or _kind_of_items(field.annotation)
+        if kind and isinstance(value, Choice):
+            changed[name] = resolve_choice(kind, value)
+        elif kind and isinstance(value, list):
+            changed[name] = [resolve_choice(kind, choice) for choice in value]
+        elif isinstance(value, BaseModel):
+            changed[name] = resolve(value)
+        elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
+            changed[name] = [resolve(item) if isinstance(item, BaseModel) else item for item in value]
+    return config.model_copy(update=changed)
+
+
+def resolve_choice(kind: str, choice: Choice) -> Choice:
+    """Return the choice with its qualified name and all its parameters, nested choices included."""
+    entry = registry.catalog().find(kind, choice.name)
+    component = registry.load(entry)
+    try:
+        params = component.Params(**choice.params)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{kind} {choice.name!r}: {registry.explain(error, component.Params.model_fields)}"
+        ) from error
+    return Choice(name=entry.qualified, params=resolve(params).model_dump(mode="json"))
+
+
+def to_yaml(config: BaseModel) -> str:
+    """Return the configuration as YAML, every key written out."""
+    stream = StringIO()
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def kind_of(model: type[BaseModel], field: str) -> str | None:
+    """Return the kind of component that a field chooses, or None where it chooses none."""
+    info = model.model_fields[field]
+    return _kind(info.metadata) or _kind_of_items(info.annotation)
+
+
+def _kind(metadata: Any) -> str | None:
+    return next((mark.name for mark in metadata if isinstance(mark, Kind)), None)
+
+
+def _kind_of_items(annotation: Any) -> str | None:
+    """Find the kind in `list[Annotated[Choice, Kind(...)]]` and `Annotated[Choice, Kind(...)] | None`."""
+    for part in get_args(annotation):
+        found = _kind(getattr(part, "__metadata__", ()))
+        if found:
+            return found
+    return None
+
+
+def _fields(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
+
+
+def _plain(node: Any) -> Any:
+    """Turn ruamel's annotated containers and scalars into Python's own."""
+    if isinstance(node, dict):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    for kind in (bool, int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _line(tree: Any, path: tuple[int | str, ...]) -> int:
+    """Return the line, counted from 1, of the deepest step of `path` that the file has."""
+    node, line = tree, tree.lc.line
+    for step in path:
+        if isinstance(node, CommentedMap) and step in node:
+            line = node.lc.key(step)[0]
+        elif isinstance(node, CommentedSeq) and isinstance(step, int) and step < len(node):
+            line = node.lc.item(step)[0]
+        else:
+            break
+        node = node[step]
+    return int(line) + 1

@@ -1,0 +1,46 @@
+"""Chooses the device and the precision to compute with."""
+
+from __future__ import annotations
+
+import torch
+
+from micraframe.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; `auto` is the first GPU where there is one, else the CPU.
+
+    Raises:
+        ConfigError: If there is no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({reason}); write auto, cpu, cuda or mps") from error
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the type to compute convolutions in; `auto` is bfloat16 where the device is fast at it, else float32.
+
+    Raises:
+        ConfigError: If it is none of `auto`, `float32` and `bfloat16`.
+    """
+    if name in ("float32", "bfloat16"):
+        return torch.float32 if name == "float32" else torch.bfloat16
+    if name != "auto":
+        raise ConfigError(f"precision {name!r}; write auto, float32 or bfloat16")
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        # Instructions of its own (AVX-512 BF16 or AMX); emulated, bfloat16 would be slower than float32.
+        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:
+        fast = False
+    return torch.bfloat16 if fast else torch.float32
