@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from micraframe.types import Layer
 
@@ -51,7 +51,9 @@ class Classifier(nn.Module):
 
     def logits(self, deepest: Tensor) -> Tensor:
         """Return the logits (B, K) for the activations (B, channels, h, w) of the deepest layer."""
-        pooled = torch.amax(deepest, (2, 3)) if self.pooling == "max" else torch.mean(deepest, (2, 3))
+        # Not amax: of equal maxima it would share the gradient among all, where pooling picks one.
+        pool = functional.adaptive_max_pool2d if self.pooling == "max" else functional.adaptive_avg_pool2d
+        pooled = pool(deepest, 1).flatten(1)
         return cast("Tensor", self.linear(self.dropout(pooled)))
 
     def forward(self, images: Tensor) -> Tensor:

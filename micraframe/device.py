@@ -40,7 +40,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":
         # Instructions of its own (AVX-512 BF16 or AMX); emulated, bfloat16 would be slower than float32.
-        fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        fast = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
