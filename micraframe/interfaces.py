@@ -145,6 +145,13 @@ class Head(Configured):
     """Turns a score map into what the user asked for: a decision, masks, objects or positions."""
 
     @abstractmethod
+    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
+        """Return the indices of the classes whose score map `decide` needs, given every class's probability (K,).
+
+        What is not wanted is not explained, and costs nothing.
+        """
+
+    @abstractmethod
     def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
         """Return the prediction for one image.
 
@@ -176,9 +183,12 @@ class Method(Configured):
 
     Attributes:
         learns_from: The annotations that it can use. It is given these and no others.
+        decided_after: The parameters that do not influence what `fit` learns. A study that varies them trains nothing
+            again: it loads what was learned into a method with other values of them.
     """
 
     learns_from: ClassVar[frozenset[Annotation]]
+    decided_after: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, run: Run) -> Fitted:
@@ -195,8 +205,12 @@ class Method(Configured):
         """
 
     @abstractmethod
-    def load(self, folder: Path) -> Fitted:
-        """Read what `Fitted.save` wrote.
+    def load(self, folder: Path, device: str = "auto") -> Fitted:
+        """Read what `Fitted.save` wrote; parameters in `decided_after` are this method's, not the file's.
+
+        Args:
+            folder: The saved model.
+            device: `auto` (a GPU when there is one), or a torch device; methods without a network ignore it.
 
         Raises:
             ModelError: If it is not that, or was written by another format version.

@@ -174,7 +174,7 @@ def catalog() -> Catalog:
             if any(name == other.name for other in taken):
                 raise PluginError(f"a plugin of the name {name!r} is there already; rename the entry point")
             taken.append(Plugin(name, distribution, version, _components(load())))
-        except Exception as error:  # whatever a plugin raises is that plugin's failure, not ours
+        except (Exception, SystemExit) as error:  # whatever a plugin raises is that plugin's failure, not ours
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             if strict:
                 raise PluginError(f"plugin {name!r} of {distribution} {version} was rejected: {reason}") from error

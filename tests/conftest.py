@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from micraframe import catalog
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,31 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real images: {folder} is not there; set MICRAFRAME_DATA")
     return folder
+
+
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Return a function that really installs a plugin: a module and its distribution's metadata, on the path."""
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    before = set(sys.modules)
+
+    def install(name: str, source: str, version: str = "1.0", **modules: str) -> None:
+        for module, text in {name: source, **modules}.items():
+            (site / f"{module}.py").write_text(textwrap.dedent(text))
+        metadata = site / f"{name}-{version}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (metadata / "entry_points.txt").write_text(f"[micraframe]\n{name} = {name}\n")
+        importlib.invalidate_caches()
+        catalog.cache_clear()
+
+    yield install
+    catalog.cache_clear()
+    for name in set(sys.modules) - before:
+        if str(site) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]

@@ -1,0 +1,1 @@
+"""Backbones: convolutional networks seen as a row of layers."""

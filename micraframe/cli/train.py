@@ -1,0 +1,37 @@
+"""`micraframe train`: one method, one dataset, one annotation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from micraframe.cli.output import ConfigFile, progress
+
+
+def train(
+    file: ConfigFile,
+    output: Annotated[Path, typer.Option(help="The folder for the model, its log and its checkpoints.")],
+) -> None:
+    """Train a method as a configuration says; the same command resumes a run that was interrupted."""
+    from micraframe import config, registry
+    from micraframe.errors import ConfigError
+    from micraframe.files import write_text
+    from micraframe.study.run import annotate
+    from micraframe.types import Run
+
+    wanted = config.resolve(config.read(Path(file), config.Train))
+    model = output / "model"
+    if model.exists():
+        raise ConfigError(f"{model} is there already; name another --output, or remove it")
+    dataset = registry.build("dataset", wanted.dataset.name, **wanted.dataset.params)
+    annotator = registry.build("annotator", wanted.annotator.name, **wanted.annotator.params)
+    method = registry.build("method", wanted.method.name, **wanted.method.params)
+    given, cost = annotate(dataset.samples("train"), annotator, method.learns_from, wanted.seed)
+    held, price = annotate(dataset.samples("valid"), annotator, method.learns_from, wanted.seed)
+    run = Run(wanted.seed, output / "training", wanted.device, wanted.precision, progress())
+    write_text(output / "config.yaml", config.to_yaml(wanted))
+    method.fit(given, held, dataset.info(), run).save(model)
+    hours = (cost + price).seconds / 3600
+    print(f"{model}: learned from {len(given)} samples, {len(held)} to choose by; annotation about {hours:.1f} h")

@@ -1,0 +1,1 @@
+"""Extractors: where in the image a classifier's decisions come from."""

@@ -1,0 +1,113 @@
+"""A copy of a classifier to measure on, so that the classifier itself is left as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from micraframe.classifier import Classifier
+from micraframe.errors import DataError
+from micraframe.interfaces import ClassRule
+from micraframe.types import FloatArray
+
+
+def frozen_copy(classifier: Classifier, fold: bool = False) -> Classifier:
+    """Return a float32 copy, in evaluation mode, without gradients for its parameters, on the same device.
+
+    Args:
+        classifier: Is left as it is.
+        fold: Fold batch normalisations into the convolutions before them, which changes nothing but the speed.
+    """
+    device = next(classifier.parameters()).device
+    # In float64, on the CPU (not every GPU has it): a folded weight is then rounded once.
+    twin = copy.deepcopy(classifier).to("cpu", torch.float64).eval().requires_grad_(False)
+    if fold:
+        fold_batch_norms(twin)
+    return twin.to(device, torch.float32, memory_format=torch.channels_last)
+
+
+def probe(classifier: Classifier) -> Tensor:
+    """Return a small random image batch (1, C, H, W) of the type that the network takes."""
+    first = next(module for module in classifier.modules() if isinstance(module, nn.Conv2d))
+    side = 2 * max(layer.stride for layer in classifier.layers) + 1
+    values = torch.rand((1, first.in_channels, side, side), generator=torch.Generator().manual_seed(0))
+    return values.to(first.weight)
+
+
+def fold_batch_norms(classifier: Classifier) -> None:
+    """Fold, in place, each batch normalisation into the convolution whose output it takes.
+
+    Which belong together is seen in a dry run. If the activations of any layer then differ - because a convolution
+    serves twice, or its output is used elsewhere - all is left as it was.
+
+    Args:
+        classifier: In evaluation mode.
+    """
+    convolutions: dict[int, nn.Conv2d] = {}
+    outputs: list[Tensor] = []  # kept alive, so that no two have the same id
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if type(module) is nn.Conv2d:
+            convolutions[id(output)] = module
+            outputs.append(output)
+        elif id(inputs[0]) in convolutions:
+            assert isinstance(module, nn.BatchNorm2d)
+            pairs.append((convolutions[id(inputs[0])], module))
+
+    images = probe(classifier)
+    watched = [module for module in classifier.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
+    hooks = [module.register_forward_hook(after) for module in watched]
+    try:
+        with torch.no_grad():
+            before = classifier.features(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    replaced: dict[nn.Module, nn.Module] = {}
+    for convolution, norm in pairs:
+        if norm.running_mean is not None and norm.running_var is not None:
+            replaced |= {convolution: fuse_conv_bn_eval(convolution, norm), norm: nn.Identity()}
+    _replace(classifier, replaced)
+    with torch.no_grad():
+        now = classifier.features(images)
+    if not all(torch.allclose(a, b, rtol=1e-9, atol=1e-9 * float(a.abs().max())) for a, b in zip(before, now, strict=True)):
+        _replace(classifier, {new: old for old, new in replaced.items()})
+
+
+def check_classes(chosen: Sequence[Sequence[int]], images: int, classes: int) -> list[tuple[int, ...]]:
+    """Return the classes that a rule chose for each image.
+
+    Raises:
+        DataError: If it did not choose for every image, or chose a class that there is not.
+    """
+    if len(chosen) != images:
+        raise DataError(f"the rule chose classes for {len(chosen)} images; one list for each of {images} is wanted")
+    checked = [tuple(int(index) for index in row) for row in chosen]
+    for number, row in enumerate(checked):
+        if any(not 0 <= index < classes for index in row):
+            raise DataError(f"the rule chose {row} for image {number}; classes are numbered 0 to {classes - 1}")
+    return checked
+
+
+def probabilities(logits: Tensor) -> FloatArray:
+    """Return the probability of each class, float32 (B, K), for its logit."""
+    scores: FloatArray = torch.sigmoid(logits.detach()).float().cpu().numpy()
+    return scores
+
+
+def choose(rule: ClassRule, logits: Sequence[Tensor]) -> tuple[FloatArray, list[tuple[int, ...]]]:
+    raise NotImplementedError
+
+
+def _replace(network: nn.Module, replaced: dict[Any, nn.Module]) -> None:
+    for module in list(network.modules()):
+        for name, child in module.named_children():
+            if child in replaced:
+                setattr(module, name, replaced[child])

@@ -1,0 +1,1 @@
+"""Heads: what turns a score map into decisions, masks, objects or positions."""

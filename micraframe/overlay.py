@@ -1,0 +1,70 @@
+"""Draws masks over images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from skimage.segmentation import find_boundaries
+
+from micraframe.types import BoolArray, FloatArray
+
+COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+"""Okabe and Ito's colours, which the colour-blind tell apart too; classes beyond the seventh begin anew."""
+
+
+def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
+    """Return an image for the eye.
+
+    Args:
+        image: float32 (C, H, W). One channel is shown grey, three as red, green, blue; of others, the mean.
+
+    Returns:
+        uint8 (H, W, 3), the 0.5th to the 99.5th percentile brought to 0 to 255.
+    """
+    shown = image if image.shape[0] in (1, 3) else image.mean(0, keepdims=True)
+    low, high = np.percentile(shown, (0.5, 99.5))
+    scaled = np.clip((shown - low) / (high - low), 0, 1) if high > low else np.zeros_like(shown)
+    rgb = np.broadcast_to(scaled, (3, *scaled.shape[1:])).transpose(1, 2, 0)
+    return np.round(rgb * 255).astype(np.uint8)
+
+
+def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.NDArray[np.uint8]:
+    """Return the image with every class's mask tinted and outlined in the class's colour.
+
+    Args:
+        image: float32 (C, H, W).
+        masks: bool (K, H, W).
+        opacity: Of the tint, in [0, 1]; the outline is opaque.
+
+    Returns:
+        uint8 (H, W, 3).
+    """
+    canvas: npt.NDArray[Any] = to_rgb(image).astype(np.float32)
+    for index, mask in enumerate(masks):
+        if not mask.any():
+            continue
+        colour = np.array(COLOURS[index % len(COLOURS)], np.float32)
+        canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
+        canvas[find_boundaries(mask, mode="inner")] = colour
+    return np.round(canvas).astype(np.uint8)
+
+
+def legend(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
+    """Return each class's colour, red, green, blue in [0, 1]."""
+    return {
+        name: (red / 255, green / 255, blue / 255)
+        for name, (red, green, blue) in zip(
+            classes, (COLOURS[index % len(COLOURS)] for index in range(len(classes))), strict=True
+        )
+    }

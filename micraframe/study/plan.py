@@ -1,0 +1,105 @@
+"""What a study consists of: its cells, and by what each is known again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from micraframe import config, registry
+from micraframe.config import Choice, Contender, Study
+from micraframe.errors import ConfigError
+from micraframe.files import digest_json
+from micraframe.interfaces import Method
+from micraframe.types import DatasetInfo
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method with one annotation on one dataset with one seed, everything resolved.
+
+    Attributes:
+        dataset: The dataset.
+        info: What the dataset says of itself.
+        contender: The method and the annotation it is given.
+        seed: Of everything that is random.
+        training_key: Hash of all that determines what is learned.
+        key: Hash of all that determines the results.
+    """
+
+    dataset: Choice
+    info: DatasetInfo
+    contender: Contender
+    seed: int
+    training_key: str
+    key: str
+
+    @property
+    def annotator(self) -> str:
+        """The annotator's name in tables: with its parameters, where they are not the defaults."""
+        return label(self.contender.annotator, "annotator")
+
+    @property
+    def method(self) -> str:
+        """The method's name in tables."""
+        return self.contender.label or label(self.contender.method, "method")
+
+    def __str__(self) -> str:
+        return f"{self.info.name} / {self.annotator} / {self.method} / seed {self.seed}"
+
+
+def plan(study: Study) -> tuple[Cell, ...]:
+    """Return the cells of a study, in the order in which they are named.
+
+    Raises:
+        ConfigError: If two contenders cannot be told apart in tables, or two datasets have one name.
+        PluginError: If a component is unknown or cannot be used.
+    """
+    study = config.resolve(study)
+    cells = [
+        _cell(study, dataset, info, contender, seed)
+        for dataset, info in [(dataset, _info(dataset)) for dataset in study.datasets]
+        for contender in study.contenders
+        for seed in study.seeds
+    ]
+    seen: set[str] = set()
+    for cell in cells:
+        if str(cell) in seen:
+            raise ConfigError(f"the study has {cell} twice; give contenders different labels, datasets different names")
+        seen.add(str(cell))
+    return tuple(cells)
+
+
+def label(choice: Choice, kind: str) -> str:
+    """Return a component's name, followed by those of its parameters that are not the defaults."""
+    entry = registry.catalog().find(kind, choice.name)
+    defaults = config.resolve_choice(kind, Choice(name=entry.qualified)).params
+    changed = [f"{key}={value}" for key, value in choice.params.items() if value != defaults.get(key)]
+    return " ".join([entry.component.name, *changed])
+
+
+def _info(dataset: Choice) -> DatasetInfo:
+    return registry.build("dataset", dataset.name, **dataset.params).info()
+
+
+def _cell(study: Study, dataset: Choice, info: DatasetInfo, contender: Contender, seed: int) -> Cell:
+    entry = registry.catalog().find("method", contender.method.name)
+    method = registry.load(entry)
+    assert issubclass(method, Method)
+    params = contender.method.params
+    learning: dict[str, Any] = {
+        "data": info.fingerprint,
+        "annotator": contender.annotator.model_dump(mode="json"),
+        "method": entry.qualified,
+        "version": entry.plugin.version,
+        "params": {key: value for key, value in params.items() if key not in method.decided_after},
+        "seed": seed,
+        "precision": study.precision,
+        "device": study.device,
+    }
+    everything = {
+        "learning": learning,
+        "params": params,
+        "metrics": [metric.model_dump(mode="json") for metric in study.metrics],
+        "pictures": study.pictures,
+    }
+    return Cell(dataset, info, contender, seed, digest_json(learning)[:16], digest_json(everything)[:16])
