@@ -206,7 +206,7 @@ def test_kinds_are_all_offered_and_records_are_plain():
         Component("metric", "a", "a:A", "A").name = "b"
 
 
-HEAVY = "torch numpy pydantic sklearn skimage timm captum scipy matplotlib".split()
+HEAVY = ["torch", "numpy", "pydantic", "sklearn", "skimage", "timm", "captum", "scipy", "matplotlib"]
 
 
 @pytest.mark.parametrize(

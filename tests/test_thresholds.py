@@ -28,7 +28,7 @@ def test_otsu_is_that_of_scikit_image_within_a_bin():
     random = np.random.default_rng(0)
     for separation in (0.5, 2, 4):
         values = np.concatenate([random.normal(0, 1, 5000), random.normal(separation, 1, 3000)]).astype(np.float32)
-        assert thresholds.otsu(values) == pytest.approx(filters.threshold_otsu(values), abs=np.ptp(values) / 256)
+        assert thresholds.otsu(values) == pytest.approx(filters.threshold_otsu(values), abs=float(np.ptp(values)) / 256)
 
 
 @given(images)
@@ -58,7 +58,7 @@ def test_where_nothing_counts_the_mask_is_blank(rule):
 def test_the_smallest_contrast_of_float32_is_no_error():
     values = np.ones((4, 4), np.float32)
     values[0, 0] = np.nextafter(np.float32(1), np.float32(2))
-    assert thresholds.otsu(values) == values.max()
+    assert (values > thresholds.otsu(values)).sum() == 1
     assert thresholds.triangle(values) == values.max()
 
 
