@@ -60,6 +60,24 @@ def micraframe_components() -> list[Component]:
             "captum's layer attributions, layer by layer: the reference",
         ),
         Component(
+            "extractor",
+            "layer-cam",
+            "micraframe.extractors.layer_cam:LayerCam",
+            "LayerCAM of all layers: positive gradients weight each position by itself",
+        ),
+        Component(
+            "extractor",
+            "grad-cam++",
+            "micraframe.extractors.grad_cam_plus_plus:GradCamPlusPlus",
+            "Grad-CAM++ of all layers: small structures count as much as large ones",
+        ),
+        Component(
+            "extractor",
+            "hires-cam",
+            "micraframe.extractors.hires_cam:HiResCam",
+            "HiResCAM of all layers: gradients weight each position by itself",
+        ),
+        Component(
             "combiner",
             "pca",
             "micraframe.combiners.pca:Pca",
@@ -76,6 +94,12 @@ def micraframe_components() -> list[Component]:
             "last-layer",
             "micraframe.combiners.last_layer:LastLayer",
             "The deepest layer's map alone: coarse",
+        ),
+        Component(
+            "combiner",
+            "guided",
+            "micraframe.combiners.guided:Guided",
+            "Another combiner's map, sharpened by the image",
         ),
         Component(
             "head",

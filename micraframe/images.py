@@ -1,7 +1,7 @@
 """Reading and writing image files: TIFF, PNG and JPEG.
 
-Images are read in the units of the file, as float32 (C, H, W); label images as int32 (K, H, W). What is written is
-either the old file or the new one, and the same array always gives the same bytes.
+Images are read in the units of the file, as float32 (C, H, W); label images as int32 (H, W) or, if they have several
+planes, (K, H, W). What is written is either the old file or the new one, and the same array gives the same bytes.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def read_labels(path: Path) -> IntArray:
     A picture in grey stored as colour counts as grey; of a PNG with a palette the indices are read.
 
     Returns:
-        int32 (K, H, W), where K is 1 for a file with one plane.
+        int32 (H, W), or (K, H, W) for a file of several planes.
 
     Raises:
         DataError: As `read_image`, and if the values are not whole numbers of 32 bits, or are colours.
@@ -80,7 +80,7 @@ def read_labels(path: Path) -> IntArray:
     limits = np.iinfo(np.int32)
     if planes.min() < limits.min or planes.max() > limits.max:
         raise DataError(f"{path}: masks and objects want numbers of 32 bits; these reach {planes.max()}")
-    return np.ascontiguousarray(planes, dtype=np.int32)
+    return np.ascontiguousarray(planes if len(planes) > 1 else planes[0], dtype=np.int32)
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def triangle(values: FloatArray) -> float:
     # Of less than the histogram's 256 steps of float32, bins would have no width.
     if high - low <= 256 * np.spacing(max(abs(low), abs(high))):
         return float(high)
-    return float(filters.threshold_triangle(values))
+    return float(filters.threshold_triangle(values))  # type: ignore[no-untyped-call]
 
 
 def percentile(values: FloatArray, value: float) -> float:

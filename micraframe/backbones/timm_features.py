@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, cast, final
+from typing import Any, final
 
 import timm
 import torch
