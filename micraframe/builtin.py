@@ -114,6 +114,18 @@ def micraframe_components() -> list[Component]:
             "One mask per class present",
         ),
         Component(
+            "head",
+            "instance",
+            "micraframe.heads.instance:Instance",
+            "Objects one by one: object minus contact, components or watershed",
+        ),
+        Component(
+            "head",
+            "detection",
+            "micraframe.heads.detection:Detection",
+            "A point with a score for every object",
+        ),
+        Component(
             "method",
             "micra-net",
             "micraframe.micranet:MicraNet",
@@ -147,6 +159,24 @@ def micraframe_components() -> list[Component]:
             "metric",
             "overlap",
             "micraframe.metrics.overlap:Overlap",
-            "Precision, recall, F1 and IOU of each class's mask",
+            "Precision, recall, F1, IOU and symmetric boundary dice of each class's mask",
+        ),
+        Component(
+            "metric",
+            "objects",
+            "micraframe.metrics.objects:Objects",
+            "F1 of objects against IOU, its area, and the shares missed, extra, split and merged",
+        ),
+        Component(
+            "metric",
+            "detection",
+            "micraframe.metrics.detection:Detection",
+            "Precision, recall and F1 of positions within a distance",
+        ),
+        Component(
+            "metric",
+            "localisation",
+            "micraframe.metrics.localisation:Localisation",
+            "Pixel average precision and pointing game of each class's score map",
         ),
     ]

@@ -12,7 +12,7 @@ Intelligence 4 (2022).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple, final
 
@@ -107,7 +107,7 @@ class FittedMicraNet(Fitted):
     """
 
     def __init__(
-        self, params: MicraNet.Params, classifier: Classifier, info: DatasetInfo, origin: dict[str, str]
+        self, params: MicraNet.Params, classifier: Classifier, info: DatasetInfo, origin: Mapping[str, str]
     ) -> None:
         self.classifier = classifier
         self.info = info

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.segmentation import find_boundaries
+from scipy import ndimage
 
 from micraframe.types import BoolArray, FloatArray
 
@@ -56,7 +56,7 @@ def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.N
             continue
         colour = np.array(COLOURS[index % len(COLOURS)], np.float32)
         canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
-        canvas[find_boundaries(mask, mode="inner")] = colour
+        canvas[mask & ~ndimage.binary_erosion(mask)] = colour
     return np.round(canvas).astype(np.uint8)
 
 

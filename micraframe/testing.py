@@ -188,7 +188,7 @@ def check_head(head: Head) -> None:
                 generator.random((len(wanted), *size), np.float32),
                 np.zeros((len(wanted), *size), np.float32),
             ):
-                score_map = ScoreMap(wanted, values, values, ("ok",) * len(wanted))
+                score_map = ScoreMap(wanted, values, values, tuple("ok" for _ in wanted))
                 prediction = head.decide(score_map, scores, image)
                 assert prediction.scores.tobytes() == scores.tobytes(), "scores are passed on"
                 assert len(prediction.present) == 3, "every class is decided"
@@ -262,7 +262,7 @@ def full_samples(count: int = 4, size: tuple[int, int] = (48, 48)) -> list[Sampl
         masks[number % 2] &= number % 4 != 0
         masks[1] &= ~masks[0]
         image = generator.normal(0.1, 0.05, size) + masks.any(0)
-        labels = masks.any((1, 2))
+        labels = np.asarray(masks.any((1, 2)))
         samples.append(
             Sample(
                 f"sample-{number}",

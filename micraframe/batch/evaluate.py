@@ -142,13 +142,13 @@ def _truth_sample(
             f"{name}: the prediction has masks of shape (K, H, W) = {prediction.masks.shape}, the truth {masks.shape}"
         )
     image = np.zeros((1, *masks.shape[1:]), np.float32)
-    return Sample(name, image, labels=masks.any((1, 2)), masks=masks)
+    return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks)
 
 
 def _truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> BoolArray:
     whole = _find(truth, stem)
     if whole is not None:
-        masks = read_labels(whole) != 0
+        masks: BoolArray = read_labels(whole) != 0
         masks = masks if masks.ndim == 3 else masks[None]
         if len(masks) != len(classes):
             raise DataError(f"{whole}: {len(masks)} masks; the model has the {len(classes)} classes {classes}")

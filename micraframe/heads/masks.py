@@ -53,7 +53,12 @@ class Segmentation(NamedTuple):
 
 
 def segment(
-    values: FloatArray, coarse: FloatArray, status: Status, image: FloatArray, params: MaskParams
+    values: FloatArray,
+    coarse: FloatArray,
+    status: Status,
+    image: FloatArray,
+    params: MaskParams,
+    minus: FloatArray | None = None,
 ) -> Segmentation:
     """Segment one class: smooth, rescale, cut at a threshold, fill holes, choose components.
 
@@ -63,10 +68,11 @@ def segment(
         status: What the combiner says of the map.
         image: float32 (C, H, W).
         params: How.
+        minus: float32 (H, W): taken from the map before it is cut; what falls below 0 is 0.
     """
-    if params.smoothing:
-        values = ndimage.gaussian_filter(values, params.smoothing)
-    values, contrast = _rescale(values, _region(params.rescale, coarse, image, params.polarity))
+    values, contrast = scale(values, coarse, image, params)
+    if minus is not None:
+        values = np.maximum(values - minus, 0)
     mask = cut(values, coarse, params.threshold, _region(params.region, coarse, image, params.polarity))
     if params.fill_holes:
         mask = fill_holes(mask, params.fill_holes)
@@ -75,6 +81,13 @@ def segment(
     if params.minimum_size:
         mask = remove_small(mask, params.minimum_size)
     return Segmentation(mask, values, blank_status(mask, status if contrast else "constant"))
+
+
+def scale(values: FloatArray, coarse: FloatArray, image: FloatArray, params: MaskParams) -> tuple[FloatArray, bool]:
+    """Return a score map (H, W), smoothed and rescaled, and whether there was contrast to rescale by."""
+    if params.smoothing:
+        values = ndimage.gaussian_filter(values, params.smoothing)
+    return _rescale(values, _region(params.rescale, coarse, image, params.polarity))
 
 
 def blank_status(mask: BoolArray, status: Status) -> Status:

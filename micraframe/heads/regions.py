@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import ndimage
+from skimage.segmentation import watershed
 
-from micraframe.thresholds import EIGHT
+from micraframe.objects import components
 from micraframe.types import BoolArray, FloatArray, IntArray
-
-
-def components(mask: BoolArray) -> IntArray:
-    """Return the connected components of a mask (H, W), int32 (H, W), numbered from 1 in reading order."""
-    labels, _ = ndimage.label(mask, EIGHT, output=np.int32)
-    return np.asarray(labels)
 
 
 def remove_small(mask: BoolArray, area: float) -> BoolArray:
     """Return the mask (H, W) without components of fewer pixels than `area`."""
-    labels = components(mask)
+    labels = components(mask[None])[0]
     kept = np.bincount(labels.ravel()) >= area
     kept[0] = False
     return np.asarray(kept[labels])
@@ -40,5 +35,26 @@ def keep_maximum(mask: BoolArray, values: FloatArray) -> BoolArray:
     """Return the component of the mask (H, W) that holds the largest value under the mask (H, W)."""
     if not mask.any():
         return mask
-    labels = components(mask)
+    labels = components(mask[None])[0]
     return np.asarray(labels == labels.flat[np.where(mask, values, -np.inf).argmax()])
+
+
+def split_touching(mask: BoolArray, distance: int) -> IntArray:
+    """Return the mask's objects, int32 (H, W), numbered from 1, cut where they are narrow.
+
+    Watershed of the distance to the background, from its local maxima that no higher one is near: within `distance`
+    rows and columns. A component without such a maximum is one object.
+    """
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]  # beyond the image is background
+    peaks = mask & (depth == ndimage.maximum_filter(depth, 2 * distance + 1))
+    seeds = components(peaks[None])[0]
+    labels = watershed(-depth, seeds, mask=mask, connectivity=2)  # type: ignore[no-untyped-call]
+    rest = components((mask & (labels == 0))[None])[0]
+    return np.asarray(np.where(rest > 0, rest + labels.max(), labels), np.int32)
+
+
+def drop_small(labels: IntArray, area: float) -> IntArray:
+    """Return the objects, int32 (H, W), of at least `area` pixels, numbered from 1 without gaps."""
+    kept = np.bincount(labels.ravel()) >= max(area, 1)
+    kept[0] = False
+    return np.asarray(np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels])

@@ -9,11 +9,6 @@ from micraframe.heads import regions
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 
-@given(masks)
-def test_components_are_those_of_scikit_image(mask):
-    assert np.array_equal(regions.components(mask), measure.label(mask, connectivity=2))
-
-
 @given(masks, st.integers(0, 10))
 def test_small_components_go(mask, area):
     wanted = np.zeros_like(mask)
@@ -42,3 +37,32 @@ def test_the_component_of_the_maximum_stays_alone(mask, seed):
         assert values[kept].max() == values[mask].max()
         assert measure.label(kept, connectivity=2).max() == 1
         assert kept.sum() in [piece.area for piece in measure.regionprops(measure.label(mask, connectivity=2))]
+
+
+@given(masks, st.integers(1, 3))
+def test_splitting_loses_no_pixel_and_joins_nothing(mask, distance):
+    labels = regions.split_touching(mask, distance)
+    assert labels.dtype == np.int32
+    assert np.array_equal(labels > 0, mask)
+    assert sorted(set(labels.ravel()) - {0}) == list(range(1, labels.max() + 1))
+    whole = measure.label(mask, connectivity=2)
+    for label in range(1, labels.max() + 1):
+        assert len(set(whole[labels == label])) == 1
+        assert measure.label(labels == label, connectivity=2).max() == 1
+
+
+def test_two_touching_discs_are_two_objects_and_one_disc_is_one():
+    y, x = np.mgrid[:30, :50]
+    left, right = ((y - 15) ** 2 + (x - middle) ** 2 < 100 for middle in (15, 33))
+    labels = regions.split_touching(left | right, 4)
+    assert labels.max() == 2
+    assert (labels[left & ~right] == labels[15, 15]).mean() > 0.98
+    assert regions.split_touching(left, 4).max() == 1
+
+
+@given(masks, st.integers(0, 10))
+def test_small_objects_are_dropped_and_the_others_renumbered(mask, area):
+    labels = measure.label(mask, connectivity=2).astype(np.int32)
+    found = regions.drop_small(labels, area)
+    assert np.array_equal(found > 0, regions.remove_small(mask, area))
+    assert sorted(set(found.ravel()) - {0}) == list(range(1, found.max() + 1))

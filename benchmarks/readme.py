@@ -1,0 +1,56 @@
+"""Writes the numbers of committed studies into the README, between its `<!-- table: FOLDER -->` marks.
+
+    .venv/bin/python benchmarks/readme.py            # rewrites README.md
+    .venv/bin/python benchmarks/readme.py --check    # fails if it would change
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+METRICS = {"correct": "class-wise accuracy", "iou": "IOU", "f1": "F1"}
+MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(folder: Path) -> str:
+    """Return a study's table as Markdown: a row per method, a column per metric, mean and 95 % interval."""
+    with (folder / "summary.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    methods = list(dict.fromkeys((row["annotator"], row["method"]) for row in rows))
+    found = {(row["annotator"], row["method"], row["metric"]): row for row in rows}
+    lines = [
+        "| method | annotation | " + " | ".join(METRICS.values()) + " |",
+        "|---|---|" + "---|" * len(METRICS),
+    ]
+    for annotator, method in methods:
+        cells = [_cell(found.get((annotator, method, metric))) for metric in METRICS]
+        lines.append(f"| {method} | {annotator} | " + " | ".join(cells) + " |")
+    row = rows[0]
+    lines += ["", f"*{row['dataset']}: {row['n']} test images, {row['seeds']} seed(s), {origin['date']}.*", ""]
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, str] | None) -> str:
+    if row is None or not row["mean"]:
+        return ""
+    return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
+
+
+def render(text: str) -> str:
+    """Return the README with every marked table made anew."""
+    return MARK.sub(lambda match: match[1] + "\n" + table(ROOT / match[2]) + match[3], text)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    old = path.read_text(encoding="utf-8")
+    new = render(old)
+    if "--check" in sys.argv[1:]:
+        sys.exit(new != old and "README.md is not what benchmarks/readme.py makes of the committed results")
+    path.write_text(new, encoding="utf-8")

@@ -1,0 +1,37 @@
+"""The deepest layer alone."""
+
+from __future__ import annotations
+
+from typing import final
+
+from pydantic import Field
+
+from micraframe.combiners.layers import check_size, coarse_map
+from micraframe.interfaces import Combiner, Parameters
+from micraframe.types import FloatArray, Maps, ScoreMap, Status
+from micraframe.upsampling import Interpolation
+
+
+@final
+class LastLayer(Combiner):
+    """The deepest layer's map, rectified and divided by its maximum: coarse (the paper's L8)."""
+
+    class Params(Parameters):
+        interpolation: Interpolation = Field(
+            "nearest", description="From cells to pixels: nearest (the paper's) or bilinear."
+        )
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
+        """See `Combiner.combine`. A class is `empty` if its map is 0, `negative` if nothing in it is positive."""
+        check_size(maps, image)
+        values = coarse_map(maps, self.params.interpolation)
+        return ScoreMap(maps.classes, values, coarse_map(maps), tuple(map(_status, maps.maps[-1])))
+
+
+def _status(deepest: FloatArray) -> Status:
+    if (deepest > 0).any():
+        return "ok"
+    return "negative" if deepest.any() else "empty"

@@ -1,0 +1,200 @@
+"""The paper's combiner: the first principal component of the layers, per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from micraframe.combiners.layers import Scale, Selection, check_size, coarse_map, differs, select_layers, stretch
+from micraframe.combiners.pyramid import Level, pixels, pyramid, visible
+from micraframe.interfaces import Combiner, Parameters
+from micraframe.types import FloatArray, Maps, ScoreMap, Status
+
+Sign = Literal["deepest-weighted", "largest-score", "largest-loading"]
+
+Double = npt.NDArray[np.float64]
+
+
+@final
+class Pca(Combiner):
+    """The first principal component over the layers' maps, per pixel of the image (Bilodeau et al. 2022, Methods).
+
+    Each layer's map is scaled to [0, 1] and upsampled by nearest neighbour; the component is brought to [0, 1]. Which
+    of its ends means "present" is not for a PCA to say, but for the sign policy.
+    """
+
+    class Params(Parameters):
+        layers: Selection = Field(
+            "all-but-deepest", description="all-but-deepest (the paper's), all, or the layers' names."
+        )
+        scale: Scale = Field("min-max", description="Of each layer: min-max to [0, 1] (the paper's), or none.")
+        sign: Sign = Field(
+            "deepest-weighted",
+            description="Which end of the component means present: its mean, weighted by the deepest layer's rectified "
+            "map, is positive (deepest-weighted); its largest absolute score is positive (largest-score, as "
+            "scikit-learn had it before 1.5); its largest absolute loading is positive (largest-loading).",
+        )
+        weight: Literal["none", "coarse"] = Field(
+            "none", description="Multiply by the deepest layer's map, interpolated bilinearly (coarse), or not (none)."
+        )
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
+        """See `Combiner.combine`.
+
+        A class is `empty` if its maps are 0 and `constant` if none of them varies; under `deepest-weighted` it is
+        `negative`, or `empty`, where the deepest layer has nothing positive to weight with. Its values are then 0.
+
+        The notes of each class are the sign policy, whether it inverted the component, whose largest absolute loading
+        is positive before, the share of the variance that the component explains, and its final loadings by layer.
+        """
+        check_size(maps, image)
+        params = self.params
+        chosen = select_layers(maps.layers, params.layers)
+        planes = [visible(maps, index) for index in chosen]
+        low, high = (
+            np.stack([reduce(plane, axis=(1, 2)) for plane in planes], 1).astype(np.float64)
+            for reduce in (np.min, np.max)
+        )
+        varies = differs(low, high)
+        if params.scale == "min-max":
+            scale = np.divide(1, high - low, out=np.zeros_like(low), where=varies)
+        else:
+            scale = varies.astype(np.float64)
+
+        # The deepest layer goes along as one more, of which only its covariance with the others is used.
+        deepest = np.maximum(visible(maps, -1), 0)
+        layers = [*(maps.layers[index] for index in chosen), maps.layers[-1]]
+        levels = pyramid(layers, [*planes, deepest], maps.size, np.float64)
+        covariance = center(levels)
+        found = principal(covariance[:, :-1, :-1] * scale[:, :, None] * scale[:, None])
+        weights = found.loadings * scale
+        component = gather(levels, np.pad(weights, ((0, 0), (0, 1))))
+
+        if params.sign == "deepest-weighted":
+            # As the component's mean is 0, its weighted mean is its covariance with the weights, but for a factor.
+            sign = np.where((weights * covariance[:, :-1, -1]).sum(1) < 0, -1, 1)
+            known = deepest.any((1, 2))
+        else:
+            sign = sign_of_largest(component if params.sign == "largest-score" else found.loadings)
+            known = np.ones(len(sign), bool)
+
+        scored = known & varies.any(1)
+        stretched, _ = stretch(component * (sign * scored)[:, None, None])
+        grid = levels[0].grid
+        values = grid.spread(stretched.astype(np.float32), pixels(maps.size))
+        if params.weight == "coarse":
+            values = values * coarse_map(maps, "bilinear")
+        status = tuple(
+            "ok" if scored[k] else _status([plane[k] for plane in planes], maps.maps[-1][k], bool(varies[k].any()))
+            for k in range(len(maps.classes))
+        )
+        notes = tuple(
+            {
+                "sign": params.sign,
+                "inverted": bool(sign[k] < 0),
+                "explained": float(found.explained[k]),
+                "loadings": {
+                    layer.name: float(loading)
+                    for layer, loading in zip(layers[:-1], found.loadings[k] * sign[k], strict=True)
+                },
+            }
+            for k in range(len(maps.classes))
+        )
+        return ScoreMap(maps.classes, values, coarse_map(maps), status, notes)
+
+
+def _status(planes: list[FloatArray], deepest: FloatArray, varies: bool) -> Status:
+    """Return why a class has no score, from its selected maps and its deepest one, each (h, w)."""
+    if not any(plane.any() for plane in planes):
+        return "empty"
+    if not varies:
+        return "constant"
+    return "negative" if deepest.any() else "empty"
+
+
+class Principal(NamedTuple):
+    """The first principal component of each class's layers.
+
+    Attributes:
+        loadings: float64 (K, L), of length 1; the largest absolute one is positive.
+        explained: float64 (K,), its share of the variance; 0 where there is none.
+    """
+
+    loadings: Double
+    explained: Double
+
+
+def center(levels: Sequence[Level]) -> Double:
+    """Subtract from each layer, in place, its mean over the image, and return the covariance of layers, (K, L, L).
+
+    It is that over all pixels of the maps upsampled by nearest neighbour, computed exactly from the maps' cells: with
+    x_l the centred map of layer l, and l the shallower of two layers,
+
+        cov(l, m) = 1 / (HW) sum_{cells p of m} x_m(p) sum_{cells q of l in p} area(q) x_l(q)
+
+    Args:
+        levels: The layers, float64, on nested grids.
+    """
+    area = float(np.prod(levels[0].grid.size))
+    blocks: list[Double] = []
+    carried: Double | None = None  # area times value of all layers so far, summed over the present grid's cells
+    for index, (grid, values) in enumerate(levels):
+        areas = np.multiply.outer(grid.heights, grid.widths).astype(np.float64)
+        flat = values.reshape(*values.shape[:2], -1)
+        flat -= (flat @ areas.ravel() / area)[..., None]
+        weighted = values if areas.max() == 1 else values * areas
+        if carried is None:
+            carried = weighted
+        else:
+            carried = np.concatenate([levels[index - 1].grid.sums(carried, grid), weighted], axis=1)
+        blocks.append(carried.reshape(*carried.shape[:2], -1) @ flat.swapaxes(1, 2) / area)
+
+    count = blocks[-1].shape[1]
+    covariance = np.empty((len(blocks[-1]), count, count))
+    for block in blocks:
+        last = block.shape[1]
+        first = last - block.shape[2]
+        covariance[:, :last, first:last] = block
+        covariance[:, first:last, :last] = block.swapaxes(1, 2)
+    return covariance
+
+
+def principal(covariance: Double) -> Principal:
+    """Return the first principal component of layers with this covariance, (K, L, L)."""
+    variances, vectors = np.linalg.eigh(covariance)
+    loadings = vectors[:, :, -1]
+    total = variances.sum(1)
+    explained = np.divide(variances[:, -1], total, out=np.zeros_like(total), where=total > 0)
+    return Principal(loadings * sign_of_largest(loadings)[:, None], explained)
+
+
+def gather(levels: Sequence[Level], weights: Double) -> Double:
+    """Return the sum of layers times weights (K, L) on the first level's grid, (K, h, w).
+
+    It is gathered from the deepest level to the shallowest; the stack of layers at the image's size is never made.
+    """
+    gathered: Double | None = None
+    last = weights.shape[1]
+    for index in range(len(levels) - 1, -1, -1):
+        grid, values = levels[index]
+        first = last - values.shape[1]
+        part = (weights[:, None, first:last] @ values.reshape(*values.shape[:2], -1)).reshape(-1, *values.shape[2:])
+        if gathered is not None:
+            part += levels[index + 1].grid.spread(gathered, grid)
+        gathered, last = part, first
+    assert gathered is not None
+    return gathered
+
+
+def sign_of_largest(values: Double) -> npt.NDArray[np.int_]:
+    """Return per class the sign, 1 or -1, that makes the first of its largest absolute values, (K, ...), positive."""
+    flat = values.reshape(len(values), -1)
+    largest = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], 1)[:, 0]
+    return np.where(largest < 0, -1, 1)

@@ -1,0 +1,1 @@
+"""Metrics: named numbers per image and class, NaN where they are undefined."""

@@ -1,0 +1,74 @@
+"""Which of the predicted objects is which of the true ones: one to one, as many as possible."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import linear_sum_assignment
+
+from micraframe.types import IntArray
+
+Pairs = npt.NDArray[np.intp]
+"""(P, 2): index of the true, index of the predicted object."""
+
+
+def overlaps(truth: IntArray, predicted: IntArray) -> npt.NDArray[np.int64]:
+    """Return how many pixels each true object shares with each predicted one, and each with background.
+
+    Args:
+        truth: int32 (H, W), 0 is background; numbers may have gaps.
+        predicted: int32 (H, W), likewise.
+
+    Returns:
+        int64 (1 + N, 1 + M): background first, then the N true and M predicted objects, by rising number.
+    """
+    # Background is put in front, so that it has its row and column even where there is none.
+    _, rows = np.unique(np.append(0, truth), return_inverse=True)
+    _, columns = np.unique(np.append(0, predicted), return_inverse=True)
+    shape = int(rows.max()) + 1, int(columns.max()) + 1
+    counts = np.bincount(rows[1:] * shape[1] + columns[1:], minlength=shape[0] * shape[1])
+    return counts.reshape(shape).astype(np.int64)
+
+
+def ious(shared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Return the IOU of every true with every predicted object, (N, M), from what `overlaps` returns."""
+    both = shared[1:, 1:]
+    union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[1:] - both
+    return np.asarray(both / np.maximum(union, 1))
+
+
+def match_by_iou(iou: npt.NDArray[np.float64], least: float) -> Pairs:
+    """Return the one-to-one pairs of an IOU of at least `least`: as many as can be, and of these the best in sum.
+
+    The Hungarian algorithm (Kuhn 1955) on the IOU matrix (N, M); as many pairs as StarDist's `matching` has.
+    """
+    # One more pair weighs more than all that the others' IOUs could add.
+    weight = np.where(iou >= least, 1 + iou / (2 * max(1, min(iou.shape))), 0)
+    rows, columns = linear_sum_assignment(weight, maximize=True)
+    return _kept(rows, columns, iou[rows, columns] >= least)
+
+
+def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], most: float) -> Pairs:
+    """Return the one-to-one pairs of points at most `most` apart: as many as can be, and of these the nearest in sum.
+
+    Args:
+        truth: (N, 2).
+        predicted: (M, 2).
+        most: In the points' unit.
+    """
+    steps = truth[:, None].astype(np.float64) - predicted[None]
+    distance = np.hypot(steps[..., 0], steps[..., 1])
+    near = distance <= most
+    # Far pairs cost more than all near ones together, and all the same.
+    cost = np.where(near, distance, (most + 1) * (1 + min(distance.shape)))
+    rows, columns = linear_sum_assignment(cost)
+    return _kept(rows, columns, near[rows, columns])
+
+
+def f1_score(hits: int, true: int, predicted: int) -> float:
+    """Return 2 hits / (true + predicted); NaN where there is nothing on either side."""
+    return 2 * hits / (true + predicted) if true + predicted else np.nan
+
+
+def _kept(rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], kept: npt.NDArray[np.bool_]) -> Pairs:
+    return np.stack([rows[kept], columns[kept]], axis=1)

@@ -1,0 +1,229 @@
+"""Sweeps an image tile by tile. What is done is on the disk, and is not done again."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from micraframe import registry
+from micraframe.config import Precision
+from micraframe.errors import ConfigError, ModelError
+from micraframe.files import atomic, digest, digest_json, write_json
+from micraframe.images import write_png
+from micraframe.micranet import NAME, FittedMicraNet
+from micraframe.modelfile import load_model
+from micraframe.sweep import engine as engines
+from micraframe.sweep.engine import Engine
+from micraframe.sweep.image import LargeImage, open_image
+from micraframe.sweep.intensities import fix
+from micraframe.sweep.ome_zarr import write_map
+from micraframe.sweep.picture import draw, shrink
+from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson, write_table
+from micraframe.sweep.windows import axis, probability_map
+from micraframe.types import DatasetInfo, FloatArray, Progress
+
+Mode = Literal["dense", "exact", "both"]
+
+MAP = "probability.ome.zarr"
+TABLE = "proposals.csv"
+GEOJSON = "proposals.geojson"
+OVERLAY = "overlay.png"
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to sweep.
+
+    Attributes:
+        mode: `dense`, `exact` (window by window, as the paper does), or `both`, which compares them.
+        window: (height, width) of a window in pixels; None is the size of the images that the model learned from.
+        overlap: Share of a window that the next one covers too, in [0, 1).
+        threshold: On the probability, for proposals.
+        tile: Side in pixels of what is computed at a time.
+        precision: Of the convolutions: `auto`, `float32` or `bfloat16`.
+    """
+
+    mode: Mode = "dense"
+    window: tuple[int, int] | None = None
+    overlap: float = 0.75
+    threshold: float = 0.5
+    tile: int = 1024
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("dense", "exact", "both"):
+            raise ConfigError(f"mode {self.mode!r}; write dense, exact or both")
+        if not 0 < self.threshold <= 1:
+            raise ConfigError(f"threshold {self.threshold}; a number above 0, at most 1, is wanted")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far dense and exact sweeps agree.
+
+    Attributes:
+        correlation: Pearson's, of the windows' probabilities of all classes; None where one of them is constant.
+        mean_difference: Mean absolute difference of these probabilities.
+        windows_above: Windows (of each class) that are at or above the threshold in both sweeps.
+        windows_above_dense: In the dense sweep.
+        windows_above_exact: In the exact sweep.
+        proposals_in_common: Proposals of both sweeps that lie within half a window of each other.
+        proposals_dense: Of the dense sweep.
+        proposals_exact: Of the exact sweep.
+        speedup: Seconds of the exact sweep per second of the dense one.
+    """
+
+    correlation: float | None
+    mean_difference: float
+    windows_above: int
+    windows_above_dense: int
+    windows_above_exact: int
+    proposals_in_common: int
+    proposals_dense: int
+    proposals_exact: int
+    speedup: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done.
+
+    Attributes:
+        image: Where the image came from.
+        size: (H, W) in pixels.
+        classes: Names of the K classes.
+        mode: `dense`, `exact` or `both`.
+        window: (height, width) of a window in pixels: what was asked for, as a multiple of the network's stride.
+        step: Pixels from one window to the next: a multiple of the stride too.
+        windows: Number of windows.
+        threshold: On the probability, for proposals.
+        precision: Of the convolutions.
+        device: That computed.
+        proposals: Number of proposals.
+        area: Share of the image that the proposals cover, in [0, 1]: what is left to look at.
+        seconds: That computing took, by mode, resumed runs included.
+        agreement: Between dense and exact, where both were asked for.
+    """
+
+    image: str
+    size: tuple[int, int]
+    classes: tuple[str, ...]
+    mode: Mode
+    window: tuple[int, int]
+    step: int
+    windows: int
+    threshold: float
+    precision: str
+    device: str
+    proposals: int
+    area: float
+    seconds: dict[str, float]
+    agreement: Agreement | None
+
+
+def sweep_file(
+    model: Path,
+    image: Path,
+    output: Path,
+    options: Options | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Report:
+    """Sweep an image file with a saved model; see `sweep_image`.
+
+    Raises:
+        ModelError: If the model cannot be read, or is not of MICRA-Net.
+        DataError: If the image cannot be read or has other channels than the model's images.
+    """
+    saved = load_model(model)
+    if registry.catalog().find("method", saved.method.name).qualified != NAME:
+        raise ModelError(f"{model} is a model of {saved.method.name}; only one of {NAME} can sweep")
+    fitted = registry.build("method", saved.method.name, **saved.method.params).load(model, device)
+    assert isinstance(fitted, FittedMicraNet)
+    return sweep_image(fitted, image, output, options, progress)
+
+
+def sweep_image(
+    fitted: FittedMicraNet,
+    image: Path | npt.NDArray[Any],
+    output: Path,
+    options: Options | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Find where in an image, which may be larger than memory, the classes are.
+
+    Writes to `output`: the probability map as OME-Zarr, ranked proposals as CSV and as GeoJSON for QuPath, a picture of
+    the whole, the probabilities of all windows as `windows-dense.csv` or `windows-exact.csv`, and `report.json`. What
+    was computed for each tile is kept in `tiles/`: a sweep of the same image with the same model goes on from there.
+
+    Args:
+        fitted: A trained model.
+        image: A path, or an array (H, W) or (C, H, W) in the units that the model's normalisation begins with.
+        output: The folder to write to.
+        options: How to sweep.
+        progress: Whom to tell.
+
+    Raises:
+        ConfigError: If no window is given and the model does not know the size of its training images.
+        ModelError: If mode is not `exact` and the network looks at the whole image at once.
+        DataError: If the image cannot be read or has other channels than the model's images.
+    """
+    options = options or Options()
+    progress = progress or Progress()
+    opened = open_image(image)
+    if opened.channels != fitted.info.channels:
+        raise ModelError(
+            f"{opened.name} has {opened.channels} channels; the model learned from images of {fitted.info.channels}"
+        )
+    machine, fingerprint = _prepare(fitted, opened, options, progress)
+    tiles = output / "tiles" / fingerprint[:16]
+    classes = fitted.info.classes
+    modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
+
+    probabilities: dict[str, FloatArray] = {}
+    maps: dict[str, FloatArray] = {}
+    proposals: dict[str, list[Proposal]] = {}
+    seconds: dict[str, float] = {}
+    block = machine.rows.step * machine.rows.stride
+    for mode in modes:
+        probabilities[mode], seconds[mode] = _run(mode, machine, tiles, fitted, progress)
+        maps[mode] = probability_map(probabilities[mode], machine.rows, machine.columns)
+        size = (opened.height, opened.width)
+        proposals[mode] = propose(maps[mode], classes, block, size, options.threshold)
+        _write_windows(output / f"windows-{mode}.csv", probabilities[mode], machine, classes)
+
+    first = modes[0]
+    write_map(output / MAP, maps[first], classes, block)
+    write_table(output / TABLE, proposals[first])
+    write_geojson(output / GEOJSON, proposals[first], classes)
+    small, factor = shrink(opened)
+    write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
+    window = (machine.rows.window * machine.rows.stride, machine.columns.window * machine.rows.stride)
+    report = Report(
+        image=opened.name,
+        size=(opened.height, opened.width),
+        classes=classes,
+        mode=options.mode,
+        window=window,
+        step=block,
+        windows=len(machine.rows.windows) * len(machine.columns.windows),
+        threshold=options.threshold,
+        precision=str(machine.precision).removeprefix("torch."),
+        device=str(next(machine.classifier.parameters()).device),
+        proposals=len(proposals[first]),
+        area=_covered(proposals[first], opened),
+        seconds={mode: round(value, 3) for mode, value in seconds.items()},
+        agreement=_agreement(probabilities, proposals, seconds, options.threshold, window)
+        if options.mode == "both"
+        else None,
+    )
+    write_json(output / REPORT, asdict(report))
+    return report

@@ -1,0 +1,9 @@
+"""Training: a network, what it is shown, and how it learns."""
+
+from micraframe.training.classification import fit_classifier
+from micraframe.training.examples import Examples
+from micraframe.training.history import History
+from micraframe.training.loop import fit
+from micraframe.training.recipe import Recipe
+
+__all__ = ["Examples", "History", "Recipe", "fit", "fit_classifier"]

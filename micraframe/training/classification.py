@@ -1,0 +1,90 @@
+"""Training a classifier on image-level labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from micraframe.classifier import Classifier
+from micraframe.errors import DataError
+from micraframe.training.examples import Examples
+from micraframe.training.history import History
+from micraframe.training.loop import fit
+from micraframe.training.recipe import Recipe
+from micraframe.types import BoolArray, Run, Sample
+
+
+def fit_classifier(
+    classifier: Classifier,
+    train: Sequence[Sample],
+    valid: Sequence[Sample],
+    recipe: Recipe,
+    run: Run,
+    classes: Sequence[str] = (),
+) -> History:
+    """Train a classifier by binary cross-entropy with logits, and leave its best parameters in it.
+
+    With p_c = sigmoid(y_c), the loss is the mean over examples and classes of
+    -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), t_c being 1 where class c is present.
+
+    Args:
+        classifier: What learns; see `fit` for how it comes back.
+        train: Samples with labels.
+        valid: Samples with labels.
+        recipe: How; its `pos_weight` is w.
+        run: Seed, device, precision, folder, whom to tell of progress.
+        classes: Names of the K classes, for the log.
+
+    Returns:
+        What was measured after each epoch; the accuracy of each class among it.
+
+    Raises:
+        DataError: If a sample has no labels, or not as many as the classifier has classes.
+        ModelError: As `fit` does.
+    """
+    count = classifier.linear.out_features
+
+    def labels(sample: Sample) -> BoolArray:
+        if sample.labels is None or len(sample.labels) != count:
+            held = "no labels" if sample.labels is None else f"labels of {len(sample.labels)} classes"
+            raise DataError(f"sample {sample.id!r} has {held}; the classifier learns from labels of {count} classes")
+        return sample.labels
+
+    shown = Examples(train, labels)
+    weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(shown.targets())))
+    names = [f"accuracy {name}" for name in (classes or range(count))]
+
+    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(
+            logits, targets.to(logits.dtype), pos_weight=weights.to(logits)
+        )
+
+    def measure(logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        right = (logits > 0) == targets
+        return dict(zip(names, right.unbind(1), strict=True))
+
+    return fit(classifier, shown, Examples(valid, labels), loss, recipe, run, measure)
+
+
+def pos_weights(rule: str | float | None, labels: BoolArray) -> npt.NDArray[np.float32]:
+    """Return the weight of each class's presence.
+
+    Args:
+        rule: `auto` for the number of examples without the class by the number with it; a number for all; None for 1.
+        labels: (N, K), of the training examples.
+
+    Returns:
+        float32 (K,). A class that is in all or in none of the examples has no ratio, and gets 1.
+    """
+    count = labels.shape[1]
+    if rule != "auto":
+        return np.full(count, 1 if rule is None else rule, np.float32)
+    present = labels.sum(0)
+    absent = len(labels) - present
+    both = (present > 0) & (absent > 0)
+    return np.where(both, absent / np.maximum(present, 1), 1).astype(np.float32)

@@ -1,0 +1,106 @@
+"""What was measured after each epoch: as a table and as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from micraframe.files import atomic, write_text
+from micraframe.training.recipe import best
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What was measured in one epoch.
+
+    Attributes:
+        epoch: Counted from 1.
+        learning_rate: Of its first step.
+        train_loss: Mean over the training examples, while it went on.
+        valid_loss: Mean over the validation examples, after it.
+        measures: Means over the validation examples, by name.
+        seconds: How long it took.
+    """
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    valid_loss: float
+    measures: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class History:
+    """What was measured in a training.
+
+    Attributes:
+        epochs: One for each, in order.
+    """
+
+    epochs: tuple[Epoch, ...]
+
+    @property
+    def losses(self) -> list[float]:
+        """The validation losses."""
+        return [epoch.valid_loss for epoch in self.epochs]
+
+    @property
+    def best(self) -> Epoch:
+        """The epoch whose network was kept: that of the lowest validation loss."""
+        return self.epochs[best(self.losses)]
+
+
+def as_rows(epochs: Sequence[Epoch]) -> list[dict[str, Any]]:
+    """Return the epochs as JSON."""
+    return [asdict(epoch) for epoch in epochs]
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Epoch]:
+    """Return what `as_rows` was given."""
+    return [Epoch(**row) for row in rows]
+
+
+def write_log(path: Path, epochs: Sequence[Epoch]) -> None:
+    """Write a CSV with a row for each epoch."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    measures = list(epochs[0].measures) if epochs else []
+    writer.writerow(["epoch", "learning_rate", "train_loss", "valid_loss", *measures, "seconds"])
+    for one in epochs:
+        numbers = (one.measures[name] for name in measures)
+        writer.writerow([one.epoch, one.learning_rate, one.train_loss, one.valid_loss, *numbers, round(one.seconds, 3)])
+    write_text(path, stream.getvalue())
+
+
+def draw_curves(path: Path, history: History) -> None:
+    """Draw losses, measures and the learning rate over the epochs, as SVG or PNG by the path's ending."""
+    # Not pyplot: it would keep the figure, and look for a screen.
+    from matplotlib.figure import Figure
+
+    epochs = history.epochs
+    numbers = [one.epoch for one in epochs]
+    panels = 3 if epochs[0].measures else 2
+    figure = Figure(figsize=(4 * panels, 3.2), layout="constrained")
+    axes = figure.subplots(1, panels)
+    axes[0].plot(numbers, [one.train_loss for one in epochs], label="training")
+    axes[0].plot(numbers, history.losses, label="validation")
+    axes[0].set_ylabel("loss")
+    for name in epochs[0].measures:
+        axes[1].plot(numbers, [one.measures[name] for one in epochs], label=name)
+    if panels == 3:
+        axes[1].set_ylabel("validation")
+    axes[-1].plot(numbers, [one.learning_rate for one in epochs])
+    axes[-1].set(ylabel="learning rate", yscale="log")
+    for panel in axes:
+        panel.set_xlabel("epoch")
+        panel.axvline(history.best.epoch, color="0.6", linewidth=1, linestyle=":")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    for panel in axes[:-1]:
+        panel.legend(fontsize="x-small", frameon=False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], dpi=120)

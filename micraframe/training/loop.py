@@ -1,0 +1,209 @@
+"""The training loop: epochs, the best network, checkpoints. It knows neither what is learned nor by which network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from micraframe.device import choose_device, choose_precision
+from micraframe.errors import DataError, ModelError
+from micraframe.files import digest, digest_json
+from micraframe.training.augmentation import augment, draw
+from micraframe.training.checkpoints import Checkpoints, State, restore_optimiser, state_of, tensors_of
+from micraframe.training.examples import Examples, batches, generator, seed_for
+from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
+from micraframe.training.recipe import Recipe, best, is_over, learning_rate
+from micraframe.types import Progress, Run
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""From the network's output (B, ...) and the targets (B, ...) to a scalar: the mean over the examples."""
+
+Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""From the network's output and the targets to named numbers (B,), of which the log has the means."""
+
+
+def fit(
+    module: nn.Module,
+    train: Examples,
+    valid: Examples,
+    loss: Loss,
+    recipe: Recipe,
+    run: Run,
+    measure: Measure | None = None,
+) -> History:
+    """Train a network, and leave in it the parameters that had the lowest validation loss.
+
+    With a folder, every epoch is logged (`log.csv`) and can be gone on from (`checkpoints`); a training that was
+    killed at any moment ends with the same bytes as one that was not. Modules whose parameters are all frozen keep
+    their statistics too.
+
+    Args:
+        module: Maps images (B, C, H, W) to an output (B, ...). It comes back on the CPU, in evaluation mode.
+        train: What to learn from.
+        valid: What to choose the best parameters by.
+        loss: What is made small.
+        recipe: How.
+        run: Seed, device, precision, folder, whom to tell of progress.
+        measure: What else to measure on the validation examples.
+
+    Returns:
+        What was measured after each epoch.
+
+    Raises:
+        DataError: If training and validation images differ in their number of channels.
+        ModelError: If the loss is not finite, nothing is left to train, or the folder is another training's.
+    """
+    if train.channels != valid.channels:
+        raise DataError(f"training images have {train.channels} channels, validation images {valid.channels}")
+    device = choose_device(run.device)
+    precision = choose_precision(run.precision, device)
+    checkpoints = state = None
+    if run.folder is not None:
+        checkpoints = Checkpoints(run.folder / "checkpoints", _signature(module, train, valid, recipe, run, precision))
+        state = checkpoints.restore()
+
+    _move(module, device, torch.channels_last)
+    if state is not None:
+        module.load_state_dict(state.module)
+    optimiser = _optimiser(module, recipe)
+    if state is not None:
+        restore_optimiser(optimiser, state.optimiser)
+    epochs = from_rows(state.rows) if state is not None else []
+    kept = state.best if state is not None else {}
+
+    progress = run.progress or Progress()
+    steps = len(batches(train.sizes, recipe.batch_size))
+    total = recipe.epochs * steps
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        while not is_over(recipe, losses := [epoch.valid_loss for epoch in epochs]):
+            start = time.perf_counter()
+            number = len(epochs)
+            done = number * steps
+            rates = [learning_rate(recipe, losses, (done + step) / total) for step in range(steps)]
+            numbers = {"loss": epochs[-1].train_loss, "valid": epochs[-1].valid_loss} if epochs else {}
+
+            torch.manual_seed(seed_for(run.seed, "network", number))
+            _train_mode(module)
+            trained = torch.zeros((), device=device)
+            shown = _shown(train, recipe, run.seed, number)
+            for step, (rate, (images, targets)) in enumerate(zip(rates, shown, strict=True), start=1):
+                value = loss(_output(module, images, device, precision), targets.to(device))
+                _step(module, optimiser, value, rate, recipe.gradient_clipping)
+                trained += value.detach() * len(images)
+                progress.advance("training", done + step, total, numbers)
+            train_loss = trained.item() / len(train)
+
+            valid_loss, measures = _validate(module, valid, loss, measure, recipe.batch_size, device, precision)
+            if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
+                raise ModelError(
+                    f"training diverged in epoch {number + 1}: training loss {train_loss}, validation loss "
+                    f"{valid_loss}; lower the learning rate, now {rates[0]:g}, or set gradient_clipping"
+                )
+            seconds = time.perf_counter() - start
+            epochs.append(Epoch(number + 1, rates[0], train_loss, valid_loss, measures, seconds))
+            if best([*losses, valid_loss]) == number:
+                kept = state_of(module)
+            if run.folder is not None and checkpoints is not None:
+                checkpoints.save(State(module.state_dict(), tensors_of(optimiser), kept, as_rows(epochs)))
+                write_log(run.folder / "log.csv", epochs)
+    progress.advance("training", total, total)
+
+    module.load_state_dict(kept)
+    _move(module, torch.device("cpu"), torch.contiguous_format)
+    module.eval()
+    history = History(tuple(epochs))
+    if run.folder is not None:
+        draw_curves(run.folder / "curves.svg", history)
+    return history
+
+
+def _shown(train: Examples, recipe: Recipe, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of one epoch, augmented: a function of the seed and the epoch's number."""
+    drawn = draw(recipe.augmentations, len(train), generator(seed, "augmentation", epoch))
+    for indices in batches(train.sizes, recipe.batch_size, generator(seed, "order", epoch)):
+        yield augment(*train.batch(indices), recipe.augmentations, drawn, indices)
+
+
+def _step(
+    module: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, longest: float | None
+) -> None:
+    """Go one step down the loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    if longest is not None:
+        nn.utils.clip_grad_norm_(module.parameters(), longest)
+    optimiser.step()
+
+
+def _output(module: nn.Module, images: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
+    """Return the network's output (B, ...) in float32."""
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        return cast("Tensor", module(images)).float()
+
+
+@torch.no_grad()
+def _validate(
+    module: nn.Module,
+    valid: Examples,
+    loss: Loss,
+    measure: Measure | None,
+    batch_size: int,
+    device: torch.device,
+    precision: torch.dtype,
+) -> tuple[float, dict[str, float]]:
+    """Return the means of loss and measures over the examples."""
+    module.eval()
+    total = torch.zeros((), device=device)
+    sums: dict[str, Tensor] = {}
+    for indices in batches(valid.sizes, batch_size):
+        images, targets = valid.batch(indices)
+        targets = targets.to(device)
+        output = _output(module, images, device, precision)
+        total += loss(output, targets) * len(indices)
+        for name, values in (measure(output, targets) if measure else {}).items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + values.float().sum()
+    return total.item() / len(valid), {name: value.item() / len(valid) for name, value in sums.items()}
+
+
+def _train_mode(module: nn.Module) -> None:
+    """Set the module to training, but for the parts that are frozen, whose statistics must not move either."""
+    module.train()
+    for part in module.modules():
+        own = list(part.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            part.eval()
+
+
+def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ModelError("every parameter of the network is frozen: nothing is left to train")
+    made = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return made(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+
+
+def _move(module: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
+    module.to(device=device).to(memory_format=layout)
+
+
+def _signature(
+    module: nn.Module, train: Examples, valid: Examples, recipe: Recipe, run: Run, precision: torch.dtype
+) -> str:
+    """Return a hash of everything that determines the training."""
+    trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    weights = (
+        part
+        for name, tensor in module.state_dict().items()
+        for part in (name, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    )
+    data = [train.fingerprint, valid.fingerprint]
+    return digest_json([recipe.model_dump(mode="json"), run.seed, str(precision), data, trainable, digest(*weights)])

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from micraframe.backbones.timm_features import Features, TimmFeatures, dry_run
+from micraframe.errors import DataError, ModelError
+from micraframe.types import Layer
+
+FIVE = (2, 4, 8, 16, 32)
+FOUR = (4, 8, 16, 32)
+RESNET = ("act1", "layer1", "layer2", "layer3", "layer4")
+STAGES = ("stages.0", "stages.1", "stages.2", "stages.3")
+EFFICIENT = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
+
+SERVE: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
+    "resnet10t": (RESNET, FIVE),
+    "skresnet18": (RESNET, FIVE),
+    "resnest14d": (RESNET, FIVE),
+    "convnext_atto": (STAGES, FOUR),
+    "inception_next_atto": (STAGES, FOUR),
+    "starnet_s1": (STAGES, FOUR),
+    "edgenext_xx_small": (STAGES, FOUR),
+    "efficientnet_lite0": (EFFICIENT, FIVE),
+    "fbnetc_100": (EFFICIENT, FIVE),
+    "mnasnet_small": (EFFICIENT, FIVE),
+    "tinynet_e": (EFFICIENT, FIVE),
+    "mobilenetv3_small_050": (("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5"), FIVE),
+    "lcnet_035": (("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.5"), FIVE),
+    "ghostnet_050": (("conv_stem", "blocks.1", "blocks.3", "blocks.5", "blocks.7"), FIVE),
+    "regnetx_002": (("stem", "s1", "s2", "s3", "s4"), FIVE),
+    "nf_regnet_b0": (("stem.conv", "stages.0", "stages.1", "stages.2", "final_conv"), FIVE),
+    "repvgg_a0": (("stem", "stages.0", "stages.1", "stages.2", "final_conv"), FIVE),
+    "rexnet_100": (("features.0", "features.2", "features.4", "features.10", "features.15"), FIVE),
+    "ese_vovnet19b_slim": (("stem.1", *STAGES), FIVE),
+    "cspresnet50": (("stem.conv1", *STAGES), FIVE),
+    "darknet17": (("stem.conv1", *STAGES, "stages.4"), (1, *FIVE)),
+    "xception41": (
+        ("blocks.0.stack.act3", "blocks.1.stack.act3", "blocks.2.stack.act3", "blocks.11.stack.act3", "blocks.12"),
+        FIVE,
+    ),
+    "densenet121": (
+        ("features.norm0", *(f"features.denseblock{number}" for number in (1, 2, 3)), "features.norm5"),
+        FIVE,
+    ),
+    "vgg11": (tuple(f"features.{number}" for number in (1, 4, 9, 14, 19, 20)), (1, *FIVE)),
+}
+"""Families that serve: names and strides of their layers."""
+
+REFUSED = {
+    "vit_tiny_patch16_224": "image of 97 x 75 pixels it fails.*doesn't match model",
+    "swin_tiny_patch4_window7_224": "image of 97 x 75 pixels it fails",
+    "xcit_nano_12_p16_224": "no gradient comes back",
+    "mambaout_femto": r"has shape \(1, 25, 19, 48\); \(batch, 48 channels",
+    "hrnet_w18_small": "images of any size is wanted",
+    "inception_v3": "46 x 35 cells for 97 x 75 pixels.*do not pad",
+}
+"""Models that cannot serve, and why."""
+
+
+def create(model: str, channels: int = 1, **params: Any) -> tuple[nn.Module, tuple[Layer, ...]]:
+    torch.manual_seed(0)
+    return TimmFeatures(TimmFeatures.Params(model=model, **params)).create(channels)
+
+
+@pytest.mark.parametrize("model", SERVE)
+def test_convolutional_families_serve(model: str) -> None:
+    _, layers = create(model, channels=2)  # the dry run is part of it
+    assert (tuple(layer.name for layer in layers), tuple(layer.stride for layer in layers)) == SERVE[model]
+
+
+@pytest.mark.parametrize("model", REFUSED)
+def test_what_cannot_serve_is_refused_plainly(model: str) -> None:
+    with pytest.raises(ModelError, match=f"'{model}' cannot serve: .*{REFUSED[model]}"):
+        create(model)
+
+
+@pytest.mark.parametrize("model", ["resnet10t", "mobilenetv3_small_050", "ese_vovnet19b_slim"])
+def test_no_feature_is_overwritten_by_what_follows(model: str) -> None:
+    """A network that ends at the layer has nothing that could overwrite it."""
+    image = torch.rand(1, 1, 40, 56)
+    whole, layers = create(model)
+    assert not any(getattr(module, "inplace", False) for module in whole.modules())
+    whole.eval()
+    features = whole(image)
+    for index in range(len(layers)):
+        short = timm.create_model(model, features_only=True, in_chans=1, out_indices=(index,)).eval()
+        weights = whole.network.state_dict()
+        short.load_state_dict({name: weights[name] for name in short.state_dict()})
+        torch.testing.assert_close(features[index], short(image)[0])
+
+
+def test_a_choice_of_layers() -> None:
+    network, layers = create("resnet10t", out_indices=(1, 3))
+    assert [layer.name for layer in layers] == ["layer1", "layer3"]
+    assert [feature.shape[1] for feature in network(torch.rand(2, 1, 33, 35))] == [64, 256]
+
+
+def test_options_reach_timm() -> None:
+    _, layers = create("resnet10t", options={"output_stride": 8})
+    assert [layer.stride for layer in layers] == [2, 4, 8, 8, 8]
+
+
+def test_the_seed_fixes_the_weights_and_the_dry_run_leaves_no_trace() -> None:
+    one, _ = create("resnet10t")
+    torch.manual_seed(0)
+    other = timm.create_model("resnet10t", features_only=True, in_chans=1)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(one.network.state_dict()[name], tensor)
+    assert one.training
+    assert all(parameter.grad is None for parameter in one.parameters())
+
+
+def test_an_unknown_model_gets_near_names() -> None:
+    with pytest.raises(ModelError, match="no model 'resnet81'; did you mean 'resnet18'"):
+        create("resnet81")
+
+
+def test_an_unknown_option_is_named() -> None:
+    with pytest.raises(ModelError, match="colour"):
+        create("resnet10t", options={"colour": 3})
+
+
+def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = timm.create_model
+
+    def offline(*args: Any, pretrained: bool = False, **kwargs: Any) -> Any:
+        if pretrained:
+            raise ConnectionError("no route to host")
+        return made(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(ModelError, match="published weights of .*no route to host.*pretrained: false") as caught:
+        create("resnet10t", pretrained=True)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_too_small_an_image_is_refused_plainly() -> None:
+    network = Features(nn.MaxPool2d(32), 32)
+    with pytest.raises(DataError, match="16 x 40 pixels is too small.*32"):
+        network(torch.rand(1, 1, 16, 40))
+
+
+class Fixed(nn.Module):
+    """Gives what it is told to, whatever the image."""
+
+    def __init__(self, make: Any) -> None:
+        super().__init__()
+        self.make = make
+
+    def forward(self, images: Tensor) -> Sequence[Tensor]:
+        return self.make(images.clone().requires_grad_())
+
+
+LAYERS = (Layer("one", 1, 1), Layer("two", 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda x: [x + 1], "announces 2 layers and gives 1"),
+        (lambda x: [y := x + 1, y.flatten(2)], "'two' has shape"),
+        (lambda x: [y := x + 1, y[..., ::2]], "'two' has 97 x 38 cells"),
+        (lambda x: [x + 1, x + 2], "'one': no gradient"),
+        (lambda x: [x + 1, x.detach()], "fails: RuntimeError"),
+    ],
+)
+def test_the_dry_run_finds(make: Any, reason: str) -> None:
+    with pytest.raises(ModelError, match=reason):
+        dry_run(Features(Fixed(make), 1), LAYERS, 1, "fixed")
+
+
+def test_the_dry_run_passes_a_row_of_layers() -> None:
+    def make(x: Tensor) -> list[Tensor]:
+        first = x + 1
+        return [first, first * 2]
+
+    dry_run(Features(Fixed(make), 1), LAYERS, 1, "fixed")
