@@ -31,6 +31,42 @@ def micraframe_components() -> list[Component]:
         ),
         Component(
             "annotator",
+            "points",
+            "micraframe.annotators.points:Points",
+            "A point in every object",
+        ),
+        Component(
+            "annotator",
+            "scribbles",
+            "micraframe.annotators.scribbles:Scribbles",
+            "Strokes in some objects and in the background; of other pixels nothing is said",
+        ),
+        Component(
+            "annotator",
+            "boxes",
+            "micraframe.annotators.boxes:Boxes",
+            "The bounding box of every object",
+        ),
+        Component(
+            "annotator",
+            "polygons",
+            "micraframe.annotators.polygons:Polygons",
+            "Every object's outline by a polygon of few corners",
+        ),
+        Component(
+            "annotator",
+            "altered",
+            "micraframe.annotators.altered:Altered",
+            "Every object's outline, each too wide or too narrow by its own error",
+        ),
+        Component(
+            "annotator",
+            "dilated",
+            "micraframe.annotators.dilated:Dilated",
+            "Every object's outline, all too wide",
+        ),
+        Component(
+            "annotator",
             "full",
             "micraframe.annotators.full:Full",
             "Everything that the dataset knows: masks and instances",

@@ -6,6 +6,8 @@ returned per object is in the order of the numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -71,9 +73,35 @@ def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
     return tuple(boxes)
 
 
+def windows(labels: IntArray) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """Yield the number of each object of one class (H, W), and the rows and columns that it fills."""
+    (boxes,) = bounding_boxes(labels[None])
+    for number, (y0, x0, y1, x1) in zip(np.unique(labels[labels > 0]), boxes.astype(int), strict=True):
+        yield int(number), (slice(y0, y1), slice(x0, x1))
+
+
+def edge_pixels(instances: IntArray) -> int:
+    """Return the number of objects' pixels, of all classes, beside a pixel above, below, left or right of another kind.
+
+    The edge of the image is no edge of an object.
+    """
+    edge = np.zeros(instances.shape, np.bool_)
+    rows, columns = np.diff(instances, axis=1) != 0, np.diff(instances, axis=2) != 0
+    edge[:, 1:] |= rows
+    edge[:, :-1] |= rows
+    edge[:, :, 1:] |= columns
+    edge[:, :, :-1] |= columns
+    return int(np.count_nonzero(edge & (instances > 0)))
+
+
+def count(instances: IntArray) -> int:
+    """Return the number of objects of all classes."""
+    return sum(len(np.unique(labels[labels > 0])) for labels in instances)
+
+
 def _pixels(labels: IntArray) -> _Pixels:
     """Return row, column and object, counted from 0, of every pixel that is not background; and how many objects."""
-    flat = np.flatnonzero(labels)
+    flat = np.flatnonzero(labels > 0)
     values = labels.ravel()[flat]
     y, x = np.divmod(flat, labels.shape[1])
     numbers, number = np.unique(values, return_inverse=True)

@@ -110,6 +110,7 @@ class DatasetInfo:
         pixel_size_um: Edge of a pixel in micrometres, where all images share it.
         licence: Licence of the data.
         citation: Whom to cite for the data.
+        image_size: (H, W) of the images, where all share it: what the windows of a sweep should be.
     """
 
     name: str
@@ -120,6 +121,7 @@ class DatasetInfo:
     pixel_size_um: float | None = None
     licence: str = ""
     citation: str = ""
+    image_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.classes or len(set(self.classes)) != len(self.classes):

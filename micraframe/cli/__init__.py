@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from micraframe.cli import catalog, check, demo, evaluate, predict, study, train
+from micraframe.cli import catalog, check, demo, evaluate, predict, study, sweep, train
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("sweep")(sweep.sweep)
 app.add_typer(study.app, name="study")
 
 

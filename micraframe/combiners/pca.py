@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, final
 
@@ -80,19 +81,20 @@ class Pca(Combiner):
         if params.sign == "deepest-weighted":
             # As the component's mean is 0, its weighted mean is its covariance with the weights, but for a factor.
             sign = np.where((weights * covariance[:, :-1, -1]).sum(1) < 0, -1, 1)
-            known = deepest.any((1, 2))
+            known = (deepest > 0).any((1, 2))
         else:
             sign = sign_of_largest(component if params.sign == "largest-score" else found.loadings)
             known = np.ones(len(sign), bool)
 
-        scored = known & varies.any(1)
+        contrast = np.asarray(varies.any(1))
+        scored = known & contrast
         stretched, _ = stretch(component * (sign * scored)[:, None, None])
         grid = levels[0].grid
         values = grid.spread(stretched.astype(np.float32), pixels(maps.size))
         if params.weight == "coarse":
             values = values * coarse_map(maps, "bilinear")
         status = tuple(
-            "ok" if scored[k] else _status([plane[k] for plane in planes], maps.maps[-1][k], bool(varies[k].any()))
+            "ok" if scored[k] else _status([plane[k] for plane in planes], maps.maps[-1][k], bool(contrast[k]))
             for k in range(len(maps.classes))
         )
         notes = tuple(
@@ -147,14 +149,14 @@ def center(levels: Sequence[Level]) -> Double:
     carried: Double | None = None  # area times value of all layers so far, summed over the present grid's cells
     for index, (grid, values) in enumerate(levels):
         areas = np.multiply.outer(grid.heights, grid.widths).astype(np.float64)
-        flat = values.reshape(*values.shape[:2], -1)
+        flat = _flat(values)
         flat -= (flat @ areas.ravel() / area)[..., None]
         weighted = values if areas.max() == 1 else values * areas
         if carried is None:
             carried = weighted
         else:
             carried = np.concatenate([levels[index - 1].grid.sums(carried, grid), weighted], axis=1)
-        blocks.append(carried.reshape(*carried.shape[:2], -1) @ flat.swapaxes(1, 2) / area)
+        blocks.append(_flat(carried) @ flat.swapaxes(1, 2) / area)
 
     count = blocks[-1].shape[1]
     covariance = np.empty((len(blocks[-1]), count, count))
@@ -185,7 +187,7 @@ def gather(levels: Sequence[Level], weights: Double) -> Double:
     for index in range(len(levels) - 1, -1, -1):
         grid, values = levels[index]
         first = last - values.shape[1]
-        part = (weights[:, None, first:last] @ values.reshape(*values.shape[:2], -1)).reshape(-1, *values.shape[2:])
+        part = (weights[:, None, first:last] @ _flat(values)).reshape(len(values), *values.shape[2:])
         if gathered is not None:
             part += levels[index + 1].grid.spread(gathered, grid)
         gathered, last = part, first
@@ -195,6 +197,11 @@ def gather(levels: Sequence[Level], weights: Double) -> Double:
 
 def sign_of_largest(values: Double) -> npt.NDArray[np.int_]:
     """Return per class the sign, 1 or -1, that makes the first of its largest absolute values, (K, ...), positive."""
-    flat = values.reshape(len(values), -1)
+    flat = values.reshape(len(values), math.prod(values.shape[1:]))
     largest = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], 1)[:, 0]
     return np.where(largest < 0, -1, 1)
+
+
+def _flat(values: Double) -> Double:
+    """View (K, n, h, w) as (K, n, h * w); K may be 0."""
+    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))

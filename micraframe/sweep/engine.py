@@ -10,8 +10,9 @@ The two differ in what the network sees beyond a window's edge: the image there 
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,7 @@ GPU_PIXELS = 64 * 256 * 256
 """Pixels of the windows that are computed together on a GPU."""
 
 _FURTHEST = 256
-"""Cells within which the reach of a network is sought; further ones look at the whole image, as pooling over it does."""
+"""Cells within which the reach of a network is sought; beyond it, tiles would be mostly halo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +147,7 @@ def dense_tile(engine: Engine, halo: int, row: int, column: int) -> FloatArray:
         cells = deepest[0, :, cores[0], cores[1]].float()
         reduce = torch.amax if engine.classifier.pooling == "max" else torch.sum
         for dim, along in ((1, cuts[0]), (2, cuts[1])):
-            pieces = [
-                reduce(cells.narrow(dim, a, b - a), dim, keepdim=True)
-                for a, b in zip(along[:-1], along[1:], strict=True)
-            ]
+            pieces = [reduce(cells.narrow(dim, a, b - a), dim, keepdim=True) for a, b in itertools.pairwise(along)]
             cells = torch.cat(pieces, dim)
         reduced: FloatArray = cells.permute(1, 2, 0).contiguous().cpu().numpy()
     return reduced
@@ -193,16 +191,12 @@ def dense_windows(engine: Engine, load: Callable[[int, int], FloatArray]) -> Flo
 
 def exact_tile(engine: Engine, row: int, column: int) -> FloatArray:
     """Return the probabilities, float32 (windows, K), of the windows that begin in a tile, row by row."""
-    chosen = [
-        axis.windows[(axis.tiles[number, 0] <= axis.windows[:, 0]) & (axis.windows[:, 0] < axis.tiles[number, 1])]
-        for axis, number in ((engine.rows, row), (engine.columns, column))
-    ]
-    if not all(len(windows) for windows in chosen):
+    down, across = engine.rows.beginning_in(row), engine.columns.beginning_in(column)
+    if not (len(down) and len(across)):
         return np.empty((0, engine.classifier.linear.out_features), np.float32)
-    origins = [int(windows[0, 0]) for windows in chosen]
-    whole = engine.part((origins[0], int(chosen[0][-1, 1])), (origins[1], int(chosen[1][-1, 1])))
     stride = engine.rows.stride
-    corners = [((top - origins[0]) * stride, (left - origins[1]) * stride) for top, left in _starts(chosen)]
+    whole = engine.part((int(down[0, 0]), int(down[-1, 1])), (int(across[0, 0]), int(across[-1, 1])))
+    corners = [(top * stride, left * stride) for top in down[:, 0] - down[0, 0] for left in across[:, 0] - across[0, 0]]
     height, width = engine.rows.window * stride, engine.columns.window * stride
     at_once = max(1, (CPU_PIXELS if whole.device.type == "cpu" else GPU_PIXELS) // (height * width))
     answers = []
@@ -219,18 +213,16 @@ def exact_tile(engine: Engine, row: int, column: int) -> FloatArray:
 
 def exact_windows(engine: Engine, load: Callable[[int, int], FloatArray]) -> FloatArray:
     """Join what `exact_tile` made of all tiles to float32 (windows down, windows across, K)."""
+    classes = engine.classifier.linear.out_features
     bands = []
     for row in range(len(engine.rows.tiles)):
-        parts = [load(row, column) for column in range(len(engine.columns.tiles))]
-        first, last = engine.rows.tiles[row]
-        starts = engine.rows.windows[:, 0]
-        down = int(((first <= starts) & (starts < last)).sum())
-        bands += [np.concatenate([part.reshape(down, len(part) // down, -1) for part in parts], 1)] if down else []
+        down = len(engine.rows.beginning_in(row))
+        parts = [
+            load(row, column).reshape(down, len(engine.columns.beginning_in(column)), classes)
+            for column in range(len(engine.columns.tiles))
+        ]
+        bands.append(np.concatenate(parts, 1))
     return np.concatenate(bands)
-
-
-def _starts(chosen: list[np.ndarray]) -> Iterator[tuple[int, int]]:
-    return ((int(top), int(left)) for top in chosen[0][:, 0] for left in chosen[1][:, 0])
 
 
 def _check_cells(deepest: Tensor, shape: torch.Size | list[int], stride: int) -> None:

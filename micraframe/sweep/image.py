@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,9 @@ class LargeImage:
         return image
 
 
-def open_image(source: Path | npt.NDArray[Any]) -> LargeImage:
-    """Open an image without reading it.
+@contextmanager
+def open_image(source: Path | npt.NDArray[Any]) -> Iterator[LargeImage]:
+    """Give an image of which nothing is read yet; at the end its file is closed.
 
     Args:
         source: A TIFF (of a pyramid the finest level), the folder of a Zarr array or of an OME-Zarr image (likewise), a
@@ -89,23 +92,31 @@ def open_image(source: Path | npt.NDArray[Any]) -> LargeImage:
     if isinstance(source, np.ndarray):
         content = (np.ascontiguousarray(row).tobytes() for row in source)
         fingerprint = digest(f"{source.dtype} {source.shape}", content)
-        return _checked("array", source, "CYX" if source.ndim == 3 else "YX", fingerprint)
-    try:
-        if not source.exists():
-            raise DataError(f"{source}: there is no such file or folder")
-        if source.is_dir():
-            array, axes = _open_zarr(source)
-            return _checked(str(source), array, axes, _stamp(source))
-        if source.suffix.lower() in TIFF_SUFFIXES:
-            array, axes, alpha = _open_tiff(source)
-            return _checked(str(source), array, axes, _stamp(source), alpha)
-        return _checked(str(source), read_image(source), "CYX", _stamp(source))
-    except DataError:
-        raise
-    # Decoders fail on broken files with whatever comes to hand.
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{source}: cannot be read: {reason}") from error
+        yield _checked("array", source, "CYX" if source.ndim == 3 else "YX", fingerprint)
+        return
+    with ExitStack() as opened:
+        try:
+            image = _open(source, opened)
+        except DataError:
+            raise
+        # Decoders fail on broken files with whatever comes to hand.
+        except Exception as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise DataError(f"{source}: cannot be read: {reason}") from error
+        yield image
+
+
+def _open(path: Path, opened: ExitStack) -> LargeImage:
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file or folder")
+    alpha = False
+    if path.is_dir():
+        array, axes = _open_zarr(path)
+    elif path.suffix.lower() in TIFF_SUFFIXES:
+        array, axes, alpha = _open_tiff(path, opened)
+    else:
+        array, axes = read_image(path), "CYX"
+    return _checked(str(path), array, axes, _stamp(path), alpha)
 
 
 def _checked(name: str, array: Any, axes: str, fingerprint: str, alpha: bool = False) -> LargeImage:
@@ -129,23 +140,20 @@ def _checked(name: str, array: Any, axes: str, fingerprint: str, alpha: bool = F
     return LargeImage(name, array, named, fingerprint, channels - alpha)
 
 
-def _open_tiff(path: Path) -> tuple[Any, str, bool]:
-    with tifffile.TiffFile(path) as file:
-        if len(file.series) != 1:
-            shapes = ", ".join(str(series.shape) for series in file.series) or "none"
-            raise DataError(f"{path}: holds {len(file.series)} images ({shapes}); save the one that is meant alone")
-        series = file.series[0]
-        axes = series.get_axes(squeeze=False)
-        shape = series.get_shape(squeeze=False)
-        extra = tuple(file.pages.first.extrasamples)
-        mappable = series.dataoffset is not None and len(series.levels) == 1
-    if mappable:
-        array: Any = tifffile.memmap(path, mode="r").reshape(shape)
+def _open_tiff(path: Path, opened: ExitStack) -> tuple[Any, str, bool]:
+    """Return the array, its axes, and whether its last sample says how opaque a pixel is."""
+    file = opened.enter_context(tifffile.TiffFile(path))
+    if len(file.series) != 1:
+        shapes = ", ".join(str(series.shape) for series in file.series) or "none"
+        raise DataError(f"{path}: holds {len(file.series)} images ({shapes}); save the one that is meant alone")
+    series = file.series[0]
+    axes = series.get_axes(squeeze=False)
+    if series.dataoffset is not None and len(series.levels) == 1:
+        array: Any = tifffile.memmap(path, mode="r").reshape(series.get_shape(squeeze=False))
     else:
-        array = zarr.open_array(tifffile.imread(path, aszarr=True, level=0, squeeze=False), mode="r")
-    # A channel beside one of grey, or a fourth, that says how opaque a pixel is.
-    alpha = "S" in axes and bool(extra) and extra[-1] in _ALPHA
-    return array, axes, alpha
+        array = zarr.open_array(series.aszarr(level=0, squeeze=False), mode="r")
+    extra = tuple(file.pages.first.extrasamples)
+    return array, axes, "S" in axes and bool(extra) and extra[-1] in _ALPHA
 
 
 def _open_zarr(path: Path) -> tuple[Any, str]:

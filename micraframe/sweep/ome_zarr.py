@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -29,7 +30,7 @@ def write_map(path: Path, planes: FloatArray, classes: Sequence[str], block: int
     """
     with atomic_folder(path) as temporary:
         group = zarr.create_group(temporary, zarr_format=3, overwrite=True)
-        datasets = []
+        datasets: list[Any] = []
         level = 0
         while True:
             array = group.create_array(
@@ -88,4 +89,5 @@ def _halved(planes: FloatArray) -> FloatArray:
     """Return the means of 2 x 2 pixels; a last row or column without a partner is paired with itself."""
     padded = np.pad(planes, ((0, 0), (0, planes.shape[1] % 2), (0, planes.shape[2] % 2)), mode="edge")
     classes, height, width = padded.shape
-    return padded.reshape(classes, height // 2, 2, width // 2, 2).mean((2, 4), dtype=np.float32)
+    halved: FloatArray = padded.reshape(classes, height // 2, 2, width // 2, 2).mean((2, 4), dtype=np.float32)
+    return halved

@@ -74,10 +74,7 @@ def propose(
         numbers = range(1, int(regions.max()) + 1)
         scores = np.asarray(ndimage.maximum(plane, regions, numbers))
         boxes = np.array(
-            [
-                [rows.start, columns.start, rows.stop, columns.stop]
-                for rows, columns in ndimage.find_objects(regions)
-            ]
+            [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in ndimage.find_objects(regions)]
         ).reshape(-1, 4)
         boxes = np.minimum(boxes * block, [*size, *size])
         found += [(float(scores[i]), name, tuple(boxes[i].tolist())) for i in suppress(boxes, scores, overlap)]
@@ -96,11 +93,11 @@ def basins(plane: FloatArray, threshold: float) -> npt.NDArray[np.int32]:
     # The ground lies that much lower, all around, that a region without any rise has a peak too.
     low = threshold - 2 * PROMINENCE
     ground = np.pad(np.where(above, plane, low).astype(np.float64), 1, constant_values=low)
-    levelled = reconstruction(ground - PROMINENCE, ground)
-    tops, _ = ndimage.label(local_maxima(levelled, connectivity=2), np.ones((3, 3)))
-    regions: npt.NDArray[np.int32] = watershed(
-        -ground, tops, connectivity=2, mask=np.pad(above, 1)
-    )[1:-1, 1:-1].astype(np.int32)
+    levelled = reconstruction(ground - PROMINENCE, ground)  # type: ignore[no-untyped-call]
+    summits = local_maxima(levelled, connectivity=2)  # type: ignore[no-untyped-call]
+    tops = ndimage.label(summits, np.ones((3, 3)))[0]
+    flooded = watershed(-ground, tops, connectivity=2, mask=np.pad(above, 1))  # type: ignore[no-untyped-call]
+    regions: npt.NDArray[np.int32] = flooded[1:-1, 1:-1].astype(np.int32)
     return regions
 
 
@@ -169,4 +166,3 @@ def write_geojson(path: Path, proposals: Sequence[Proposal], classes: Sequence[s
 def colour(index: int) -> tuple[int, int, int]:
     """Return the colour of a class: red, green, blue, 0 to 255."""
     return COLOURS[index % len(COLOURS)]
-

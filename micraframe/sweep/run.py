@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,8 @@ from micraframe.sweep.intensities import fix
 from micraframe.sweep.ome_zarr import write_map
 from micraframe.sweep.picture import draw, shrink
 from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson, write_table
-from micraframe.sweep.windows import axis, probability_map
-from micraframe.types import DatasetInfo, FloatArray, Progress
+from micraframe.sweep.windows import lay, probability_map
+from micraframe.types import FloatArray, Progress
 
 Mode = Literal["dense", "exact", "both"]
 
@@ -178,12 +178,16 @@ def sweep_image(
     """
     options = options or Options()
     progress = progress or Progress()
-    opened = open_image(image)
-    if opened.channels != fitted.info.channels:
-        raise ModelError(
-            f"{opened.name} has {opened.channels} channels; the model learned from images of {fitted.info.channels}"
-        )
-    machine, fingerprint = _prepare(fitted, opened, options, progress)
+    with open_image(image) as opened:
+        if opened.channels != fitted.info.channels:
+            raise ModelError(
+                f"{opened.name} has {opened.channels} channels; the model learned from images of {fitted.info.channels}"
+            )
+        return _sweep(fitted, opened, output, options, progress)
+
+
+def _sweep(fitted: FittedMicraNet, image: LargeImage, output: Path, options: Options, progress: Progress) -> Report:
+    machine, fingerprint = _prepare(fitted, image, options, progress)
     tiles = output / "tiles" / fingerprint[:16]
     classes = fitted.info.classes
     modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
@@ -192,11 +196,11 @@ def sweep_image(
     maps: dict[str, FloatArray] = {}
     proposals: dict[str, list[Proposal]] = {}
     seconds: dict[str, float] = {}
+    size = (image.height, image.width)
     block = machine.rows.step * machine.rows.stride
     for mode in modes:
-        probabilities[mode], seconds[mode] = _run(mode, machine, tiles, fitted, progress)
+        probabilities[mode], seconds[mode] = _run(mode, machine, tiles, progress)
         maps[mode] = probability_map(probabilities[mode], machine.rows, machine.columns)
-        size = (opened.height, opened.width)
         proposals[mode] = propose(maps[mode], classes, block, size, options.threshold)
         _write_windows(output / f"windows-{mode}.csv", probabilities[mode], machine, classes)
 
@@ -204,12 +208,12 @@ def sweep_image(
     write_map(output / MAP, maps[first], classes, block)
     write_table(output / TABLE, proposals[first])
     write_geojson(output / GEOJSON, proposals[first], classes)
-    small, factor = shrink(opened)
+    small, factor = shrink(image)
     write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
     window = (machine.rows.window * machine.rows.stride, machine.columns.window * machine.rows.stride)
     report = Report(
-        image=opened.name,
-        size=(opened.height, opened.width),
+        image=image.name,
+        size=size,
         classes=classes,
         mode=options.mode,
         window=window,
@@ -219,7 +223,7 @@ def sweep_image(
         precision=str(machine.precision).removeprefix("torch."),
         device=str(next(machine.classifier.parameters()).device),
         proposals=len(proposals[first]),
-        area=_covered(proposals[first], opened),
+        area=_covered(proposals[first], block, size),
         seconds={mode: round(value, 3) for mode, value in seconds.items()},
         agreement=_agreement(probabilities, proposals, seconds, options.threshold, window)
         if options.mode == "both"
@@ -227,3 +231,117 @@ def sweep_image(
     )
     write_json(output / REPORT, asdict(report))
     return report
+
+
+def _prepare(fitted: FittedMicraNet, image: LargeImage, options: Options, progress: Progress) -> tuple[Engine, str]:
+    """Return what computes, and a hash of all that determines what it computes for each tile."""
+    window = options.window or fitted.info.image_size
+    if window is None:
+        raise ConfigError(
+            "the model does not know the size of the images that it learned from: give the side of a window in pixels "
+            "(--window), which should be that size"
+        )
+    stride = fitted.classifier.layers[-1].stride
+    rows, columns = lay((image.height, image.width), stride, window, options.overlap, options.tile)
+    classifier, precision = engines.freeze(fitted.classifier, options.precision)
+    state = fitted.classifier.state_dict()
+    fingerprint = digest(
+        image.fingerprint,
+        digest_json([asdict(fitted.info.normalisation), asdict(rows), asdict(columns), str(precision)]),
+        f"{fitted.classifier.backbone} {fitted.classifier.pooling}",
+        *(digest(name, tensor.detach().cpu().contiguous().numpy().tobytes()) for name, tensor in state.items()),
+    )
+
+    def parts() -> Iterator[FloatArray]:
+        side = rows.tile * stride
+        tops = range(0, image.height, side)
+        for number, top in enumerate(tops):
+            for left in range(0, image.width, side):
+                yield image.read(top, min(top + side, image.height), left, min(left + side, image.width))
+            progress.advance("measure intensities", number + 1, len(tops))
+
+    normalisation = fix(fitted.info.normalisation, parts)
+    return Engine(classifier, precision, image, normalisation, rows, columns), fingerprint
+
+
+def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[FloatArray, float]:
+    """Compute the tiles that are not done, and return the windows' probabilities and the seconds that all took."""
+    seconds = 0.0
+    began = time.perf_counter()
+    if mode == "dense":
+        halo = engines.reach(machine.classifier)
+    numbers = [(row, column) for row in range(len(machine.rows.tiles)) for column in range(len(machine.columns.tiles))]
+
+    def path(row: int, column: int) -> Path:
+        return tiles / f"{mode}-{row}-{column}.npz"
+
+    def load(row: int, column: int) -> FloatArray:
+        with np.load(path(row, column)) as saved:
+            values: FloatArray = saved["values"]
+        return values
+
+    seconds += time.perf_counter() - began
+    for done, (row, column) in enumerate(numbers, start=1):
+        if path(row, column).exists():
+            with np.load(path(row, column)) as saved:
+                seconds += float(saved["seconds"])
+        else:
+            began = time.perf_counter()
+            if mode == "dense":
+                values = engines.dense_tile(machine, halo, row, column)
+            else:
+                values = engines.exact_tile(machine, row, column)
+            took = time.perf_counter() - began
+            with atomic(path(row, column)) as temporary:
+                np.savez(temporary, values=values, seconds=took)
+            seconds += took
+        progress.advance(f"sweep {mode}", done, len(numbers))
+    began = time.perf_counter()
+    join = engines.dense_windows if mode == "dense" else engines.exact_windows
+    probabilities = join(machine, load)
+    return probabilities, seconds + time.perf_counter() - began
+
+
+def _write_windows(path: Path, probabilities: FloatArray, machine: Engine, classes: tuple[str, ...]) -> None:
+    """Write a line for each window: where it lies, in pixels, and the probability of each class."""
+    stride = machine.rows.stride
+    height, width = machine.rows.window * stride, machine.columns.window * stride
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["x", "y", "width", "height", *classes])
+        for top, line in zip(machine.rows.windows[:, 0].tolist(), probabilities, strict=True):
+            for left, scores in zip(machine.columns.windows[:, 0].tolist(), line.tolist(), strict=True):
+                writer.writerow([left * stride, top * stride, width, height, *(f"{score:.6g}" for score in scores)])
+
+
+def _covered(proposals: list[Proposal], block: int, size: tuple[int, int]) -> float:
+    """Return the share of the image's pixels that lie in at least one proposal."""
+    edges = [np.minimum(np.arange(0, side + block, block), side) for side in size]
+    covered = np.zeros([len(edge) - 1 for edge in edges])
+    for one in proposals:
+        covered[
+            one.y // block : -(-(one.y + one.height) // block), one.x // block : -(-(one.x + one.width) // block)
+        ] = 1
+    return float(np.diff(edges[0]) @ covered @ np.diff(edges[1])) / (size[0] * size[1])
+
+
+def _agreement(
+    probabilities: dict[str, FloatArray],
+    proposals: dict[str, list[Proposal]],
+    seconds: dict[str, float],
+    threshold: float,
+    window: tuple[int, int],
+) -> Agreement:
+    dense, exact = (probabilities[mode].astype(np.float64).ravel() for mode in ("dense", "exact"))
+    varies = np.ptp(dense) > 0 and np.ptp(exact) > 0
+    return Agreement(
+        correlation=float(np.corrcoef(dense, exact)[0, 1]) if varies else None,
+        mean_difference=float(np.abs(dense - exact).mean()),
+        windows_above=int(((dense >= threshold) & (exact >= threshold)).sum()),
+        windows_above_dense=int((dense >= threshold).sum()),
+        windows_above_exact=int((exact >= threshold).sum()),
+        proposals_in_common=in_common(proposals["dense"], proposals["exact"], min(window) / 2),
+        proposals_dense=len(proposals["dense"]),
+        proposals_exact=len(proposals["exact"]),
+        speedup=round(seconds["exact"] / seconds["dense"], 2),
+    )

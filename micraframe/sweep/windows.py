@@ -31,7 +31,7 @@ class Axis:
         pixels: Side of the image.
         stride: Pixels per cell.
         window: Side of a window.
-        step: From one window to the next.
+        step: From one window to the next; at most a window, so that no cell is left out.
         tile: Side of a tile.
     """
 
@@ -59,6 +59,13 @@ class Axis:
         starts = np.arange(0, self.cells, self.tile)
         return np.stack([starts, np.minimum(starts + self.tile, self.cells)], 1)
 
+    def beginning_in(self, tile: int) -> Spans:
+        """Return the windows that begin in the tile of that number."""
+        first, last = self.tiles[tile]
+        starts = self.windows[:, 0]
+        inside: Spans = self.windows[(first <= starts) & (starts < last)]
+        return inside
+
     @cached_property
     def cuts(self) -> npt.NDArray[np.int64]:
         """The cells at which segments begin, and the end of the last."""
@@ -79,46 +86,50 @@ class Axis:
         first, last = self.segments(self.windows).T
         segment = np.arange(len(lengths))[:, None]
         inside = (first <= segment) & (segment < last)
-        covering = np.maximum(inside.sum(1, keepdims=True), 1)  # steps longer than windows leave gaps
         starts = np.arange(0, self.cells, self.step)[:, None]
         ends = np.minimum(starts + self.step, self.cells)
         shared = np.minimum(ends, self.cuts[1:]) - np.maximum(starts, self.cuts[:-1])
-        averaging: npt.NDArray[np.float64] = (np.maximum(shared, 0) / (ends - starts)) @ (inside / covering)
+        averaging: npt.NDArray[np.float64] = (np.maximum(shared, 0) / (ends - starts)) @ (
+            inside / inside.sum(1, keepdims=True)
+        )
         return averaging
 
 
-def axis(pixels: int, stride: int, window: int, overlap: float, tile: int) -> Axis:
-    """Lay windows along an axis.
+def lay(size: tuple[int, int], stride: int, window: tuple[int, int], overlap: float, tile: int) -> tuple[Axis, Axis]:
+    """Lay windows and tiles on an image: return its rows and its columns.
 
     Args:
-        pixels: Side of the image.
+        size: (H, W) of the image in pixels.
         stride: Pixels per cell.
-        window: Side of a window in pixels; the nearest multiple of the stride is taken, at most the image.
-        overlap: Share of a window that the next one covers too, in [0, 1).
-        tile: Side of a tile in pixels.
+        window: (height, width) of a window in pixels; the nearest multiples of the stride are taken, at most the image.
+        overlap: Share of a window that the next one covers too, in [0, 1); the step is a multiple of the stride, the
+            same down and across: that of the shorter side.
+        tile: Side of a tile in pixels; the next lower multiple of the stride is taken.
 
     Raises:
         ConfigError: If one of them is out of range.
     """
-    if window < 1 or tile < 1 or not 0 <= overlap < 1:
+    if min(window) < 1 or tile < 1 or not 0 <= overlap < 1:
         raise ConfigError(
             f"window {window}, overlap {overlap}, tile {tile}; a window and a tile of at least 1 pixel and an overlap "
             "in [0, 1) are wanted"
         )
-    side = max(1, round(window / stride))
-    step = max(1, round(side * (1 - overlap)))
-    return Axis(pixels, stride, min(side, -(-pixels // stride)), step, max(1, tile // stride))
+    sides = [max(1, round(side / stride)) for side in window]
+    step = max(1, round(min(sides) * (1 - overlap)))
+    rows, columns = (
+        Axis(pixels, stride, min(side, -(-pixels // stride)), step, max(1, tile // stride))
+        for pixels, side in zip(size, sides, strict=True)
+    )
+    return rows, columns
 
 
-def reduce_runs(
-    values: FloatArray, runs: Spans, combine: Callable[[FloatArray, FloatArray], FloatArray]
-) -> FloatArray:
+def reduce_runs(values: FloatArray, runs: Spans, combine: Callable[[FloatArray, FloatArray], FloatArray]) -> FloatArray:
     """Combine the values of each run, (S, ...) to (N, ...); `combine` is `np.maximum` or `np.add`.
 
     Neighbouring runs may overlap: this is what `ufunc.reduceat` cannot do.
     """
     first, last = runs.T
-    reduced = values[first].copy()
+    reduced: FloatArray = values[first].copy()
     for offset in range(1, int((last - first).max())):
         live = np.flatnonzero(first + offset < last)
         reduced[live] = combine(reduced[live], values[first[live] + offset])
@@ -138,4 +149,5 @@ def probability_map(probabilities: FloatArray, rows: Axis, columns: Axis) -> Flo
     """
     planes: npt.NDArray[Any] = np.moveaxis(probabilities, -1, 0).astype(np.float64)
     averaged = rows.averaging @ planes @ columns.averaging.T
-    return np.clip(averaged, 0, 1).astype(np.float32)
+    clipped: FloatArray = np.clip(averaged, 0, 1).astype(np.float32)
+    return clipped

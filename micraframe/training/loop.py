@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import cast
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from micraframe.device import choose_device, choose_precision
@@ -17,6 +19,7 @@ from micraframe.training.augmentation import augment, draw
 from micraframe.training.checkpoints import Checkpoints, State, restore_optimiser, state_of, tensors_of
 from micraframe.training.examples import Examples, batches, generator, seed_for
 from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
+from micraframe.training.processes import Share, accelerator_for, average_statistics, share
 from micraframe.training.recipe import Recipe, best, is_over, learning_rate
 from micraframe.types import Progress, Run
 
@@ -42,6 +45,9 @@ def fit(
     killed at any moment ends with the same bytes as one that was not. Modules whose parameters are all frozen keep
     their statistics too.
 
+    Where several processes were started (see `processes`), each takes its share of every batch, and all end with the
+    same parameters; the first one writes, and is the one whose `run.progress` is told.
+
     Args:
         module: Maps images (B, C, H, W) to an output (B, ...). It comes back on the CPU, in evaluation mode.
         train: What to learn from.
@@ -61,11 +67,15 @@ def fit(
     if train.channels != valid.channels:
         raise DataError(f"training images have {train.channels} channels, validation images {valid.channels}")
     device = choose_device(run.device)
+    accelerator = accelerator_for(device)
+    if accelerator.num_processes > 1:
+        device = accelerator.device
     precision = choose_precision(run.precision, device)
     checkpoints = state = None
-    if run.folder is not None:
+    if run.folder is not None and accelerator.is_main_process:
         checkpoints = Checkpoints(run.folder / "checkpoints", _signature(module, train, valid, recipe, run, precision))
         state = checkpoints.restore()
+    [state] = broadcast_object_list([state])
 
     _move(module, device, torch.channels_last)
     if state is not None:
@@ -73,10 +83,11 @@ def fit(
     optimiser = _optimiser(module, recipe)
     if state is not None:
         restore_optimiser(optimiser, state.optimiser)
+    network, stepper = accelerator.prepare(module, optimiser)
     epochs = from_rows(state.rows) if state is not None else []
     kept = state.best if state is not None else {}
 
-    progress = run.progress or Progress()
+    progress = run.progress if run.progress and accelerator.is_main_process else Progress()
     steps = len(batches(train.sizes, recipe.batch_size))
     total = recipe.epochs * steps
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -87,18 +98,19 @@ def fit(
             rates = [learning_rate(recipe, losses, (done + step) / total) for step in range(steps)]
             numbers = {"loss": epochs[-1].train_loss, "valid": epochs[-1].valid_loss} if epochs else {}
 
-            torch.manual_seed(seed_for(run.seed, "network", number))
-            _train_mode(module)
+            torch.manual_seed(seed_for(run.seed, "network", number) + accelerator.process_index)
+            _train_mode(network)
             trained = torch.zeros((), device=device)
-            shown = _shown(train, recipe, run.seed, number)
-            for step, (rate, (images, targets)) in enumerate(zip(rates, shown, strict=True), start=1):
-                value = loss(_output(module, images, device, precision), targets.to(device))
-                _step(module, optimiser, value, rate, recipe.gradient_clipping)
-                trained += value.detach() * len(images)
+            shown = _shown(train, recipe, run.seed, number, accelerator)
+            for step, (rate, (images, targets, mine)) in enumerate(zip(rates, shown, strict=True), start=1):
+                value = loss(_output(network, images, device, precision), targets.to(device))
+                _step(accelerator, network, stepper, value * mine.scale, rate, recipe.gradient_clipping)
+                trained += value.detach() * (len(images) * mine.weight)
                 progress.advance("training", done + step, total, numbers)
-            train_loss = trained.item() / len(train)
+            train_loss = accelerator.reduce(trained, "sum").item() / len(train)
+            average_statistics(module, accelerator)
 
-            valid_loss, measures = _validate(module, valid, loss, measure, recipe.batch_size, device, precision)
+            valid_loss, measures = _validate(module, valid, loss, measure, recipe, accelerator, device, precision)
             if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
                 raise ModelError(
                     f"training diverged in epoch {number + 1}: training loss {train_loss}, validation loss "
@@ -113,32 +125,43 @@ def fit(
                 write_log(run.folder / "log.csv", epochs)
     progress.advance("training", total, total)
 
+    accelerator.wait_for_everyone()  # by now all is written
+    # accelerate's mark on what is wrapped already; a second training of the same network must wrap it anew.
+    vars(module).pop("_is_accelerate_prepared", None)
     module.load_state_dict(kept)
     _move(module, torch.device("cpu"), torch.contiguous_format)
     module.eval()
     history = History(tuple(epochs))
-    if run.folder is not None:
+    if run.folder is not None and accelerator.is_main_process:
         draw_curves(run.folder / "curves.svg", history)
     return history
 
 
-def _shown(train: Examples, recipe: Recipe, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of one epoch, augmented: a function of the seed and the epoch's number."""
+def _shown(
+    train: Examples, recipe: Recipe, seed: int, epoch: int, accelerator: Accelerator
+) -> Iterator[tuple[Tensor, Tensor, Share]]:
+    """Yield this process's share of the batches of one epoch, augmented: a function of the seed and the epoch."""
     drawn = draw(recipe.augmentations, len(train), generator(seed, "augmentation", epoch))
     for indices in batches(train.sizes, recipe.batch_size, generator(seed, "order", epoch)):
-        yield augment(*train.batch(indices), recipe.augmentations, drawn, indices)
+        mine = share(indices, accelerator.process_index, accelerator.num_processes)
+        yield *augment(*train.batch(mine.indices), recipe.augmentations, drawn, mine.indices), mine
 
 
 def _step(
-    module: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, longest: float | None
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    loss: Tensor,
+    rate: float,
+    longest: float | None,
 ) -> None:
     """Go one step down the loss."""
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch's own
+    accelerator.backward(loss)
     if longest is not None:
-        nn.utils.clip_grad_norm_(module.parameters(), longest)
+        accelerator.clip_grad_norm_(module.parameters(), longest)
     optimiser.step()
 
 
@@ -155,7 +178,8 @@ def _validate(
     valid: Examples,
     loss: Loss,
     measure: Measure | None,
-    batch_size: int,
+    recipe: Recipe,
+    accelerator: Accelerator,
     device: torch.device,
     precision: torch.dtype,
 ) -> tuple[float, dict[str, float]]:
@@ -163,13 +187,15 @@ def _validate(
     module.eval()
     total = torch.zeros((), device=device)
     sums: dict[str, Tensor] = {}
-    for indices in batches(valid.sizes, batch_size):
-        images, targets = valid.batch(indices)
+    for indices in batches(valid.sizes, recipe.batch_size):
+        mine = share(indices, accelerator.process_index, accelerator.num_processes)
+        images, targets = valid.batch(mine.indices)
         targets = targets.to(device)
         output = _output(module, images, device, precision)
-        total += loss(output, targets) * len(indices)
+        total += loss(output, targets) * (len(images) * mine.weight)
         for name, values in (measure(output, targets) if measure else {}).items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + values.float().sum()
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + values.float().sum() * mine.weight
+    total, sums = accelerator.reduce((total, sums), "sum")
     return total.item() / len(valid), {name: value.item() / len(valid) for name, value in sums.items()}
 
 

@@ -1,0 +1,52 @@
+"""The annotator who draws a box about every object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+from pydantic import Field
+
+from micraframe.annotators.costs import Pricing
+from micraframe.interfaces import Annotator, Parameters
+from micraframe.objects import bounding_boxes, objects_of
+from micraframe.types import Annotation, BoolArray, Cost, FloatArray, Sample
+
+
+@final
+class Boxes(Annotator):
+    """Draws the bounding box of every object; one decision for each."""
+
+    class Params(Parameters):
+        filled: bool = Field(
+            False, description="Also give the filled boxes as masks, for methods that learn from masks only."
+        )
+        cost: Pricing = Field(Pricing(), description="What it costs.")
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
+        """Return the sample with its labels and boxes, and what they cost.
+
+        Raises:
+            DataError: If the sample has neither masks nor instances.
+        """
+        boxes = bounding_boxes(objects_of(sample))
+        height, width = sample.image.shape[1:]
+        masks = fill(boxes, (height, width)) if self.params.filled else None
+        drawn = sum(map(len, boxes))
+        return (
+            replace(sample.keep({Annotation.LABELS}), boxes=boxes, masks=masks),
+            self.params.cost.cost("box", drawn, drawn),
+        )
+
+
+def fill(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> BoolArray:
+    """Return the pixels in any box of a class, bool (K, H, W), for boxes (y0, x0, y1, x1) and a size (H, W)."""
+    masks = np.zeros((len(boxes), *size), np.bool_)
+    for mask, several in zip(masks, boxes, strict=True):
+        for y0, x0, y1, x1 in several.astype(int):
+            mask[y0:y1, x0:x1] = True
+    return masks

@@ -1,0 +1,100 @@
+"""The annotator who draws a stroke in some objects and in the background."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import final
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from micraframe.annotators.costs import Pricing
+from micraframe.annotators.randomness import generator
+from micraframe.interfaces import Annotator, Parameters
+from micraframe.objects import objects_of
+from micraframe.types import Annotation, BoolArray, Cost, Sample
+
+
+@final
+class Scribbles(Annotator):
+    """Draws strokes inside objects and in the background; of all other pixels nothing is said (`Sample.ignore`).
+
+    One decision for each stroke. A class that is present gets at least one stroke.
+    """
+
+    class Params(Parameters):
+        share: float = Field(0.5, gt=0, le=1, description="Share of each class's objects that get a stroke.")
+        background: int = Field(3, ge=0, description="Strokes in the background of an image.")
+        length: int = Field(20, ge=1, description="Length of a stroke in pixels, where there is room.")
+        width: int = Field(2, ge=1, description="Width of a stroke in pixels.")
+        cost: Pricing = Field(Pricing(), description="What it costs.")
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
+        """Return the sample with its labels and, as masks and `ignore`, the strokes, and what they cost.
+
+        Raises:
+            DataError: If the sample has neither masks nor instances.
+        """
+        params = self.params
+        rng = generator(seed, sample.id)
+        objects = objects_of(sample)
+        masks = objects > 0
+        allowed = np.ones(masks.shape[1:], np.bool_) if sample.ignore is None else ~sample.ignore
+        regions = []
+        for labels in objects:
+            numbers = np.unique(labels[labels > 0])
+            chosen = rng.permutation(numbers)[: math.ceil(params.share * len(numbers))]
+            regions += [(labels == number) & allowed for number in np.sort(chosen)]
+        regions += [~masks.any(axis=0) & allowed] * params.background
+        regions = [region for region in regions if region.any()]
+
+        drawn = np.zeros(masks.shape[1:], np.bool_)
+        for region in regions:
+            drawn |= stroke(region, params.length, params.width, rng)
+        kept = sample.keep({Annotation.LABELS})
+        return (
+            replace(kept, masks=masks & drawn, ignore=~drawn),
+            params.cost.cost("scribble", len(regions), len(regions)),
+        )
+
+
+def stroke(region: BoolArray, length: int, width: int, rng: np.random.Generator) -> BoolArray:
+    """Draw a stroke that wanders through a region and never leaves it.
+
+    It begins at a random pixel, away from the region's edge where there is room, and ends where it finds no way on.
+
+    Args:
+        region: bool (H, W), not empty.
+        length: Largest number of steps of a pixel.
+        width: In pixels.
+        rng: Source of chance.
+
+    Returns:
+        bool (H, W), at least one pixel.
+    """
+    depth = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
+    # As deep as a stroke is wide to either side, or as the region is.
+    deep = np.flatnonzero(depth >= min(float(depth.max()), max(1.0, width / 2)))
+    position = np.array(np.unravel_index(rng.choice(deep), region.shape), float)
+    angle = rng.uniform(0, 2 * math.pi)
+    path = [position]
+    for _ in range(length):
+        for turn in (0.2, 0.5, 1.0, 2.0):
+            turned = angle + rng.normal(0, turn)
+            ahead = position + np.array([math.sin(turned), math.cos(turned)])
+            y, x = np.rint(ahead).astype(int)
+            if 0 <= y < region.shape[0] and 0 <= x < region.shape[1] and region[y, x]:
+                break
+        else:
+            break
+        position, angle = ahead, turned
+        path.append(position)
+    drawn = np.zeros(region.shape, np.uint8)
+    line = np.rint(np.array(path)[:, ::-1]).astype(np.int32)
+    cv2.polylines(drawn, [line.reshape(-1, 1, 2)], isClosed=False, color=1, thickness=width)
+    return (drawn > 0) & region

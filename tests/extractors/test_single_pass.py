@@ -1,0 +1,234 @@
+"""The extractors that share one pass, against captum and the other libraries, and in what they promise."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from micraframe import registry
+from micraframe.classifier import Classifier
+from micraframe.errors import DataError, ModelError
+from micraframe.types import Layer
+
+NETWORKS = {
+    "unet-encoder": ("unet-encoder", {"widths": (4, 8, 16)}),
+    "resnet": ("timm", {"model": "resnet10t"}),
+    "convnext": ("timm", {"model": "convnext_atto"}),
+}
+CHOSEN = [(2, 0), (), (1,)]
+NAMES = ("grad-cam", "layer-cam", "hires-cam", "grad-cam++")
+
+
+def make(name: str = "unet-encoder", channels: int = 2, classes: int = 4) -> Classifier:
+    """Return a classifier whose batch normalisations do something."""
+    kind, params = NETWORKS[name]
+    generator = torch.Generator().manual_seed(1)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = Classifier(*registry.build("backbone", kind, **params).create(channels), classes)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.3, generator=generator)
+    return classifier.eval()
+
+
+def images(count: int = 3, size: tuple[int, int] = (61, 83), channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).random((count, channels, *size), np.float32)
+
+
+def explain(name: str, classifier: Classifier, batch: np.ndarray, chosen, **params):
+    return registry.build("extractor", name, **params).prepare(classifier)(batch, lambda scores: chosen)
+
+
+def assert_same(ours, theirs, tolerance: float) -> None:
+    """Compare maps relative to the largest absolute value of each."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one - other).max(initial=0) <= tolerance * max(np.abs(other).max(initial=0), 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "network"), [((61, 83), "unet-encoder"), ((75, 97), "resnet"), ((66, 70), "convnext")]
+)
+def test_grad_cam_is_captums(network, size):
+    classifier, batch = make(network), images(size=size)
+    ours, theirs = (explain(name, classifier, batch, CHOSEN) for name in ("grad-cam", "captum"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.size, one.classes, one.layers) == (size, other.classes, classifier.layers)
+        assert_same(one.maps, other.maps, 1e-5)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+def test_hires_cam_is_captums_gradient_times_activation():
+    classifier, batch = make(), images()
+    ours = explain("hires-cam", classifier, batch, CHOSEN)
+    theirs = explain("captum", classifier, batch, CHOSEN, method="LayerGradientXActivation")
+    for one, other in zip(ours, theirs, strict=True):
+        assert_same(one.maps, other.maps, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"),
+    [("grad-cam", "GradCAM"), ("layer-cam", "LayerCAM"), ("hires-cam", "HiResCAM"), ("grad-cam++", "GradCAMPlusPlus")],
+)
+def test_maps_are_those_of_pytorch_grad_cam(name, peer):
+    library = pytest.importorskip("pytorch_grad_cam", reason="the peer is not installed: pip install grad-cam")
+    classifier, batch = make(), images(1)
+    with torch.no_grad():  # the peer adds 1e-6 to a denominator; beside gradients of this size it is nothing
+        classifier.linear.weight *= 1e4
+    blocks = list(classifier.backbone.blocks.values())
+    with getattr(library, peer)(model=classifier, target_layers=blocks) as cam:
+        tensor = torch.from_numpy(batch)
+        cam.activations_and_grads(tensor)[0, 2].backward()
+        arrays = [
+            (activation.numpy(), gradient.numpy())
+            for activation, gradient in zip(
+                cam.activations_and_grads.activations, cam.activations_and_grads.gradients, strict=True
+            )
+        ]
+        theirs = [
+            cam.get_cam_image(tensor, block, [], *pair, eigen_smooth=False)
+            for block, pair in zip(blocks, arrays, strict=True)
+        ]
+    assert_same(explain(name, classifier, batch, [(2,)])[0].maps, theirs, 1e-4)
+
+
+@pytest.mark.parametrize(("name", "peer"), [("grad-cam", "GradCAM"), ("layer-cam", "LayerCAM")])
+def test_maps_are_those_of_torchcam(name, peer):
+    methods = pytest.importorskip("torchcam.methods", reason="the peer is not installed: pip install torchcam")
+    classifier, batch = make(), images(1)
+    blocks = list(classifier.backbone.blocks.values())
+    with getattr(methods, peer)(classifier, target_layer=blocks, input_shape=batch.shape[1:]) as cam:
+        cam._relu = False
+        scores = classifier(torch.from_numpy(batch))
+        theirs = [found.numpy() for found in cam.compute_cams(2, scores, normalized=False)]
+    assert_same(explain(name, classifier, batch, [(2,)])[0].maps, theirs, 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_images_one_by_one(name):
+    classifier, batch = make(), images(4)
+    chosen = [(3, 1, 2), (0,), (), (1, 1)]
+    together = explain(name, classifier, batch, chosen)
+    by_eight = explain(name, classifier, batch, chosen, micro_batch=8)
+    for index, maps in enumerate(together):
+        alone = explain(name, classifier, batch[index : index + 1], [chosen[index]])[0]
+        assert [a.tobytes() for a in alone.maps] == [a.tobytes() for a in maps.maps]
+        assert alone.scores.tobytes() == maps.scores.tobytes()
+        assert_same(by_eight[index].maps, maps.maps, 1e-5)
+    assert [maps.maps[0].shape[0] for maps in together] == [3, 1, 0, 2]
+    assert np.array_equal(*together[3].maps[0])
+
+
+@pytest.mark.parametrize("micro_batch", [None, 8])
+def test_the_rule_sees_the_scores_of_the_one_forward_pass(micro_batch):
+    classifier, batch = make(), images()
+    passes = []
+
+    class Counted(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+            passes.append(len(tensor))
+            return self.network(tensor)
+
+    counted = Classifier(Counted(classifier.backbone), classifier.layers, 4)
+    extractor = registry.build("extractor", "grad-cam", micro_batch=micro_batch).prepare(counted)
+    passes.clear()
+    seen = []
+
+    def rule(scores):
+        seen.append(scores)
+        return [np.flatnonzero(row > np.median(row)) for row in scores]
+
+    explained = extractor(batch, rule)
+    assert sum(passes) == len(batch)
+    assert len(seen) == 1
+    np.testing.assert_array_equal(seen[0], [maps.scores for maps in explained])
+    assert [len(maps.classes) for maps in explained] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "captum"])
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ([(0,)], "classes for 1 images; one list for each of 3"),
+        ([(), (0, 4), ()], "numbered 0 to 3"),
+        ([(), (-1,), ()], "image 1"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_an_error(name, chosen, message):
+    with pytest.raises(DataError, match=message):
+        explain(name, make(), images(), chosen)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "captum"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_classifier_stays_as_it_was(name, frozen):
+    classifier = make().train().requires_grad_(not frozen)
+    before = {key: value.clone() for key, value in classifier.state_dict().items()}
+    explained = explain(name, classifier, images(), CHOSEN)
+    assert all(np.abs(maps).max() > 0 for maps in explained[0].maps)
+    assert classifier.training
+    assert isinstance(classifier.backbone.blocks["1a"].norm, nn.BatchNorm2d)
+    assert all(
+        parameter.grad is None and parameter.requires_grad is not frozen for parameter in classifier.parameters()
+    )
+    assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
+    for module in classifier.modules():
+        hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+        assert not any(hooks)
+
+
+def test_memory_does_not_grow():
+    extractor = registry.build("extractor", "grad-cam").prepare(make())
+    batch = images(2, (24, 24))
+
+    def tensors_after(calls: int) -> int:
+        for _ in range(calls):
+            extractor(batch, lambda scores: [(0, 1), (2,)])
+        gc.collect()
+        return sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects())
+
+    assert tensors_after(2) == tensors_after(30)
+
+
+def test_bfloat16_is_close():
+    classifier, batch = make(), images(1)
+    exact, near = (explain("grad-cam", classifier, batch, [(1,)], precision=p)[0] for p in ("float32", "bfloat16"))
+    np.testing.assert_allclose(near.scores, exact.scores, atol=0.02)
+    for one, other in zip(near.maps, exact.maps, strict=True):
+        assert one.dtype == np.float32
+        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
+
+
+def test_a_layer_without_part_in_the_decision_is_an_error():
+    class Aside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(1, 2, 3, padding=1), nn.Conv2d(1, 2, 3, padding=1)
+
+        def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+            return [self.one(tensor), self.two(tensor)]
+
+    classifier = Classifier(Aside(), (Layer("aside", 2, 1), Layer("deepest", 2, 1)), 2)
+    with pytest.raises(ModelError, match="'aside' has no part"):
+        explain("grad-cam", classifier, images(1, channels=1), [(0,)])
+
+
+def test_all_zero_activations_give_zero_maps():
+    classifier = make()
+    for block in classifier.backbone.blocks.values():
+        nn.init.zeros_(block.norm.weight)
+        nn.init.constant_(block.norm.bias, -1)
+    for name in NAMES:
+        assert all(not maps.any() for maps in explain(name, classifier, images(1), [(0, 1)])[0].maps)

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from micraframe import registry
+from micraframe.classifier import Classifier
+from micraframe.errors import ModelError
+from micraframe.sweep.engine import (
+    Engine,
+    dense_tile,
+    dense_windows,
+    exact_tile,
+    exact_windows,
+    freeze,
+    reach,
+)
+from micraframe.sweep.image import open_image
+from micraframe.sweep.windows import lay
+from micraframe.testing import small_classifier
+from micraframe.types import Layer, Normalisation
+
+
+def unet(pooling="max", widths=(4, 6, 8, 8), channels=1):
+    torch.manual_seed(0)
+    network, layers = registry.build("backbone", "unet-encoder", widths=widths).create(channels)
+    return lively(Classifier(network, layers, 3, pooling).eval())
+
+
+def lively(classifier):
+    """Give norms statistics that are not the neutral ones, and the linear layer weights that tell windows apart."""
+    generator = torch.Generator().manual_seed(1)
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+    nn.init.normal_(classifier.linear.weight, generator=generator)
+    return classifier
+
+
+def engine(classifier, image, window, overlap=0.75, tile=32):
+    stride = classifier.layers[-1].stride
+    rows, columns = lay(image.shape[1:], stride, window, overlap, tile)
+    with open_image(image) as opened:
+        return Engine(*freeze(classifier, "float32"), opened, Normalisation(), rows, columns)
+
+
+def dense(machine):
+    halo = reach(machine.classifier)
+    return dense_windows(machine, lambda row, column: dense_tile(machine, halo, row, column))
+
+
+def exact(machine):
+    return exact_windows(machine, lambda row, column: exact_tile(machine, row, column))
+
+
+def padded(image, stride):
+    after = [(0, -side % stride) for side in image.shape[1:]]
+    return torch.from_numpy(np.pad(image, ((0, 0), *after), mode="edge"))[None]
+
+
+def whole_image(classifier, image, machine):
+    """Return what dense sweeping means, the slow way: features of the whole image, pooled window by window."""
+    with torch.no_grad():
+        deepest = classifier.features(padded(image, machine.rows.stride))[-1]
+        return np.array(
+            [
+                [
+                    torch.sigmoid(classifier.logits(deepest[:, :, top:bottom, left:right]))[0].numpy()
+                    for left, right in machine.columns.windows
+                ]
+                for top, bottom in machine.rows.windows
+            ]
+        )
+
+
+UNET, UNET_MEAN, SMALL = unet(), unet("mean"), lively(small_classifier())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    classifier=st.sampled_from([UNET, UNET_MEAN, SMALL]),
+    size=st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    window=st.tuples(st.integers(8, 90), st.integers(8, 90)),
+    overlap=st.sampled_from([0, 0.3, 0.5, 0.75]),
+    tile=st.integers(8, 100),
+)
+def test_tiles_leave_no_seams(classifier, size, window, overlap, tile):
+    image = np.random.default_rng(0).normal(size=(1, *size)).astype(np.float32)
+    machine = engine(classifier, image, window, overlap, tile)
+    np.testing.assert_allclose(dense(machine), whole_image(classifier, image, machine), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", ["resnet18", "tf_mobilenetv3_small_minimal_100"])
+def test_tiles_of_other_backbones_leave_no_seams(model):
+    torch.manual_seed(0)
+    network, layers = registry.build("backbone", "timm", model=model, out_indices=(0, 1, 2)).create(2)
+    classifier = lively(Classifier(network, layers, 2).eval())
+    image = np.random.default_rng(0).normal(size=(2, 205, 170)).astype(np.float32)
+    machine = engine(classifier, image, (64, 48), 0.6, 56)
+    np.testing.assert_allclose(dense(machine), whole_image(classifier, image, machine), atol=1e-5)
+
+
+@pytest.mark.parametrize("tile", [16, 40, 200])
+@pytest.mark.parametrize("size", [(64, 64), (71, 118), (20, 90), (5, 3)])
+def test_exact_is_the_classifier_on_each_crop(size, tile):
+    image = np.random.default_rng(0).normal(size=(1, *size)).astype(np.float32)
+    machine = engine(UNET, image, (32, 32), tile=tile)
+    whole = padded(image, 8)
+    with torch.no_grad():
+        wanted = [
+            [
+                torch.sigmoid(UNET(whole[:, :, 8 * top : 8 * bottom, 8 * left : 8 * right]))[0].numpy()
+                for left, right in machine.columns.windows
+            ]
+            for top, bottom in machine.rows.windows
+        ]
+    np.testing.assert_allclose(exact(machine), np.array(wanted), atol=1e-5)
+
+
+def test_dense_is_exact_where_one_window_sees_everything():
+    image = np.random.default_rng(0).normal(size=(1, 60, 47)).astype(np.float32)
+    machine = engine(UNET, image, (64, 64))
+    np.testing.assert_allclose(dense(machine), exact(machine), atol=1e-5)
+
+
+@pytest.mark.parametrize(("widths", "pixels"), [((2,), 2), ((2, 2), 6), ((2, 2, 2), 14), ((2, 2, 2, 2), 30)])
+def test_reach_is_that_of_theory(widths, pixels):
+    """Two 3x3 convolutions at stride s reach 2 s further; pooling within a cell reaches nowhere."""
+    stride = 2 ** (len(widths) - 1)
+    assert reach(unet(widths=widths)) == -(-pixels // stride)
+
+
+def test_reach_is_not_misled_by_dead_units():
+    classifier = unet(widths=(2, 2))
+    for parameter in classifier.backbone.parameters():
+        parameter.data.zero_()
+    assert reach(classifier) == 3
+
+
+class Global(nn.Module):
+    """Mixes the mean of the image into every pixel, as squeeze-and-excitation does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, images):
+        return [self.conv(images * images.mean((2, 3), keepdim=True))]
+
+
+def test_a_network_that_looks_everywhere_cannot_be_tiled():
+    with pytest.raises(ModelError, match="mode exact"):
+        reach(Classifier(Global(), (Layer("conv", 2, 1),), 1).eval())
+
+
+def test_bfloat16_is_near_float32():
+    image = np.random.default_rng(0).normal(size=(1, 64, 64)).astype(np.float32)
+    machine = engine(UNET, image, (32, 32))
+    classifier, precision = freeze(UNET, "bfloat16")
+    rough = Engine(classifier, precision, machine.image, machine.normalisation, machine.rows, machine.columns)
+    for sweep in (dense, exact):
+        assert 0 < np.abs(sweep(rough) - sweep(machine)).max() < 0.05

@@ -1,0 +1,218 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+import torch
+import zarr
+from typer.testing import CliRunner
+
+from micraframe.cli import app
+from micraframe.config import Choice
+from micraframe.errors import ConfigError, DataError, ModelError
+from micraframe.micranet import FittedMicraNet, MicraNet
+from micraframe.sweep import Options, sweep_file, sweep_image
+from micraframe.sweep import engine as engines
+from micraframe.sweep.image import LargeImage
+from micraframe.types import DatasetInfo, Normalisation
+
+OPTIONS = Options(window=(32, 32), tile=64, threshold=0.3)
+OUTPUTS = ("proposals.csv", "proposals.geojson", "overlay.png", "windows-dense.csv")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Return a model that finds bright spots: its weights are set by hand, so that nothing need be trained."""
+    backbone = Choice(name="unet-encoder", params={"widths": [2, 2]})
+    method = MicraNet(MicraNet.Params(backbone=backbone))
+    classifier = method._classifier(1, 1, 0).eval()
+    for name, parameter in classifier.backbone.named_parameters():
+        if "conv.weight" in name:
+            parameter.data.fill_(1 / (9 * parameter.shape[1]))
+        elif "conv.bias" in name:
+            parameter.data.zero_()
+    classifier.linear.weight.data.fill_(25)
+    classifier.linear.bias.data.fill_(-20)
+    info = DatasetInfo("spots", ("spot",), 1, Normalisation("min-max"), "0" * 64)
+    return FittedMicraNet(method.params, classifier, info, {})
+
+
+@pytest.fixture(scope="module")
+def image():
+    values = np.random.default_rng(0).integers(0, 20, (200, 270)).astype(np.uint8)
+    for y, x in ((40, 50), (150, 200)):
+        values[y : y + 12, x : x + 12] = 255
+    return values
+
+
+@pytest.fixture(scope="module")
+def model(fitted, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "spots"
+    fitted.save(folder)
+    return folder
+
+
+def results(folder):
+    return {name: (folder / name).read_bytes() for name in OUTPUTS} | {
+        "map": zarr.open_group(folder / "probability.ome.zarr", mode="r")["0"][:].tobytes()
+    }
+
+
+def test_spots_are_found(fitted, image, tmp_path):
+    report = sweep_image(fitted, image, tmp_path, OPTIONS)
+    with (tmp_path / "proposals.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == report.proposals == 2
+    for y, x in ((46, 56), (156, 206)):
+        inside = [
+            int(row["x"]) <= x < int(row["x"]) + int(row["width"])
+            and int(row["y"]) <= y < int(row["y"]) + int(row["height"])
+            for row in rows
+        ]
+        assert sum(inside) == 1
+    assert (report.window, report.step, report.size) == ((32, 32), 8, (200, 270))
+    assert 0 < report.area < 0.2
+    assert json.loads((tmp_path / "report.json").read_text())["proposals"] == 2
+    assert cv2.imread(str(tmp_path / "overlay.png")).shape == (200, 270, 3)
+    with (tmp_path / "windows-dense.csv").open(newline="") as stream:
+        windows = list(csv.DictReader(stream))
+    assert len(windows) == report.windows
+    assert max(int(row["x"]) + int(row["width"]) for row in windows) == 272  # to the end of the last cell
+    over = zarr.open_group(tmp_path / "probability.ome.zarr", mode="r")["0"]
+    assert over.shape == (1, 25, 34)
+    assert over[0, 46 // 8, 56 // 8] > 0.5 > over[0, 10, 20]
+
+
+def test_both_modes_are_compared(fitted, image, tmp_path):
+    report = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode="both"))
+    agreement = report.agreement
+    assert agreement.correlation > 0.95
+    assert agreement.proposals_in_common == agreement.proposals_dense == agreement.proposals_exact == 2
+    assert agreement.windows_above <= min(agreement.windows_above_dense, agreement.windows_above_exact)
+    assert set(report.seconds) == {"dense", "exact"}
+    assert (tmp_path / "windows-exact.csv").exists()
+
+
+def test_the_tile_does_not_matter(fitted, image, tmp_path):
+    maps = []
+    for tile in (16, 52, 64, 1024):
+        sweep_image(fitted, image, tmp_path / str(tile), dataclasses.replace(OPTIONS, tile=tile))
+        maps.append(zarr.open_group(tmp_path / str(tile) / "probability.ome.zarr", mode="r")["0"][:])
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["dense", "exact"])
+def test_never_more_than_a_tile_is_read(fitted, image, tmp_path, monkeypatch, mode):
+    sides = []
+    read = LargeImage.read
+
+    def spy(self, top, bottom, left, right):
+        sides.append((bottom - top, right - left))
+        return read(self, top, bottom, left, right)
+
+    monkeypatch.setattr(LargeImage, "read", spy)
+    monkeypatch.setattr("micraframe.sweep.run.shrink", lambda image: (np.zeros((1, 200, 270), np.float32), 1))
+    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode=mode))
+    assert len(sides) == 2 * 4 * 5  # intensities, then tiles
+    assert max(map(max, sides)) <= 64 + max(2 * 6, 32)
+
+
+def test_what_is_done_is_not_done_again(fitted, image, tmp_path, monkeypatch):
+    sweep_image(fitted, image, tmp_path, OPTIONS)
+    before = results(tmp_path)
+    tiles = sorted((tmp_path / "tiles").rglob("*.npz"))
+    assert len(tiles) == 4 * 5
+    for tile in tiles[::3]:
+        tile.unlink()
+    calls = []
+    dense_tile = engines.dense_tile
+    monkeypatch.setattr(engines, "dense_tile", lambda *args: calls.append(args) or dense_tile(*args))
+    sweep_image(fitted, image, tmp_path, OPTIONS)
+    assert len(calls) == len(tiles[::3])
+    assert results(tmp_path) == before
+    # Another image, model or window is another sweep; another threshold is not.
+    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, threshold=0.6))
+    assert len(calls) == len(tiles[::3])
+    sweep_image(fitted, 255 - image, tmp_path, OPTIONS)
+    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, overlap=0.5))
+    assert len(calls) == len(tiles[::3]) + 2 * len(tiles)
+
+
+def test_a_killed_sweep_goes_on(model, image, tmp_path):
+    path, output = tmp_path / "image.tif", tmp_path / "killed"
+    tifffile.imwrite(path, image)
+    slow = (
+        "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from micraframe.sweep import Options, engine, sweep_file\n"
+        "tile = engine.dense_tile\n"
+        "engine.dense_tile = lambda *args: (time.sleep(0.2), tile(*args))[1]\n"
+        "sweep_file(*map(Path, sys.argv[1:]), Options(window=(32, 32), tile=64, threshold=0.3), 'cpu')\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", slow, str(model), str(path), str(output)])
+    try:
+        until = time.monotonic() + 60
+        while len(list(output.rglob("dense-*.npz"))) < 5:
+            assert child.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    assert not (output / "report.json").exists()
+    torch.set_num_threads(1)
+    sweep_file(model, path, output, OPTIONS, "cpu")
+    sweep_file(model, path, tmp_path / "undisturbed", OPTIONS, "cpu")
+    assert results(output) == results(tmp_path / "undisturbed")
+
+
+def test_command(model, image, tmp_path):
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, image)
+    arguments = ["sweep", str(model), str(path), "--output", str(tmp_path / "out"), "--tile", "64", "--mode", "both"]
+    done = CliRunner().invoke(app, [*arguments, "--window", "32", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    (record,) = json.loads(done.stdout)
+    assert record["agreement: proposals_in_common"] == 2
+    done = CliRunner().invoke(app, [*arguments, "--window", "32"], catch_exceptions=False)
+    assert "proposals.csv" in done.stdout
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, ConfigError)
+    assert "--window" in str(refused.exception)
+
+
+def test_the_window_is_that_of_the_training_images(fitted, image, tmp_path):
+    info = dataclasses.replace(fitted.info, image_size=(32, 32))
+    knowing = FittedMicraNet(fitted._params, fitted.classifier, info, {})
+    options = dataclasses.replace(OPTIONS, window=None)
+    assert sweep_image(knowing, image, tmp_path, options).window == (32, 32)
+
+
+def test_what_cannot_be_swept_is_said(fitted, image, tmp_path):
+    with pytest.raises(ModelError, match="2 channels; the model learned from images of 1"):
+        sweep_image(fitted, np.stack([image, image]), tmp_path, OPTIONS)
+    with pytest.raises(DataError, match="no such file"):
+        sweep_image(fitted, tmp_path / "missing.tif", tmp_path, OPTIONS)
+    for wrong in ({"mode": "sparse"}, {"threshold": 0.0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Options(**wrong)
+
+
+def test_a_model_of_another_method_is_refused(image, tmp_path):
+    from micraframe.modelfile import ModelFile, save_model
+
+    info = DatasetInfo("spots", ("spot",), 1, Normalisation(), "0" * 64)
+    save_model(tmp_path / "model", ModelFile(Choice(name="micraframe/random-map"), info, {}, {}))
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    with pytest.raises(ModelError, match="random-map"):
+        sweep_file(tmp_path / "model", tmp_path / "image.tif", tmp_path / "out", OPTIONS)

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import imagecodecs
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from micraframe.errors import DataError
+from micraframe.images import read_class_names, read_image, read_labels, write_png, write_tiff
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 60_000, (7, 9)).astype(np.uint16)
+RGB = RNG.integers(0, 255, (7, 9, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "shape"),
+    [
+        (GREY, {}, (1, 7, 9)),
+        (GREY.astype(np.int16), {}, (1, 7, 9)),
+        (GREY.astype(np.float32) / 7, {"compression": "zlib"}, (1, 7, 9)),
+        (GREY.astype(np.float64), {}, (1, 7, 9)),
+        (RGB, {"photometric": "rgb"}, (3, 7, 9)),
+        (np.moveaxis(RGB, -1, 0), {"photometric": "rgb", "planarconfig": "separate"}, (3, 7, 9)),
+        (np.stack([GREY] * 2), {"imagej": True, "metadata": {"axes": "CYX"}}, (2, 7, 9)),
+        (np.stack([GREY] * 6), {"ome": True, "metadata": {"axes": "CYX"}}, (6, 7, 9)),
+        (np.stack([GREY] * 2), {"metadata": None}, (2, 7, 9)),
+        (GREY[None, None], {"ome": True, "metadata": {"axes": "ZCYX"}}, (1, 7, 9)),
+        (GREY.T[:1, :1], {}, (1, 1, 1)),
+    ],
+)
+def test_tiffs_of_all_sorts_are_read_with_channels_first(
+    tmp_path: Path, array: np.ndarray, options: dict, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, array, **options)
+    image = read_image(path)
+    assert image.dtype == np.float32
+    assert image.shape == shape
+    planes = np.moveaxis(array, -1, 0) if array.shape[-1] == 3 else array
+    np.testing.assert_array_equal(image, planes.reshape(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pngs_keep_their_depth(tmp_path: Path, depth: type, channels: int) -> None:
+    array = RNG.integers(0, np.iinfo(depth).max, (7, 9, channels)).astype(depth).squeeze()
+    write_png(tmp_path / "image.PNG", array)
+    image = read_image(tmp_path / "image.PNG")
+    np.testing.assert_array_equal(image, np.moveaxis(np.atleast_3d(array), -1, 0).astype(np.float32))
+
+
+def test_a_jpeg_is_read_as_pillow_reads_it(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "image.jpg", RGB)
+    expected = np.moveaxis(np.asarray(Image.open(tmp_path / "image.jpg")), -1, 0)
+    np.testing.assert_array_equal(read_image(tmp_path / "image.jpg"), expected)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_an_opaque_alpha_channel_is_dropped_and_another_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image{suffix}"
+
+    def write(alpha: np.ndarray) -> None:
+        array = np.concatenate([RGB, alpha[..., None]], axis=2)
+        if suffix == ".png":
+            path.write_bytes(imagecodecs.png_encode(array))
+        else:
+            tifffile.imwrite(path, array, photometric="rgb", extrasamples=["unassalpha"])
+
+    write(np.full((7, 9), 255, np.uint8))
+    np.testing.assert_array_equal(read_image(path), np.moveaxis(RGB, -1, 0))
+    write(np.full((7, 9), 254, np.uint8))
+    with pytest.raises(DataError, match=r"image\..*partly transparent"):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.stack([GREY] * 5), {"imagej": True, "metadata": {"axes": "ZYX"}}, "axes are"),
+        (np.stack([GREY] * 5), {"imagej": True, "metadata": {"axes": "TYX"}}, "axes are"),
+        (np.stack([GREY] * 5), {"metadata": None}, "axes are"),
+        (np.full((4, 4), np.nan, np.float32), {}, "NaN or infinite"),
+        (np.full((4, 4), 1e300), {}, "NaN or infinite"),
+        (np.zeros((4, 4), np.complex64), {}, "complex"),
+    ],
+)
+def test_what_is_no_image_is_refused_by_name(tmp_path: Path, array: np.ndarray, options: dict, message: str) -> None:
+    tifffile.imwrite(tmp_path / "stack.tif", array, **options)
+    with pytest.raises(DataError, match=rf"stack\.tif.*{message}"):
+        read_image(tmp_path / "stack.tif")
+
+
+def test_a_tiff_of_several_images_is_refused(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "two.tif") as writer:
+        writer.write(GREY, metadata=None)
+        writer.write(RGB, metadata=None, photometric="rgb")
+    with pytest.raises(DataError, match=r"two\.tif: holds 2 images"):
+        read_image(tmp_path / "two.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".tiff"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.8])
+def test_broken_files_are_named(tmp_path: Path, suffix: str, share: float) -> None:
+    path = tmp_path / f"broken{suffix}"
+    array = RNG.integers(0, 255, (64, 64), np.uint8)
+    iio.imwrite(path, array) if suffix in (".png", ".jpg") else tifffile.imwrite(path, array, compression="zlib")
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(DataError, match=rf"broken\{suffix}"):
+        read_image(path)
+
+
+def test_a_truncated_tiff_without_compression_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.tif"
+    tifffile.imwrite(path, GREY)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"broken\.tif"):
+        read_image(path)
+
+
+def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.png: cannot be read"):
+        read_image(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"movie\.avi: cannot read \.avi; wanted \.tif"):
+        read_image(tmp_path / "movie.avi")
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.png: cannot be read as png"):
+        read_image(tmp_path / "text.png")
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    array=hnp.arrays(
+        st.sampled_from([np.bool_, np.uint8, np.uint16, np.int32, np.int64]),
+        hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=6),
+        elements=st.integers(0, 1),
+    ),
+    factor=st.sampled_from([1, 200, 70_000]),
+)
+def test_label_stacks_come_back_as_they_were_written(tmp_path: Path, array: np.ndarray, factor: int) -> None:
+    if array.dtype in (np.int32, np.int64):
+        array = array * array.dtype.type(factor)
+    names = tuple(f"class {index}" for index in range(len(array))) if array.ndim == 3 else ("only",)
+    path = tmp_path / "mask.tif"
+    write_tiff(path, array, names)
+    expected = array.astype(np.int32) * (255 if array.dtype == np.bool_ else 1)
+    expected = expected[0] if array.ndim == 3 and len(array) == 1 else expected
+    np.testing.assert_array_equal(read_labels(path), expected)
+    assert read_labels(path).dtype == np.int32
+    assert read_class_names(path) == names
+
+
+def test_float_maps_come_back(tmp_path: Path) -> None:
+    maps = RNG.random((2, 5, 6)).astype(np.float32)
+    write_tiff(tmp_path / "map.tif", maps, ("a", "b"))
+    np.testing.assert_array_equal(read_image(tmp_path / "map.tif"), maps)
+
+
+def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
+    for name in ("one.tif", "two.tif"):
+        write_tiff(tmp_path / name, GREY, ("cell",))
+    assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["one.tif", "two.tif"]
+
+
+def test_a_tiff_without_names_has_none(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "plain.tif", GREY)
+    assert read_class_names(tmp_path / "plain.tif") == ()
+    with pytest.raises(DataError, match=r"nowhere\.tif"):
+        read_class_names(tmp_path / "nowhere.tif")
+
+
+def test_arrays_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    for array in (np.zeros(3), np.zeros((0, 3)), np.zeros((2, 2), complex), np.full((2, 2), -1)):
+        with pytest.raises(DataError, match="wanted"):
+            write_tiff(tmp_path / "no.tif", array)
+    with pytest.raises(DataError, match="2 names .* for 1 planes"):
+        write_tiff(tmp_path / "no.tif", GREY, ("a", "b"))
+    for array in (np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2), np.uint8)):
+        with pytest.raises(DataError, match="wanted"):
+            write_png(tmp_path / "no.png", array)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_palette_is_read_as_indices_for_labels_and_as_colours_for_images(tmp_path: Path) -> None:
+    indices = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    picture = Image.fromarray(indices).convert("P")
+    picture.putpalette(bytes(range(255, -1, -1)) * 3)
+    picture.save(tmp_path / "voc.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "voc.png"), indices)
+    assert read_image(tmp_path / "voc.png").shape == (3, 3, 4)
+
+
+def test_labels_stored_as_grey_colours_are_labels_and_colours_are_not(tmp_path: Path) -> None:
+    write_png(tmp_path / "grey.png", np.repeat(RGB[..., :1], 3, axis=2))
+    np.testing.assert_array_equal(read_labels(tmp_path / "grey.png"), RGB[..., 0])
+    write_png(tmp_path / "colour.png", RGB)
+    with pytest.raises(DataError, match=r"colour\.png: a colour picture"):
+        read_labels(tmp_path / "colour.png")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((3, 3), 0.5, np.float32), "fractions"),
+        (np.full((3, 3), np.nan, np.float32), "fractions or NaN"),
+        (np.full((3, 3), 2**31, np.uint32), "32 bits"),
+        (np.zeros((3, 3), np.complex64), "whole numbers"),
+    ],
+)
+def test_labels_that_are_not_whole_numbers_are_refused(tmp_path: Path, array: np.ndarray, message: str) -> None:
+    tifffile.imwrite(tmp_path / "mask.tif", array)
+    with pytest.raises(DataError, match=rf"mask\.tif.*{message}"):
+        read_labels(tmp_path / "mask.tif")
+
+
+def test_real_images_are_read(data: Path) -> None:
+    nucleus = next((data / "nuclei_fluo" / "images").iterdir())
+    assert read_image(nucleus).shape[0] == 1
+    assert read_labels(data / "nuclei_fluo" / "masks" / nucleus.name).shape == read_image(nucleus).shape[1:]
+    assert read_image(data / "pfc_neurons" / "images" / "img_003.jpg").shape == (3, 960, 1280)
+    blood = read_image(next((data / "pvivax_bbbc041_sample" / "images").glob("*.tif")))
+    assert blood.shape == (3, 512, 512)
+    assert blood.min() < 0
