@@ -1,7 +1,7 @@
 """Writes the numbers of committed studies into the README, between its `<!-- table: FOLDER -->` marks.
 
-    .venv/bin/python benchmarks/readme.py            # rewrites README.md
-    .venv/bin/python benchmarks/readme.py --check    # fails if it would change
+.venv/bin/python benchmarks/readme.py            # rewrites README.md
+.venv/bin/python benchmarks/readme.py --check    # fails if it would change
 """
 
 from __future__ import annotations

@@ -103,6 +103,10 @@ class Backbone(Configured):
             ModelError: If the network cannot serve, such as a transformer without feature maps.
         """
 
+    def untrained(self) -> Backbone:
+        """Return the backbone without weights from elsewhere, which is what a saved model's are loaded into."""
+        return self
+
 
 ClassRule = Callable[[FloatArray], Sequence[Sequence[int]]]
 """Chooses the classes to explain: from scores, float32 (B, K) in [0, 1], the indices for each image."""

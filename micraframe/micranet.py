@@ -25,7 +25,7 @@ from micraframe.classifier import Classifier, Pooling
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice, HeadChoice
 from micraframe.device import choose_device
 from micraframe.errors import ModelError
-from micraframe.interfaces import Fitted, Method, Parameters
+from micraframe.interfaces import Backbone, Fitted, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Recipe, fit_classifier
 from micraframe.types import (
@@ -74,23 +74,26 @@ class MicraNet(Method):
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, run: Run) -> FittedMicraNet:
         """Train the classifier on image-level labels."""
-        classifier = self._classifier(info.channels, len(info.classes), run.seed)
-        fit_classifier(classifier, train, valid, self.params.training, run)
+        classifier = self._classifier(self._backbone(), info.channels, len(info.classes), run.seed)
+        fit_classifier(classifier, train, valid, self.params.training, run, info.classes)
         return FittedMicraNet(self.params, classifier, info, provenance(run.seed, info.fingerprint))
 
     def load(self, folder: Path, device: str = "auto") -> FittedMicraNet:
         """Read a trained classifier."""
         saved = load_model(folder)
-        classifier = self._classifier(saved.info.channels, len(saved.info.classes), seed=0)
+        backbone = self._backbone().untrained()
+        classifier = self._classifier(backbone, saved.info.channels, len(saved.info.classes), seed=0)
         try:
             classifier.load_state_dict(dict(saved.tensors))
         except RuntimeError as error:
             raise ModelError(f"{folder}: the weights do not fit the network that its configuration names") from error
         return FittedMicraNet(self.params, classifier.to(choose_device(device)), saved.info, saved.provenance)
 
-    def _classifier(self, channels: int, classes: int, seed: int) -> Classifier:
+    def _backbone(self) -> Backbone:
         choice = self.params.backbone
-        backbone = registry.build("backbone", choice.name, **choice.params)
+        return registry.build("backbone", choice.name, **choice.params)
+
+    def _classifier(self, backbone: Backbone, channels: int, classes: int, seed: int) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network, layers = backbone.create(channels)

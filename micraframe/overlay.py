@@ -19,8 +19,11 @@ COLOURS = (
     (0, 114, 178),
     (213, 94, 0),
     (204, 121, 167),
+    (136, 34, 85),
+    (221, 221, 221),
+    (153, 153, 51),
 )
-"""Okabe and Ito's colours, which the colour-blind tell apart too; classes beyond the seventh begin anew."""
+"""Okabe and Ito's colours and three of Tol's, which the colour-blind tell apart; an eleventh class begins anew."""
 
 
 def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:

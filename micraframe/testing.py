@@ -53,7 +53,7 @@ SIZES = ((32, 32), (33, 47), (61, 40))
 """(H, W) of the images that components are tried on: odd and non-square too."""
 
 
-def check(kind: str, name: str, **params: Any) -> None:
+def check(kind: str, name: str, /, **params: Any) -> None:
     """Build a component and check all that its kind promises.
 
     Args:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import imagecodecs
@@ -168,7 +167,7 @@ def test_equal_arrays_give_equal_files(tmp_path: Path) -> None:
     for name in ("one.tif", "two.tif"):
         write_tiff(tmp_path / name, GREY, ("cell",))
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "two.tif").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["one.tif", "two.tif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.tif", "two.tif"]
 
 
 def test_a_tiff_without_names_has_none(tmp_path: Path) -> None:

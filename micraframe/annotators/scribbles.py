@@ -94,7 +94,9 @@ def stroke(region: BoolArray, length: int, width: int, rng: np.random.Generator)
             break
         position, angle = ahead, turned
         path.append(position)
+    line = np.rint(np.array(path)).astype(np.int32)
     drawn = np.zeros(region.shape, np.uint8)
-    line = np.rint(np.array(path)[:, ::-1]).astype(np.int32)
-    cv2.polylines(drawn, [line.reshape(-1, 1, 2)], isClosed=False, color=1, thickness=width)
+    cv2.polylines(drawn, [line[:, None, ::-1]], isClosed=False, color=1, thickness=width)
+    # OpenCV draws no line of a single point.
+    drawn[tuple(line.T)] = 1
     return (drawn > 0) & region

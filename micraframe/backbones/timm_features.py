@@ -37,6 +37,10 @@ class TimmFeatures(Backbone):
     def __init__(self, params: Params) -> None:
         self.params = params
 
+    def untrained(self) -> TimmFeatures:
+        """See `Backbone.untrained`: without timm's published weights, for which the net may be asked."""
+        return TimmFeatures(self.params.model_copy(update={"pretrained": False}))
+
     def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
         """See `Backbone.create`."""
         name = self.params.model

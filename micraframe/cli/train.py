@@ -14,11 +14,15 @@ def train(
     file: ConfigFile,
     output: Annotated[Path, typer.Option(help="The folder for the model, its log and its checkpoints.")],
 ) -> None:
-    """Train a method as a configuration says; the same command resumes a run that was interrupted."""
+    """Train a method as a configuration says; the same command resumes a run that was interrupted.
+
+    Started by torchrun or accelerate launch, it shares the work among processes, such as one per GPU.
+    """
     from micraframe import config, registry
     from micraframe.errors import ConfigError
     from micraframe.files import write_text
     from micraframe.study.run import annotate
+    from micraframe.training import is_main_process
     from micraframe.types import Run
 
     wanted = config.resolve(config.read(Path(file), config.Train))
@@ -30,8 +34,13 @@ def train(
     method = registry.build("method", wanted.method.name, **wanted.method.params)
     given, cost = annotate(dataset.samples("train"), annotator, method.learns_from, wanted.seed)
     held, price = annotate(dataset.samples("valid"), annotator, method.learns_from, wanted.seed)
-    run = Run(wanted.seed, output / "training", wanted.device, wanted.precision, progress())
-    write_text(output / "config.yaml", config.to_yaml(wanted))
-    method.fit(given, held, dataset.info(), run).save(model)
+    writes = is_main_process()
+    run = Run(wanted.seed, output / "training", wanted.device, wanted.precision, progress() if writes else None)
+    if writes:
+        write_text(output / "config.yaml", config.to_yaml(wanted))
+    fitted = method.fit(given, held, dataset.info(), run)
+    if not writes:
+        return
+    fitted.save(model)
     hours = (cost + price).seconds / 3600
     print(f"{model}: learned from {len(given)} samples, {len(held)} to choose by; annotation about {hours:.1f} h")

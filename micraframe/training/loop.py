@@ -19,7 +19,7 @@ from micraframe.training.augmentation import augment, draw
 from micraframe.training.checkpoints import Checkpoints, State, restore_optimiser, state_of, tensors_of
 from micraframe.training.examples import Examples, batches, generator, seed_for
 from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
-from micraframe.training.processes import Share, accelerator_for, average_statistics, share
+from micraframe.training.processes import Share, accelerator_for, share, share_statistics
 from micraframe.training.recipe import Recipe, best, is_over, learning_rate
 from micraframe.types import Progress, Run
 
@@ -84,6 +84,7 @@ def fit(
     if state is not None:
         restore_optimiser(optimiser, state.optimiser)
     network, stepper = accelerator.prepare(module, optimiser)
+    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, by which it would not wrap it once more
     epochs = from_rows(state.rows) if state is not None else []
     kept = state.best if state is not None else {}
 
@@ -108,7 +109,7 @@ def fit(
                 trained += value.detach() * (len(images) * mine.weight)
                 progress.advance("training", done + step, total, numbers)
             train_loss = accelerator.reduce(trained, "sum").item() / len(train)
-            average_statistics(module, accelerator)
+            share_statistics(module)
 
             valid_loss, measures = _validate(module, valid, loss, measure, recipe, accelerator, device, precision)
             if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
@@ -125,15 +126,13 @@ def fit(
                 write_log(run.folder / "log.csv", epochs)
     progress.advance("training", total, total)
 
-    accelerator.wait_for_everyone()  # by now all is written
-    # accelerate's mark on what is wrapped already; a second training of the same network must wrap it anew.
-    vars(module).pop("_is_accelerate_prepared", None)
     module.load_state_dict(kept)
     _move(module, torch.device("cpu"), torch.contiguous_format)
     module.eval()
     history = History(tuple(epochs))
     if run.folder is not None and accelerator.is_main_process:
         draw_curves(run.folder / "curves.svg", history)
+    accelerator.wait_for_everyone()  # for the one that writes
     return history
 
 

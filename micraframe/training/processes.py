@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast
 from torch import nn
 
 
@@ -52,21 +53,18 @@ def accelerator_for(device: torch.device) -> Accelerator:
         cpu=device.type == "cpu",
         # Ours, too: the user may have named one of several GPUs.
         device_placement=False,
-        # Statistics are averaged after each epoch, see `average_statistics`.
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
 
 
 @torch.no_grad()
-def average_statistics(module: nn.Module, accelerator: Accelerator) -> None:
-    """Give each process the mean of the statistics that all have gathered, each of its shares.
+def share_statistics(module: nn.Module) -> None:
+    """Give every process the first one's statistics.
 
-    Batch normalisation sees the share, not the batch, as is usual: its running mean is as if it had seen the batch,
-    its running variance lacks that between the shares' means.
+    Batch normalisation sees a process's share, not the batch, and before each step torch's DistributedDataParallel
+    sets its running statistics to the first process's; this does so after the last one.
     """
     for buffer in module.buffers():
-        if buffer.is_floating_point():
-            buffer.copy_(accelerator.reduce(buffer, "mean"))
+        buffer.copy_(broadcast(buffer))
 
 
 def is_main_process() -> bool:

@@ -40,10 +40,10 @@ def test_objects_are_ranked_by_their_peaks():
 
 def test_touching_objects_are_told_apart_and_noise_is_not():
     plane = np.maximum(tent((30, 40), 15, 10, 1, 9), tent((30, 40), 15, 21, 0.9, 9))
-    assert plane[15, 10:22].min() > 0.4
-    assert basins(plane, 0.4).max() == 2
+    assert plane[15, 10:22].min() > 0.35
+    assert basins(plane, 0.35).max() == 2
     noisy = np.clip(plane + np.random.default_rng(0).uniform(0, 0.9 * PROMINENCE, plane.shape), 0, 1)
-    assert basins(noisy.astype(np.float32), 0.4).max() == 2
+    assert basins(noisy.astype(np.float32), 0.35).max() == 2
 
 
 @pytest.mark.parametrize(("level", "count"), [(0.0, 0), (0.5, 1), (0.51, 1), (1.0, 1)])

