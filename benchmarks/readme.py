@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-METRICS = {"correct": "class-wise accuracy", "iou": "IOU", "f1": "F1"}
+METRICS = {"correct": "class-wise accuracy", "f1": "F1", "iou": "IOU", "iou_if_present": "IOU where present"}
 MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -11,9 +11,9 @@ import timm
 from micraframe.config import Choice
 from micraframe.micranet import MicraNet
 from micraframe.training import Recipe
-from micraframe.types import DatasetInfo, Run, Sample
+from micraframe.types import DatasetInfo, Normalisation, Run, Sample
 
-INFO = DatasetInfo(name="noise", classes=("rings", "fibers"), channels=1, fingerprint="")
+INFO = DatasetInfo("noise", ("rings", "fibers"), 1, Normalisation("none"), "")
 RECIPE = Recipe(epochs=1, batch_size=4)
 
 

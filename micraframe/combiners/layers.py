@@ -12,6 +12,8 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.types import FloatArray, Layer, Maps
 from micraframe.upsampling import Interpolation, upsample
 
+Array = npt.NDArray[Any]
+
 Selection = Literal["all", "all-but-deepest"] | tuple[str, ...]
 """Layers: all, all but the deepest, or by name."""
 
@@ -51,9 +53,6 @@ def coarse_map(maps: Maps, interpolation: Interpolation = "nearest") -> FloatArr
     top = deepest.max((1, 2), keepdims=True)
     relative = np.divide(deepest, top, out=np.zeros_like(deepest), where=top > 0)
     return upsample(relative, maps.size, maps.layers[-1].stride, interpolation)
-
-
-Array = npt.NDArray[Any]
 
 
 def stretch(values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:

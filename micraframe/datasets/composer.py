@@ -42,10 +42,10 @@ class Recipe(Parameters):
         min_length=1,
         description="Numbers of digits, one of which is drawn for each image; max is as many as there is room for.",
     )
-    radius: float = Field(25, ge=1, description="Least distance between the middles of two digits, in pixels.")
+    radius: float = Field(25.0, ge=1, description="Least distance between the middles of two digits, in pixels.")
     digits: int = Field(28, ge=8, description="Height and width of a digit with its margin, in pixels.")
-    rotation: float = Field(30, ge=0, le=180, description="Digits are turned by at most this, in degrees.")
-    blur: float = Field(2, ge=0, description="Largest standard deviation of the Gaussian blur, in pixels.")
+    rotation: float = Field(30.0, ge=0, le=180, description="Digits are turned by at most this, in degrees.")
+    blur: float = Field(2.0, ge=0, description="Largest standard deviation of the Gaussian blur, in pixels.")
     noise: float = Field(
         math.sqrt(LEVELS) / 2, ge=0, description="Mean of the Poisson noise that is added, in grey levels of 255."
     )

@@ -146,7 +146,7 @@ class Folder(Dataset):
             description="A class is present where the annotated share of the image or crop is at least `share`, or the "
             "annotated area at least that of the mean object of the training images.",
         )
-        share: float = Field(0, ge=0, le=1, description="For rule share; 0: one annotated pixel is enough.")
+        share: float = Field(0.0, ge=0, le=1, description="For rule share; 0: one annotated pixel is enough.")
         test_between: Literal["drop", "positive", "negative"] = Field(
             "drop", description="In the test split, what becomes of images or crops with some, but not enough."
         )
@@ -209,7 +209,8 @@ class Folder(Dataset):
             channels=self._channels,
             normalisation=self._normalisation,
             fingerprint=digest(
-                digest_json(settings), *(entry.name for entry in self._entries), *map(file_digest, files + tables)
+                digest_json([settings, self._classes, [entry.name for entry in self._entries]]),
+                *map(file_digest, files + tables),
             ),
             pixel_size_um=params.pixel_size_um,
             licence=params.licence,

@@ -26,26 +26,42 @@ def frozen_copy(classifier: Classifier, fold: bool = False) -> Classifier:
     twin = copy.deepcopy(classifier).to("cpu", torch.float64).eval().requires_grad_(False)
     if fold:
         fold_batch_norms(twin)
-    return twin.to(device, torch.float32).to(memory_format=torch.channels_last)
-
-
-def probe(classifier: Classifier) -> Tensor:
-    """Return a small random image batch (1, C, H, W) of the type that the network takes."""
-    first = next(module for module in classifier.modules() if isinstance(module, nn.Conv2d))
-    side = 2 * max(layer.stride for layer in classifier.layers) + 1
-    values = torch.rand((1, first.in_channels, side, side), generator=torch.Generator().manual_seed(0))
-    return values.to(first.weight)
+    return twin.float().to(device).to(memory_format=torch.channels_last)
 
 
 def fold_batch_norms(classifier: Classifier) -> None:
     """Fold, in place, each batch normalisation into the convolution whose output it takes.
 
     Which belong together is seen in a dry run. If the activations of any layer then differ - because a convolution
-    serves twice, or its output is used elsewhere - all is left as it was.
+    serves twice, or its output is used elsewhere - or the network does not take the dry run's image, all is left as it
+    was.
 
     Args:
         classifier: In evaluation mode.
     """
+    first = next((module for module in classifier.modules() if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        return
+    side = 2 * max(layer.stride for layer in classifier.layers) + 1
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand((1, first.in_channels, side, side), generator=generator).to(first.weight)
+    replaced: dict[nn.Module, nn.Module] = {}
+    try:
+        before, pairs = _dry_run(classifier, images)
+        for convolution, norm in pairs:
+            if norm.running_mean is not None and norm.running_var is not None:
+                replaced |= {convolution: fuse_conv_bn_eval(convolution, norm), norm: nn.Identity()}
+        _replace(classifier, replaced)
+        now, _ = _dry_run(classifier, images)
+        safe = all(torch.allclose(a, b, atol=1e-9 * float(a.abs().max())) for a, b in zip(before, now, strict=True))
+    except Exception:  # whatever a network may raise: it can still do its work unfolded
+        safe = False
+    if not safe:
+        _replace(classifier, {new: old for old, new in replaced.items()})
+
+
+def _dry_run(classifier: Classifier, images: Tensor) -> tuple[list[Tensor], list[tuple[nn.Conv2d, nn.BatchNorm2d]]]:
+    """Return the activations for these images, and the batch normalisations with the convolutions before them."""
     convolutions: dict[int, nn.Conv2d] = {}
     outputs: list[Tensor] = []  # kept alive, so that no two have the same id
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
@@ -54,29 +70,18 @@ def fold_batch_norms(classifier: Classifier) -> None:
         if type(module) is nn.Conv2d:
             convolutions[id(output)] = module
             outputs.append(output)
-        elif id(inputs[0]) in convolutions:
-            assert isinstance(module, nn.BatchNorm2d)
+        elif isinstance(module, nn.BatchNorm2d) and id(inputs[0]) in convolutions:
             pairs.append((convolutions[id(inputs[0])], module))
 
-    images = probe(classifier)
+    # Only of these very types: what a subclass does besides would be lost.
     watched = [module for module in classifier.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
     hooks = [module.register_forward_hook(after) for module in watched]
     try:
         with torch.no_grad():
-            before = classifier.features(images)
+            return classifier.features(images), pairs
     finally:
         for hook in hooks:
             hook.remove()
-
-    replaced: dict[nn.Module, nn.Module] = {}
-    for convolution, norm in pairs:
-        if norm.running_mean is not None and norm.running_var is not None:
-            replaced |= {convolution: fuse_conv_bn_eval(convolution, norm), norm: nn.Identity()}
-    _replace(classifier, replaced)
-    with torch.no_grad():
-        now = classifier.features(images)
-    if not all(torch.allclose(a, b, atol=1e-9 * float(a.abs().max())) for a, b in zip(before, now, strict=True)):
-        _replace(classifier, {new: old for old, new in replaced.items()})
 
 
 def check_classes(chosen: Sequence[Sequence[int]], images: int, classes: int) -> list[tuple[int, ...]]:

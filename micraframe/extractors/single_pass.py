@@ -6,6 +6,7 @@ with respect to them, to the layer's map.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -62,7 +63,8 @@ def prepare(classifier: Classifier, layer_map: LayerMap, params: SinglePass) -> 
     twin.backbone.to(precision)
 
     def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
-        step = params.micro_batch or (1 if device.type == "cpu" else max(1, GPU_PIXELS // images[0, 0].size))
+        size = images.shape[2:]
+        step = params.micro_batch or (1 if device.type == "cpu" else max(1, GPU_PIXELS // math.prod(size)))
         batch = torch.from_numpy(np.ascontiguousarray(images))
         # The rule sees all images at once, so that all forward passes come first.
         parts = [forward(twin, chunk.to(device, precision)) for chunk in torch.split(batch, step)]
@@ -74,7 +76,7 @@ def prepare(classifier: Classifier, layer_map: LayerMap, params: SinglePass) -> 
             rows = slice(len(explained), len(explained) + len(part.logits))
             arrays = backward(part, chosen[rows], layer_map, twin)
             explained += [
-                Maps(images.shape[2:], classes, twin.layers, maps, row)
+                Maps(size, classes, twin.layers, maps, row)
                 for classes, maps, row in zip(chosen[rows], arrays, scores[rows], strict=True)
             ]
         return explained

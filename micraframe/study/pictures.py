@@ -83,7 +83,7 @@ def draw_steps(path: Path, samples: Iterable[Sample], steps: Iterable[Steps], cl
 
 def _grid(rows: int, titles: list[str]) -> tuple[Figure, Any]:
     columns = len(titles)
-    figure = Figure(figsize=(_PANEL_INCHES * columns, _PANEL_INCHES * rows + 0.5), layout="constrained", dpi=110)
+    figure = Figure(figsize=(_PANEL_INCHES * columns, _PANEL_INCHES * rows + 0.5), layout="constrained", dpi=80)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:

@@ -73,7 +73,11 @@ def label(choice: Choice, kind: str) -> str:
     """Return a component's name, followed by those of its parameters that are not the defaults."""
     entry = registry.catalog().find(kind, choice.name)
     defaults = config.resolve_choice(kind, Choice(name=entry.qualified)).params
-    changed = [f"{key}={value}" for key, value in choice.params.items() if value != defaults.get(key)]
+    changed = [
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in choice.params.items()
+        if value != defaults.get(key)
+    ]
     return " ".join([entry.component.name, *changed])
 
 

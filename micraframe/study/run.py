@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -208,7 +209,8 @@ def _draw(cells: Sequence[Cell], study: Study, output: Path) -> tuple[Path, ...]
                 output / "models" / cell.training_key, study.device
             )
             assert isinstance(fitted, FittedMicraNet)
-            path = output / "pictures" / f"{name}-{cell.method.replace(' ', '_').replace('/', '_')}-steps.png"
+            slug = re.sub(r"[^a-z0-9]+", "-", cell.method.lower()).strip("-")
+            path = output / "pictures" / f"{name}-{slug}-steps.png"
             draw_steps(path, chosen.values(), fitted.steps(s.image for s in chosen.values()), cell.info.classes)
             pictures.append(path)
     return tuple(pictures)

@@ -213,7 +213,9 @@ def test_a_normalisation_fitted_to_the_training_images_travels(cells: dict[str, 
 def test_the_fingerprint_follows_parameters_and_bytes_but_not_the_place(cells: dict[str, Any], tmp_path: Path) -> None:
     fingerprint = build(**cells).info().fingerprint
     assert build(**cells).info().fingerprint == fingerprint
-    assert build(**cells, crop=16).info().fingerprint != fingerprint
+    for change in ({"crop": 16}, {"share": 0.1}, {"classes": ["nucleus"]}, {"limit": 8}):
+        assert build(**cells, **change).info().fingerprint != fingerprint
+    assert build(**cells, share=0, stride=None).info().fingerprint == fingerprint
     (tmp_path / "moved").mkdir()
     for folder in ("images", "masks"):
         (tmp_path / folder).rename(tmp_path / "moved" / folder)

@@ -49,6 +49,18 @@ def test_only_what_changes_nothing_is_folded(outputs, folded):
         torch.testing.assert_close(one, other)
 
 
+def test_a_network_that_does_not_take_the_dry_runs_image_is_left_as_it_is():
+    class Picky(Plain):
+        def forward(self, images: Tensor) -> list[Tensor]:
+            if images.dtype == torch.float64:
+                raise RuntimeError("float32 is wanted")
+            return super().forward(images)
+
+    twin = frozen_copy(Classifier(Picky("normed"), (Layer("one", 2, 1),), 1), fold=True)
+    assert isinstance(twin.backbone.norm, nn.BatchNorm2d)
+    assert not twin.backbone.norm._forward_hooks
+
+
 @pytest.mark.parametrize("backbone", [("unet-encoder", {}), ("timm", {"model": "resnet10t"})])
 def test_all_of_a_network_is_folded(backbone):
     name, params = backbone

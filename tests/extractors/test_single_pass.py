@@ -202,6 +202,10 @@ def test_memory_does_not_grow():
     assert tensors_after(2) == tensors_after(30)
 
 
+def test_no_image_gives_no_maps():
+    assert explain("grad-cam", make(), images(0), []) == []
+
+
 def test_bfloat16_is_close():
     classifier, batch = make(), images(1)
     exact, near = (explain("grad-cam", classifier, batch, [(1,)], precision=p)[0] for p in ("float32", "bfloat16"))

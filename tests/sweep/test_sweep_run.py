@@ -17,6 +17,8 @@ import torch
 import zarr
 from typer.testing import CliRunner
 
+from micraframe import registry
+from micraframe.classifier import Classifier
 from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError, ModelError
@@ -35,7 +37,7 @@ def fitted():
     """Return a model that finds bright spots: its weights are set by hand, so that nothing need be trained."""
     backbone = Choice(name="unet-encoder", params={"widths": [2, 2]})
     method = MicraNet(MicraNet.Params(backbone=backbone))
-    classifier = method._classifier(1, 1, 0).eval()
+    classifier = Classifier(*registry.build("backbone", backbone.name, **backbone.params).create(1), classes=1).eval()
     for name, parameter in classifier.backbone.named_parameters():
         if "conv.weight" in name:
             parameter.data.fill_(1 / (9 * parameter.shape[1]))

@@ -1,0 +1,40 @@
+"""Copies a finished study's tables and pictures to `benchmarks/studies/NAME`, where they are committed.
+
+    micraframe study run benchmarks/studies/NAME/study.yaml --output runs/NAME
+    .venv/bin/python benchmarks/publish.py runs/NAME
+    .venv/bin/python benchmarks/readme.py
+
+`rows.csv`, one line per image, class and number, is too long to commit; the study makes the same again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+TABLES = ("summary.csv", "costs.csv", "provenance.json")
+ROOT = Path(__file__).parent / "studies"
+
+
+def publish(run: Path) -> Path:
+    """Copy tables and pictures, and note the command; return the folder they are in now."""
+    target = ROOT / run.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:
+        shutil.copyfile(run / name, target / name)
+    for picture in sorted((run / "pictures").glob("*.png")):
+        shutil.copyfile(picture, target / picture.name)
+    path = target / "provenance.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    config = target / "study.yaml"
+    command = f"micraframe study run {config.relative_to(ROOT.parents[1])} --output runs/{run.name}"
+    told["command"] = command if config.exists() else f"micraframe {run.name} --output runs/{run.name}"
+    path.write_text(json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    return target
+
+
+if __name__ == "__main__":
+    for folder in sys.argv[1:]:
+        print(publish(Path(folder)))

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import csv
+import gc
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from micraframe import config
+from micraframe.config import Choice, Contender, Study
+from micraframe.errors import ConfigError
+from micraframe.registry import build
+from micraframe.study import plan, run_study
+from micraframe.study.run import annotate
+from micraframe.study.tables import Row, read_rows, summarise, write_csv
+from micraframe.types import Annotation, Sample
+
+DIGITS = {"name": "modified-digits", "params": {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}}
+NET = {
+    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
+    "dropout": 0,
+    "training": {"epochs": 1, "batch_size": 4},
+    "head": {"name": "semantic", "params": {"decision": 0.2}},
+}
+
+METHODS = """
+import numpy as np
+from typing import final
+from micraframe.interfaces import Fitted, Method
+from micraframe.types import Annotation, Prediction
+
+@final
+class Failing(Method):
+    learns_from = frozenset({Annotation.LABELS})
+    def fit(self, train, valid, info, run):
+        raise RuntimeError("cannot learn this")
+    def load(self, folder, device="auto"):
+        raise RuntimeError
+
+@final
+class Cheating(Method):
+    '''Looks for annotation wherever its arguments lead.'''
+    learns_from = frozenset({Annotation.LABELS})
+    seen = []
+    def fit(self, train, valid, info, run):
+        Cheating.seen.append((train, valid, info, run))
+        raise RuntimeError("has looked")
+    def load(self, folder, device="auto"):
+        raise RuntimeError
+"""
+ENTRY = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("method", name.lower(), f"fake_methods:{name}", name) for name in ("Failing", "Cheating")]
+"""
+
+
+def study(*contenders: Contender, **changes) -> Study:
+    return Study(
+        datasets=[Choice(**DIGITS)],
+        contenders=list(contenders),
+        pictures=2,
+        device="cpu",
+        precision="float32",
+        **changes,
+    )
+
+
+def net(label: str, **params) -> Contender:
+    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
+
+
+def test_a_study_writes_its_tables_and_pictures(tmp_path):
+    outcome = run_study(study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1]), tmp_path)
+    assert not outcome.failures
+    rows = read_rows(tmp_path / "rows.csv")
+    # 2 methods, 2 seeds, 4 images, 10 classes, 1 + 6 numbers.
+    assert len(rows) == 2 * 2 * 4 * 10 * 7
+    with (tmp_path / "summary.csv").open(newline="") as stream:
+        summary = list(csv.DictReader(stream))
+    assert list(summary[0])[:8] == ["dataset", "annotator", "method", "metric", "mean", "low", "high", "n"]
+    assert {row["method"] for row in summary} == {"net", "intensity-otsu"}
+    with (tmp_path / "costs.csv").open(newline="") as stream:
+        costs = list(csv.DictReader(stream))
+    # One decision for each of the 12 training and 4 validation images.
+    assert {int(row["decisions"]) for row in costs} == {16}
+    assert [path.exists() for path in outcome.pictures] == [True, True]
+    assert config.read(tmp_path / "study.yaml", Study).seeds == [0, 1]
+
+
+def test_the_same_study_gives_the_same_bytes_and_nothing_is_done_twice(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        run_study(study(net("net")), tmp_path / name)
+    assert (tmp_path / "one" / "rows.csv").read_bytes() == (tmp_path / "two" / "rows.csv").read_bytes()
+
+    from micraframe import micranet
+
+    def fails(*arguments: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(micranet, "fit_classifier", fails)
+    again = run_study(
+        study(net("net"), net("coarse", combiner="last-layer"), net("cams", extractor="layer-cam")), tmp_path / "one"
+    )
+    assert not again.failures
+    assert len(list((tmp_path / "one" / "models").glob("*/model.json"))) == 1
+    assert {row.method for row in read_rows(tmp_path / "one" / "rows.csv")} == {"net", "coarse", "cams"}
+
+
+def test_a_failed_cell_keeps_its_traceback_and_the_rest_goes_on(tmp_path, install):
+    install("fake", ENTRY, fake_methods=METHODS)
+    contenders = (Contender(method=Choice(name="failing")), Contender(method=Choice(name="centre-blob")))
+    outcome = run_study(study(*contenders), tmp_path)
+    assert list(outcome.failures) == ["modified-digits / image-level / failing / seed 0"]
+    assert "RuntimeError: cannot learn this" in next(tmp_path.glob("cells/*/error.txt")).read_text()
+    assert {row.method for row in outcome.summary} == {"centre-blob"}
+
+
+def reachable(start: object) -> list[object]:
+    """Return everything that can be reached from an object through references, modules and classes left out."""
+    seen: dict[int, object] = {}
+    queue = [start]
+    while queue:
+        found = queue.pop()
+        if id(found) in seen or isinstance(found, type | type(math)):
+            continue
+        seen[id(found)] = found
+        queue += gc.get_referents(found)
+    return list(seen.values())
+
+
+def test_a_method_that_looks_for_masks_finds_none(tmp_path, install):
+    install("fake", ENTRY, fake_methods=METHODS)
+    run_study(study(Contender(method=Choice(name="cheating"))), tmp_path)
+    import fake_methods  # type: ignore[import-not-found]
+
+    train, valid, info, run = fake_methods.Cheating.seen.pop()
+    samples = [found for found in reachable((train, valid, info, run)) if isinstance(found, Sample)]
+    assert len(samples) == 16
+    for sample in samples:
+        assert sample.labels is not None
+        assert all(getattr(sample, kind.value) is None for kind in Annotation if kind is not Annotation.LABELS)
+        assert sample.ignore is None
+        assert sample.source == ""
+    arrays = [found for found in reachable((train, valid, info, run)) if isinstance(found, np.ndarray)]
+    masks = [array for array in arrays if array.dtype == np.bool_ and array.ndim > 1]
+    assert not masks
+
+
+def test_what_the_annotator_does_not_give_the_method_does_not_get():
+    samples = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
+    given, cost = annotate(samples, build("annotator", "full"), frozenset({Annotation.MASKS}), seed=0)
+    assert all(sample.masks is not None and sample.instances is None and sample.labels is None for sample in given)
+    assert cost.seconds > 0
+    given, _ = annotate(samples, build("annotator", "image-level"), frozenset(Annotation), seed=0)
+    assert all(sample.masks is None and sample.labels is not None for sample in given)
+
+
+def test_contenders_that_cannot_be_told_apart_are_refused():
+    with pytest.raises(ConfigError, match="give contenders different labels"):
+        plan(study(net("a"), net("a", combiner="last-layer")))
+
+
+def test_an_unlabelled_contender_is_named_by_what_differs_from_the_defaults():
+    cells = plan(study(Contender(method=Choice(name="random-map", params={"smoothing": 3}))))
+    assert cells[0].method == "random-map smoothing=3"
+
+
+def test_keys_change_with_what_determines_the_results():
+    def keys(*contenders: Contender, **changes) -> tuple[str, str]:
+        cell = plan(study(*contenders, **changes))[0]
+        return cell.training_key, cell.key
+
+    one = keys(net("a"))
+    assert keys(net("b")) == one
+    later = keys(net("a", combiner="last-layer"))
+    assert later[0] == one[0]
+    assert later[1] != one[1]
+    for other in (keys(net("a", dropout=0.1)), keys(net("a"), seeds=[1])):
+        assert other[0] != one[0]
+
+
+def test_summaries_are_over_images_and_say_how_seeds_differ():
+    def row(seed: int, image: str, class_: str, value: float) -> Row:
+        return Row("d", "a", "m", seed, image, class_, "iou", value)
+
+    rows = [row(0, "x", "0", 1.0), row(0, "x", "1", 0.0), row(0, "y", "0", math.nan), row(0, "z", "0", 0.25)]
+    rows += [row(1, "x", "0", 0.5), row(1, "x", "1", 0.5), row(1, "y", "0", math.nan), row(1, "z", "0", 0.75)]
+    (summary,) = summarise(rows)
+    assert (summary.n, summary.seeds) == (2, 2)
+    assert summary.mean == pytest.approx(0.5)
+    assert summary.seed_sd == pytest.approx(np.std([0.375, 0.625], ddof=1))
+    (undefined,) = summarise(rows[2:3])
+    assert undefined.n == 0
+    assert math.isnan(undefined.mean)
+
+
+def test_rows_read_back_as_they_were_written(tmp_path: Path):
+    rows = [Row("d", "a", "m, with comma", 0, "x", "0", "iou", float(np.float32(1 / 3)))]
+    write_csv(tmp_path / "rows.csv", rows, Row)
+    assert np.float32(read_rows(tmp_path / "rows.csv")[0].value) == np.float32(1 / 3)
+    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "x", "0", "iou", math.nan)], Row)
+    assert (tmp_path / "nan.csv").read_text().endswith("iou,\n")
