@@ -67,7 +67,7 @@ def alter(instances: IntArray, sigma: float, rng: np.random.Generator) -> IntArr
             place = _wider(window, 1 + max(0, error))
             own = labels[place] == number
             depth = _depth(own)
-            depth += max(error, 1 - depth.max())
+            depth += error if depth.max() + error > 0 else 1 - depth.max()
             depth[own & (depth > 0)] = np.inf
             wins = depth > reach[place]
             canvas[place][wins] = number

@@ -215,6 +215,7 @@ class Folder(Dataset):
             pixel_size_um=params.pixel_size_um,
             licence=params.licence,
             citation=params.citation,
+            image_size=(params.crop, params.crop) if params.crop else None,
         )
 
     def samples(self, split: Split) -> FolderSamples:

@@ -80,6 +80,7 @@ class ModifiedDigits(Dataset):
             licence="CC BY 4.0",
             citation="E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning "
             "Repository, 1998, doi:10.24432/C50P49",
+            image_size=(self.params.size, self.params.size),
         )
 
     def samples(self, split: Split) -> ComposedSamples:

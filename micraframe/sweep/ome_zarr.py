@@ -10,7 +10,7 @@ import numpy as np
 import zarr
 
 from micraframe.files import atomic_folder
-from micraframe.overlay import COLOURS
+from micraframe.sweep.proposals import colour
 from micraframe.types import FloatArray
 
 VERSION = "0.5"
@@ -75,7 +75,7 @@ def write_map(path: Path, planes: FloatArray, classes: Sequence[str], block: int
                 "channels": [
                     {
                         "label": name,
-                        "color": "{:02X}{:02X}{:02X}".format(*COLOURS[index % len(COLOURS)]),
+                        "color": "{:02X}{:02X}{:02X}".format(*colour(index)),
                         "active": True,
                         "window": {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0},
                     }

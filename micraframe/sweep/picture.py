@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.overlay import COLOURS, to_rgb
+from micraframe.overlay import to_rgb
 from micraframe.sweep.image import LargeImage
-from micraframe.sweep.proposals import Proposal
+from micraframe.sweep.proposals import Proposal, colour
 from micraframe.types import FloatArray
 
 SIDE = 1600
@@ -65,18 +65,14 @@ def draw(
     columns = np.minimum(np.arange(width) * factor // block, probability.shape[2] - 1)
     for index, plane in enumerate(probability):
         opacity = 0.5 * plane[np.ix_(rows, columns)][..., None]
-        canvas = (1 - opacity) * canvas + opacity * np.array(_colour(index), np.float32)
+        canvas = (1 - opacity) * canvas + opacity * np.array(colour(index), np.float32)
     painted = np.ascontiguousarray(np.round(canvas).astype(np.uint8))
     for one in reversed(proposals):  # the best last, on top
-        colour = _colour(classes.index(one.class_))
+        line = colour(classes.index(one.class_))
         corner = (one.x // factor, one.y // factor)
         opposite = ((one.x + one.width - 1) // factor, (one.y + one.height - 1) // factor)
-        cv2.rectangle(painted, corner, opposite, colour, 2)
+        cv2.rectangle(painted, corner, opposite, line, 2)
         if one.rank <= NUMBERED:
             origin = (corner[0] + 4, corner[1] + 16)
-            cv2.putText(painted, str(one.rank), origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1, cv2.LINE_AA)
+            cv2.putText(painted, str(one.rank), origin, cv2.FONT_HERSHEY_SIMPLEX, 0.5, line, 1, cv2.LINE_AA)
     return painted
-
-
-def _colour(index: int) -> tuple[int, int, int]:
-    return COLOURS[index % len(COLOURS)]

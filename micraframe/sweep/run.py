@@ -266,10 +266,9 @@ def _prepare(fitted: FittedMicraNet, image: LargeImage, options: Options, progre
 
 def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[FloatArray, float]:
     """Compute the tiles that are not done, and return the windows' probabilities and the seconds that all took."""
-    seconds = 0.0
     began = time.perf_counter()
-    if mode == "dense":
-        halo = engines.reach(machine.classifier)
+    halo = engines.reach(machine.classifier) if mode == "dense" else 0
+    seconds = time.perf_counter() - began
     numbers = [(row, column) for row in range(len(machine.rows.tiles)) for column in range(len(machine.columns.tiles))]
 
     def path(row: int, column: int) -> Path:
@@ -280,7 +279,6 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
             values: FloatArray = saved["values"]
         return values
 
-    seconds += time.perf_counter() - began
     for done, (row, column) in enumerate(numbers, start=1):
         if path(row, column).exists():
             with np.load(path(row, column)) as saved:

@@ -59,6 +59,7 @@ def slow(maps: Maps, number: int, scale: str) -> tuple[np.ndarray, PCA]:
 )
 def test_it_is_scikit_learns_up_to_the_sign(size, strides, ceil, scale, seed):
     maps = make(size, strides, 1, seed, ceil)
+    assume(any(np.ptp(layer) > 0 for layer in maps.maps[:-1]))  # without variance scikit-learn divides by zero
     wanted, found = slow(maps, 0, scale)
     variances = found.explained_variance_
     assume(variances[0] - variances[1] > 0.02 * variances[0])  # else which is first is a matter of rounding
