@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import final
+from typing import cast, final
 
 import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from micraframe.backbones.narrow_norm import batch_norm
 from micraframe.errors import DataError
 from micraframe.interfaces import Backbone, Parameters
 from micraframe.types import Layer
@@ -55,8 +56,8 @@ class Encoder(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.blocks = nn.ModuleDict()
         for stage, width in enumerate(widths, start=1):
-            self.blocks[f"{stage}a"] = block(channels, width)
-            self.blocks[f"{stage}b"] = block(width, width)
+            self.blocks[f"{stage}a"] = Block(channels, width)
+            self.blocks[f"{stage}b"] = Block(width, width)
             channels = width
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -81,10 +82,23 @@ class Encoder(nn.Module):
         return outputs
 
 
-def block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a 3x3 convolution that keeps the size, batch normalisation and ReLU, with He's initial weights."""
-    conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
-    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
-    with torch.no_grad():
-        conv.bias.zero_()  # type: ignore[union-attr]  # it was asked for
-    return nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm2d(outputs), relu=nn.ReLU()))
+class Block(nn.Sequential):
+    """A 3x3 convolution that keeps the size, with He's initial weights, batch normalisation and ReLU.
+
+    Args:
+        inputs: Channels that come in.
+        outputs: Channels that go out.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        with torch.no_grad():
+            conv.bias.zero_()  # type: ignore[union-attr]  # it was asked for
+        super().__init__(OrderedDict(conv=conv, norm=nn.BatchNorm2d(outputs), relu=nn.ReLU()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, outputs, H, W) for (B, inputs, H, W)."""
+        if not self.training:
+            return cast("Tensor", super().forward(images))
+        return cast("Tensor", self.relu(batch_norm(self.conv(images), self.norm)))

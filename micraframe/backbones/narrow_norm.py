@@ -1,0 +1,108 @@
+"""Batch normalisation of few channels, fast on a CPU."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+_LINE = 16
+"""float32 numbers in a line of a CPU's cache."""
+
+_ROW = 64
+"""Numbers in a row that fill the registers, whatever their type."""
+
+
+def batch_norm(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """Return `norm(images)` to rounding, its running statistics brought up to date likewise.
+
+    On a CPU, torch normalises channels-last images a pixel at a time: fewer channels than a register holds leave it
+    partly empty, and the sums that each thread keeps per channel then share a line of the cache, for which the threads
+    wait: two are slower than one. Here, several neighbouring pixels are seen as one of as many times the channels, and
+    what was measured of these is joined afterwards. Where that does not help, this is `norm` itself.
+
+    Args:
+        images: (B, C, H, W).
+        norm: Of C channels, affine, with running statistics and a momentum.
+    """
+    batch, channels, height, width = images.shape
+    pixels = batch * height * width
+    together = math.gcd(pixels, _ROW // channels) if channels < _LINE else 1
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    if not norm.training or images.device.type != "cpu" or not channels_last or together == 1:
+        return norm(images)  # type: ignore[no-any-return]  # torch does not say what a module returns
+    normalised, mean, variance = _Normalise.apply(images, norm.weight, norm.bias, norm.eps, together)
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
+    return normalised
+
+
+class _Normalise(torch.autograd.Function):
+    """Normalises channels-last images, `together` pixels at a time; returns also mean and (biased) variance (C,).
+
+    With x' = (x - mean) / s and s^2 = variance + eps, y = w x' + b; of a loss whose gradient by y is g,
+
+        dw = sum(g x'), db = sum(g), dx = w / s (g - db / pixels - x' dw / pixels).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float, together: int) -> Any:
+        channels = len(weight)
+        rows = _rows(images, together)
+        # The running statistics are there for their type only: float32, where the images are bfloat16.
+        means, variances = torch.batch_norm_update_stats(
+            rows, weight.new_zeros(rows.shape[1]), weight.new_ones(rows.shape[1]), 0.0
+        )
+        means, variances = means.view(-1, channels), variances.view(-1, channels)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
+        ctx.save_for_backward(rows, weight, mean, variance)
+        ctx.eps, ctx.together = eps, together
+        ctx.mark_non_differentiable(mean, variance)
+        return _images(_affine(rows, mean, variance, weight, bias, eps), images.shape), mean, variance
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc, untyped-decorator]  # torch's own
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
+        rows, weight, mean, variance = ctx.saved_tensors
+        times = (ctx.together,)
+        # As if mean and variance were given, which is dx without its last two terms.
+        dx, dw, db = torch.ops.aten.native_batch_norm_backward(
+            _rows(gradient, ctx.together),
+            rows,
+            weight.repeat(times),
+            mean.repeat(times),
+            variance.repeat(times),
+            None,
+            None,
+            False,
+            ctx.eps,
+            [True, True, True],
+        )
+        dw, db = dw.view(-1, len(weight)).sum(0), db.view(-1, len(weight)).sum(0)
+        share = weight / (variance + ctx.eps).sqrt() / (rows.numel() / len(weight))
+        dx -= _affine(rows, mean, variance, share * dw, share * db, ctx.eps)
+        return _images(dx, gradient.shape), dw, db, None, None
+
+
+def _rows(images: Tensor, together: int) -> Tensor:
+    """Return images (B, C, H, W) as (B H W / together, together C)."""
+    return images.permute(0, 2, 3, 1).reshape(-1, together * images.shape[1])
+
+
+def _images(rows: Tensor, shape: torch.Size) -> Tensor:
+    batch, channels, height, width = shape
+    return rows.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _affine(rows: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return rows brought to mean 0 and variance 1, times weight, plus bias; all of these per channel, (C,)."""
+    times = rows.shape[1] // len(mean)
+    parts = [part.repeat(times) for part in (mean, variance, weight, bias)]
+    return functional.batch_norm(rows, *parts, training=False, eps=eps)
