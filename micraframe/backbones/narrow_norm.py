@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,20 +27,26 @@ def batch_norm(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
     Args:
         images: (B, C, H, W).
-        norm: Of C channels, affine, with running statistics and a momentum.
+        norm: Of C channels.
     """
     batch, channels, height, width = images.shape
     pixels = batch * height * width
     together = math.gcd(pixels, _ROW // channels) if channels < _LINE else 1
-    channels_last = images.is_contiguous(memory_format=torch.channels_last)
-    if not norm.training or images.device.type != "cpu" or not channels_last or together == 1:
-        return norm(images)  # type: ignore[no-any-return]  # torch does not say what a module returns
-    normalised, mean, variance = _Normalise.apply(images, norm.weight, norm.bias, norm.eps, together)
+    counted, mean, variance = norm.num_batches_tracked, norm.running_mean, norm.running_var
+    if (
+        together == 1
+        or images.device.type != "cpu"
+        or not images.is_contiguous(memory_format=torch.channels_last)
+        or not (norm.training and norm.affine and norm.momentum is not None)
+        or (counted is None or mean is None or variance is None)
+    ):
+        return cast("Tensor", norm(images))
+    normalised, batch_mean, batch_variance = _Normalise.apply(images, norm.weight, norm.bias, norm.eps, together)
     with torch.no_grad():
-        norm.num_batches_tracked += 1
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
-    return normalised
+        counted += 1
+        mean.lerp_(batch_mean, norm.momentum)
+        variance.lerp_(batch_variance * (pixels / (pixels - 1)), norm.momentum)
+    return cast("Tensor", normalised)
 
 
 class _Normalise(torch.autograd.Function):
@@ -68,7 +74,7 @@ class _Normalise(torch.autograd.Function):
         return _images(_affine(rows, mean, variance, weight, bias, eps), images.shape), mean, variance
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc, untyped-decorator]  # torch's own
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         rows, weight, mean, variance = ctx.saved_tensors
         times = (ctx.together,)
@@ -104,5 +110,5 @@ def _images(rows: Tensor, shape: torch.Size) -> Tensor:
 def _affine(rows: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Return rows brought to mean 0 and variance 1, times weight, plus bias; all of these per channel, (C,)."""
     times = rows.shape[1] // len(mean)
-    parts = [part.repeat(times) for part in (mean, variance, weight, bias)]
-    return functional.batch_norm(rows, *parts, training=False, eps=eps)
+    mean, variance, weight, bias = (part.repeat(times) for part in (mean, variance, weight, bias))
+    return functional.batch_norm(rows, mean, variance, weight, bias, training=False, eps=eps)

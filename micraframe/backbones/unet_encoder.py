@@ -90,6 +90,10 @@ class Block(nn.Sequential):
         outputs: Channels that go out.
     """
 
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+    relu: nn.ReLU
+
     def __init__(self, inputs: int, outputs: int) -> None:
         conv = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1)
         nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
@@ -99,6 +103,7 @@ class Block(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, outputs, H, W) for (B, inputs, H, W)."""
-        if not self.training:
-            return cast("Tensor", super().forward(images))
-        return cast("Tensor", self.relu(batch_norm(self.conv(images), self.norm)))
+        images = self.conv(images)
+        # Only in training: for use, the normalisation may have been folded into the convolution.
+        images = batch_norm(images, self.norm) if self.training else self.norm(images)
+        return cast("Tensor", self.relu(images))

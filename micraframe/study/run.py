@@ -133,7 +133,7 @@ def _run_cell(cell: Cell, study: Study, output: Path, progress: Progress) -> Non
     fitted = _fitted(cell, study, dataset, output, progress)
     metrics = [registry.build("metric", metric.name, **metric.params) for metric in study.metrics]
     test = dataset.samples("test")
-    drawn = _drawn(len(test), study.pictures)
+    drawn = _drawn(test, study.pictures)
     rows: list[Row] = []
     masks: dict[str, BoolArray] = {}
     predictions = fitted.predict(sample.image for sample in test)
@@ -194,7 +194,7 @@ def _draw(cells: Sequence[Cell], study: Study, output: Path) -> tuple[Path, ...]
             continue
         dataset = registry.build("dataset", mine[0].dataset.name, **mine[0].dataset.params)
         test = dataset.samples("test")
-        chosen = {number: test[number] for number in sorted(_drawn(len(test), study.pictures))}
+        chosen = {number: test[number] for number in sorted(_drawn(test, study.pictures))}
         masks = {}
         for cell in mine:
             with np.load(output / "cells" / cell.key / "masks.npz") as saved:
@@ -216,9 +216,16 @@ def _draw(cells: Sequence[Cell], study: Study, output: Path) -> tuple[Path, ...]
     return tuple(pictures)
 
 
-def _drawn(count: int, wanted: int) -> set[int]:
-    """Return the numbers of the test images to draw: evenly spaced, chosen before anything is known of them."""
-    return {int(number) for number in np.linspace(0, count - 1, min(wanted, count)).round()} if wanted else set()
+def _drawn(test: Sequence[Sample], wanted: int) -> set[int]:
+    """Return the numbers of the test images to draw: evenly spaced among those that hold any class.
+
+    They are chosen before any method has seen them; where no image holds a class, among all.
+    """
+    if not wanted:
+        return set()
+    holding = [number for number, sample in enumerate(test) if sample.labels is not None and sample.labels.any()]
+    numbers = holding or range(len(test))
+    return {numbers[round(place)] for place in np.linspace(0, len(numbers) - 1, min(wanted, len(numbers)))}
 
 
 def _cost_path(output: Path, cell: Cell) -> Path:

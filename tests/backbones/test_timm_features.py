@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,45 +13,13 @@ from micraframe.backbones.timm_features import Features, TimmFeatures, dry_run
 from micraframe.errors import DataError, ModelError
 from micraframe.types import Layer
 
-FIVE = (2, 4, 8, 16, 32)
-FOUR = (4, 8, 16, 32)
-RESNET = ("act1", "layer1", "layer2", "layer3", "layer4")
-STAGES = ("stages.0", "stages.1", "stages.2", "stages.3")
-EFFICIENT = ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
-
-SERVE: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
-    "resnet10t": (RESNET, FIVE),
-    "skresnet18": (RESNET, FIVE),
-    "resnest14d": (RESNET, FIVE),
-    "convnext_atto": (STAGES, FOUR),
-    "inception_next_atto": (STAGES, FOUR),
-    "starnet_s1": (STAGES, FOUR),
-    "edgenext_xx_small": (STAGES, FOUR),
-    "efficientnet_lite0": (EFFICIENT, FIVE),
-    "fbnetc_100": (EFFICIENT, FIVE),
-    "mnasnet_small": (EFFICIENT, FIVE),
-    "tinynet_e": (EFFICIENT, FIVE),
-    "mobilenetv3_small_050": (("bn1", "blocks.0", "blocks.1", "blocks.3", "blocks.5"), FIVE),
-    "lcnet_035": (("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.5"), FIVE),
-    "ghostnet_050": (("conv_stem", "blocks.1", "blocks.3", "blocks.5", "blocks.7"), FIVE),
-    "regnetx_002": (("stem", "s1", "s2", "s3", "s4"), FIVE),
-    "nf_regnet_b0": (("stem.conv", "stages.0", "stages.1", "stages.2", "final_conv"), FIVE),
-    "repvgg_a0": (("stem", "stages.0", "stages.1", "stages.2", "final_conv"), FIVE),
-    "rexnet_100": (("features.0", "features.2", "features.4", "features.10", "features.15"), FIVE),
-    "ese_vovnet19b_slim": (("stem.1", *STAGES), FIVE),
-    "cspresnet50": (("stem.conv1", *STAGES), FIVE),
-    "darknet17": (("stem.conv1", *STAGES, "stages.4"), (1, *FIVE)),
-    "xception41": (
-        ("blocks.0.stack.act3", "blocks.1.stack.act3", "blocks.2.stack.act3", "blocks.11.stack.act3", "blocks.12"),
-        FIVE,
-    ),
-    "densenet121": (
-        ("features.norm0", *(f"features.denseblock{number}" for number in (1, 2, 3)), "features.norm5"),
-        FIVE,
-    ),
-    "vgg11": (tuple(f"features.{number}" for number in (1, 4, 9, 14, 19, 20)), (1, *FIVE)),
+PAGE = Path(__file__).parents[2] / "docs" / "timm.md"
+ROWS = [line.strip("|").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+SERVE = {
+    model.strip(): (tuple(names.strip().split(", ")), tuple(map(int, strides.split(","))))
+    for model, names, strides in (row for row in ROWS[1:] if len(row) == 3)
 }
-"""Families that serve: names and strides of their layers."""
+"""Families that serve: names and strides of their layers, as the documentation has them."""
 
 REFUSED = {
     "vit_tiny_patch16_224": "image of 97 x 75 pixels it fails.*doesn't match model",
@@ -68,6 +37,10 @@ def create(model: str, channels: int = 1, **params: Any) -> tuple[nn.Module, tup
     return TimmFeatures(TimmFeatures.Params(model=model, **params)).create(channels)
 
 
+def test_at_least_twelve_families_serve() -> None:
+    assert len(SERVE) >= 12
+
+
 @pytest.mark.parametrize("model", SERVE)
 def test_convolutional_families_serve(model: str) -> None:
     _, layers = create(model, channels=2)  # the dry run is part of it
@@ -78,6 +51,7 @@ def test_convolutional_families_serve(model: str) -> None:
 def test_what_cannot_serve_is_refused_plainly(model: str) -> None:
     with pytest.raises(ModelError, match=f"'{model}' cannot serve: .*{REFUSED[model]}"):
         create(model)
+    assert model in [row[0].strip() for row in ROWS], "the documentation has it too"
 
 
 @pytest.mark.parametrize("model", ["resnet10t", "mobilenetv3_small_050", "ese_vovnet19b_slim"])
