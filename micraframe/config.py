@@ -71,6 +71,17 @@ class Train(Parameters):
     precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
 
 
+class FineTune(Parameters):
+    """What `micraframe finetune` reads: what a trained model is to go on learning from."""
+
+    dataset: DatasetChoice = Field(description="What to learn from; its classes are the model's.")
+    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What the model is told of it.")
+    training: dict[str, Any] = Field({}, description="How it learns, where that is not how the model has learned.")
+    seed: int = Field(0, ge=0, description="Fixes everything on a CPU.")
+    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
+    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+
+
 class Contender(Parameters):
     """One method in a study, and the annotation that it is given."""
 

@@ -11,6 +11,7 @@ Intelligence 4 (2022).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,13 +22,14 @@ import torch
 from pydantic import Field
 
 from micraframe import registry
+from micraframe.batching import batches
 from micraframe.classifier import Classifier, Pooling
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice, HeadChoice
 from micraframe.device import choose_device
-from micraframe.errors import ModelError
+from micraframe.errors import DataError, ModelError
 from micraframe.interfaces import Backbone, Fitted, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
-from micraframe.training import Recipe, fit_classifier
+from micraframe.training import Recipe, finetune_classifier, fit_classifier
 from micraframe.types import (
     Annotation,
     DatasetInfo,
@@ -37,7 +39,6 @@ from micraframe.types import (
     Run,
     Sample,
     ScoreMap,
-    check_image,
 )
 
 NAME = "micraframe/micra-net"
@@ -127,12 +128,46 @@ class FittedMicraNet(Fitted):
 
     def steps(self, images: Iterable[FloatArray]) -> Iterator[Steps]:
         """Yield for each image, in order, the maps, the score map and the prediction."""
-        for batch in _batches(images, self.info.channels):
+        for batch in batches(images, self.info.channels):
             explained = self._explain(np.stack(batch), self._wanted)
             for image, maps in zip(batch, explained, strict=True):
                 score_map = self._combiner.combine(maps, image)
                 prediction = self._head.decide(score_map, maps.scores, image)
                 yield Steps(maps, score_map, dataclasses.replace(prediction, score_map=score_map, method=NAME))
+
+    def finetune(
+        self,
+        update: str,
+        train: Sequence[Sample],
+        valid: Sequence[Sample],
+        info: DatasetInfo,
+        recipe: Recipe,
+        run: Run,
+    ) -> FittedMicraNet:
+        """Return a model that has gone on learning, from images of another device; this one stays as it is.
+
+        Args:
+            update: What learns: `linear`, `linear+4`, `linear+3,4` (stages of the backbone), or `all`.
+            train: Samples with labels.
+            valid: Samples with labels, to choose the best model by.
+            info: Of the dataset that both are from; its classes and channels must be this model's.
+            recipe: How it learns.
+            run: Seed, device, precision, folder, whom to tell of progress.
+
+        Raises:
+            DataError: If the dataset has other classes or another number of channels.
+            ConfigError: If `update` does not name parts of the network.
+        """
+        if (info.classes, info.channels) != (self.info.classes, self.info.channels):
+            raise DataError(
+                f"dataset {info.name!r} has classes {', '.join(info.classes)} and {info.channels} channels; the model "
+                f"learned {', '.join(self.info.classes)} from images of {self.info.channels}: both must be the same"
+            )
+        classifier = copy.deepcopy(self.classifier)
+        finetune_classifier(classifier, update, train, valid, recipe, run, info.classes)
+        before = {f"before {update}: {key}": self._origin[key] for key in ("seed", "data") if key in self._origin}
+        origin = {**provenance(run.seed, info.fingerprint), **before}
+        return FittedMicraNet(self._params.model_copy(update={"training": recipe}), classifier, info, origin)
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration to a new folder."""
@@ -141,25 +176,3 @@ class FittedMicraNet(Fitted):
 
     def _wanted(self, scores: FloatArray) -> list[tuple[int, ...]]:
         return [self._head.wanted(row) for row in scores]
-
-
-BATCH_PIXELS = 16 * 256 * 256
-"""Pixels of the images that are explained together: enough to fill the hardware, little enough to keep memory small."""
-
-
-def _batches(images: Iterable[FloatArray], channels: int) -> Iterator[list[FloatArray]]:
-    """Yield runs of neighbouring images of one size."""
-    batch: list[FloatArray] = []
-    for number, image in enumerate(images):
-        check_image(image, f"image {number}")
-        if image.shape[0] != channels:
-            raise ModelError(
-                f"image {number} has {image.shape[0]} channels; the model learned from images of {channels}"
-            )
-        full = len(batch) * image[0].size >= BATCH_PIXELS
-        if batch and (full or image.shape != batch[0].shape):
-            yield batch
-            batch = []
-        batch.append(image)
-    if batch:
-        yield batch

@@ -1,122 +1,101 @@
 """How long do the class activation maps of every layer take?
 
 Eight layers of 32 to 256 filters, three classes of ten, eight images of 256 x 256: ours against captum layer by layer,
-pytorch-grad-cam and torchcam with all layers as targets, and against what no route can do without: one forward and
-three backward passes. Contenders take turns, so that a busy machine is busy for all; medians, and ratios to ours.
-
-    python benchmarks/speed/maps.py [--repeats 5] [--images 8] [--size 256] [--threads 1] [--device cpu]
+pytorch-grad-cam and TorchCAM with all layers as targets, the plain reference, and what no route can do without: one
+forward and three backward passes.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import statistics
-import time
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from captum.attr import LayerGradCam
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torchcam.methods import GradCAM as TorchCam
 
+from benchmarks.speed import reference
+from benchmarks.speed.subject import CLASSES, NARROW, WIDTHS, bare_passes, classifier, digits
+from benchmarks.speed.timing import Record, Route, Settings, record, take_turns
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.extractors.frozen import frozen_copy
+from micraframe.types import FloatArray
 
-CLASSES = (1, 4, 8)
-
-
-def main() -> None:
-    """Time all contenders and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-
-    torch.manual_seed(0)
-    classifier = Classifier(*registry.build("backbone", "unet-encoder").create(1), classes=10).eval()
-    classifier.to(arguments.device)
-    images = np.random.default_rng(0).random((arguments.images, 1, arguments.size, arguments.size), np.float32)
-    routes = contenders(classifier, images)
-    for run in routes.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in routes}
-    for _ in range(arguments.repeats):
-        for name, run in routes.items():
-            start = time.perf_counter()
-            run()
-            if arguments.device != "cpu":
-                torch.cuda.synchronize()
-            seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    ours = medians["micraframe"]
-    print(f"{'':34}{'seconds':>9}{'/ ours':>8}")
-    for name, median in medians.items():
-        print(f"{name:34}{median:9.3f}{median / ours:8.2f}")
+OURS, BFLOAT16, CAPTUM, GRAD_CAM, TORCH_CAM, PLAIN, BARE, TUNED = (
+    "micraframe",
+    "micraframe, bfloat16",
+    "captum, layer by layer",
+    "pytorch-grad-cam, all layers",
+    "TorchCAM, all layers",
+    "the plain reference",
+    "bare torch passes",
+    "bare torch passes, batch norm folded, channels last",
+)
+TARGETS = {CAPTUM: ">= 5", GRAD_CAM: ">= 3"}
 
 
-def contenders(classifier: Classifier, images: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Return a function without arguments for each route; each makes the maps of all layers, classes and images."""
-    device = next(classifier.parameters()).device
-    tensor = torch.from_numpy(images).to(device)
-    chosen = [CLASSES] * len(images)
-    blocks = list(classifier.backbone.blocks.values())
+def records(settings: Settings) -> list[Record]:
+    """Return how much longer the others take, and what ours takes beyond the bare passes."""
+    network = classifier(NARROW if settings.quick else WIDTHS, settings.device)
+    images = digits(2 if settings.quick else 8, 128 if settings.quick else 256)
+    seconds = take_turns(contenders(network, images), settings)
+    ours = seconds[OURS]
+    return [
+        record("maps", f"seconds: {OURS}", ours, "seconds"),
+        *(
+            record(f"maps: {name}", f"{name} / {OURS}", seconds[name] / ours, target=TARGETS.get(name))
+            for name in (CAPTUM, GRAD_CAM, TORCH_CAM, PLAIN)
+        ),
+        record("maps: over bare passes", f"{OURS} / {BARE}", ours / seconds[BARE], target="<= 1.5"),
+        record("maps: over tuned bare passes", f"{OURS} / {TUNED}", ours / seconds[TUNED]),
+        record("maps: bfloat16", f"{OURS} / {BFLOAT16}", ours / seconds[BFLOAT16]),
+    ]
 
-    def explain(**params: object) -> Callable[[], object]:
-        function = registry.build("extractor", "grad-cam", **params).prepare(classifier)
-        return lambda: function(images, lambda scores: chosen)
 
-    def bare(network: Classifier) -> Callable[[], object]:
-        def run() -> None:
-            activations = network.features(tensor.clone().requires_grad_())
-            logits = network.logits(activations[-1])
-            for index in CLASSES:
-                torch.autograd.grad(logits[:, index].sum(), activations, retain_graph=index != CLASSES[-1])
+def contenders(network: Classifier, images: FloatArray) -> Mapping[str, Route]:
+    """Return the routes; each makes the maps of all layers, of three classes, in all images."""
+    tensor = torch.from_numpy(images).to(next(network.parameters()).device)
+    tuned = frozen_copy(network, fold=True)
 
-        return run
+    def ours(**params: object) -> Route:
+        explain = registry.build("extractor", "grad-cam", **params).prepare(network)
+        return lambda: explain(images, lambda scores: [CLASSES] * len(scores))
 
     def captum() -> None:
-        for block in blocks:
-            algorithm = LayerGradCam(classifier, block)
+        for block in network.backbone.blocks.values():
+            algorithm = LayerGradCam(network, block)
             for index in CLASSES:
                 algorithm.attribute(tensor.clone().requires_grad_(), target=index)
 
-    routes: dict[str, Callable[[], object]] = {
-        "micraframe": explain(),
-        "micraframe, bfloat16": explain(precision="bfloat16"),
-        "bare passes": bare(classifier),
-        "bare passes, folded, channels last": bare(frozen_copy(classifier, fold=True)),
-        "captum, layer by layer": captum,
-    }
-    # Peers leave hooks, so that each has a copy of its own.
-    if find_spec("pytorch_grad_cam"):
-        from pytorch_grad_cam import GradCAM
-        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+    # These two leave hooks on the network, so that each has a copy of its own.
+    twin, other = copy.deepcopy(network), copy.deepcopy(network)
+    grad_cam = GradCAM(twin, list(twin.backbone.blocks.values()))
+    torch_cam = TorchCam(other, list(other.backbone.blocks.values()), input_shape=images.shape[1:])
 
-        twin = copy.deepcopy(classifier)
-        grad_cam = GradCAM(twin, list(twin.backbone.blocks.values()))
-        routes["pytorch-grad-cam, all layers"] = lambda: [
-            grad_cam(tensor, [ClassifierOutputTarget(index)] * len(images)) for index in CLASSES
-        ]
-    if find_spec("torchcam"):
-        from torchcam.methods import GradCAM as TorchCam
+    def pytorch_grad_cam() -> None:
+        for index in CLASSES:
+            grad_cam(tensor, [ClassifierOutputTarget(index)] * len(images))
 
-        other = copy.deepcopy(classifier)
-        torch_cam = TorchCam(other, list(other.backbone.blocks.values()), input_shape=images.shape[1:])
+    def torchcam() -> None:
+        scores = other(tensor)
+        for index in CLASSES:
+            torch_cam(index, scores, retain_graph=index != CLASSES[-1])
 
-        def torchcam() -> None:
-            scores = other(tensor)
+    def plain() -> None:
+        for image in images:
             for index in CLASSES:
-                torch_cam(index, scores, retain_graph=index != CLASSES[-1])
+                reference.maps(network, image, index)
 
-        routes["torchcam, all layers"] = torchcam
-    return routes
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        OURS: ours(),
+        BFLOAT16: ours(precision="bfloat16"),
+        BARE: lambda: bare_passes(network, images),
+        TUNED: lambda: bare_passes(tuned, images),
+        CAPTUM: captum,
+        GRAD_CAM: pytorch_grad_cam,
+        TORCH_CAM: torchcam,
+        PLAIN: plain,
+    }

@@ -47,6 +47,6 @@ def fill(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> BoolArray:
     """Return the pixels in any box of a class, bool (K, H, W), for boxes (y0, x0, y1, x1) and a size (H, W)."""
     masks = np.zeros((len(boxes), *size), np.bool_)
     for mask, several in zip(masks, boxes, strict=True):
-        for y0, x0, y1, x1 in several.astype(int):
+        for y0, x0, y1, x1 in several.clip(0).astype(int):
             mask[y0:y1, x0:x1] = True
     return masks

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from micraframe.cli.output import ConfigFile, progress
+
+if TYPE_CHECKING:
+    from micraframe.config import FineTune, Train
+    from micraframe.interfaces import Fitted
+    from micraframe.types import Annotation, DatasetInfo, Run, Sample
 
 
 def train(
@@ -19,26 +25,45 @@ def train(
     Started by torchrun or accelerate launch, it shares the work among processes, such as one per GPU.
     """
     from micraframe import config, registry
+
+    wanted = config.resolve(config.read(Path(file), config.Train))
+    method = registry.build("method", wanted.method.name, **wanted.method.params)
+    learn(wanted, output, method.learns_from, method.fit)
+
+
+def learn(
+    wanted: Train | FineTune,
+    output: Path,
+    learns_from: frozenset[Annotation],
+    fit: Callable[[Sequence[Sample], Sequence[Sample], DatasetInfo, Run], Fitted],
+) -> None:
+    """Let something learn from a dataset, and save it.
+
+    Args:
+        wanted: Which dataset, what is told of it, seed, device and precision.
+        output: The folder to write to.
+        learns_from: The annotations that are given.
+        fit: What learns, as `Method.fit` does.
+    """
+    from micraframe import config, registry
     from micraframe.errors import ConfigError
     from micraframe.files import write_text
     from micraframe.study.run import annotate
     from micraframe.training import is_main_process
     from micraframe.types import Run
 
-    wanted = config.resolve(config.read(Path(file), config.Train))
     model = output / "model"
     if model.exists():
         raise ConfigError(f"{model} is there already; name another --output, or remove it")
     dataset = registry.build("dataset", wanted.dataset.name, **wanted.dataset.params)
     annotator = registry.build("annotator", wanted.annotator.name, **wanted.annotator.params)
-    method = registry.build("method", wanted.method.name, **wanted.method.params)
-    given, cost = annotate(dataset.samples("train"), annotator, method.learns_from, wanted.seed)
-    held, price = annotate(dataset.samples("valid"), annotator, method.learns_from, wanted.seed)
+    given, cost = annotate(dataset.samples("train"), annotator, learns_from, wanted.seed)
+    held, price = annotate(dataset.samples("valid"), annotator, learns_from, wanted.seed)
     writes = is_main_process()
     run = Run(wanted.seed, output / "training", wanted.device, wanted.precision, progress() if writes else None)
     if writes:
         write_text(output / "config.yaml", config.to_yaml(wanted))
-    fitted = method.fit(given, held, dataset.info(), run)
+    fitted = fit(given, held, dataset.info(), run)
     if not writes:
         return
     fitted.save(model)

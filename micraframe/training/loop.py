@@ -38,6 +38,7 @@ def fit(
     recipe: Recipe,
     run: Run,
     measure: Measure | None = None,
+    with_targets: bool = False,
 ) -> History:
     """Train a network, and leave in it the parameters that had the lowest validation loss.
 
@@ -56,6 +57,8 @@ def fit(
         recipe: How.
         run: Seed, device, precision, folder, whom to tell of progress.
         measure: What else to measure on the validation examples.
+        with_targets: Call the module with images and targets, as a detector wants, which makes its losses itself: they
+            are its output.
 
     Returns:
         What was measured after each epoch.
@@ -104,14 +107,18 @@ def fit(
             trained = torch.zeros((), device=device)
             shown = _shown(train, recipe, run.seed, number, accelerator)
             for step, (rate, (images, targets, mine)) in enumerate(zip(rates, shown, strict=True), start=1):
-                value = loss(_output(network, images, device, precision), targets.to(device))
+                targets = targets.to(device)
+                output = _output(network, images, targets if with_targets else None, device, precision)
+                value = loss(output, targets)
                 _step(accelerator, network, stepper, value * mine.scale, rate, recipe.gradient_clipping)
                 trained += value.detach() * (len(images) * mine.weight)
                 progress.advance("training", done + step, total, numbers)
             train_loss = accelerator.reduce(trained, "sum").item() / len(train)
             share_statistics(module)
 
-            valid_loss, measures = _validate(module, valid, loss, measure, recipe, accelerator, device, precision)
+            valid_loss, measures = _validate(
+                module, valid, loss, measure, with_targets, recipe, accelerator, device, precision
+            )
             if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
                 raise ModelError(
                     f"training diverged in epoch {number + 1}: training loss {train_loss}, validation loss "
@@ -164,11 +171,14 @@ def _step(
     optimiser.step()
 
 
-def _output(module: nn.Module, images: Tensor, device: torch.device, precision: torch.dtype) -> Tensor:
-    """Return the network's output (B, ...) in float32."""
+def _output(
+    module: nn.Module, images: Tensor, targets: Tensor | None, device: torch.device, precision: torch.dtype
+) -> Tensor:
+    """Return the network's output (B, ...) in float32; it is given the targets where there are such."""
     images = images.to(device).contiguous(memory_format=torch.channels_last)
+    given = (images,) if targets is None else (images, targets)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        return cast("Tensor", module(images)).float()
+        return cast("Tensor", module(*given)).float()
 
 
 @torch.no_grad()
@@ -177,6 +187,7 @@ def _validate(
     valid: Examples,
     loss: Loss,
     measure: Measure | None,
+    with_targets: bool,
     recipe: Recipe,
     accelerator: Accelerator,
     device: torch.device,
@@ -190,7 +201,7 @@ def _validate(
         mine = share(indices, accelerator.process_index, accelerator.num_processes)
         images, targets = valid.batch(mine.indices)
         targets = targets.to(device)
-        output = _output(module, images, device, precision)
+        output = _output(module, images, targets if with_targets else None, device, precision)
         total += loss(output, targets) * (len(images) * mine.weight)
         for name, values in (measure(output, targets) if measure else {}).items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + values.float().sum() * mine.weight

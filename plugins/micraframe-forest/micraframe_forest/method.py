@@ -1,0 +1,183 @@
+"""The method: ilastik's pixel features, a random forest, and a head that decides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+from typing import Annotated, ClassVar, final
+
+import numpy as np
+from pydantic import Field
+
+from micraframe import registry
+from micraframe.batching import batches
+from micraframe.config import Choice, HeadChoice
+from micraframe.errors import DataError, ModelError
+from micraframe.interfaces import Fitted, Method, Parameters
+from micraframe.modelfile import ModelFile, load_model, provenance, save_model
+from micraframe.types import (
+    Annotation,
+    BoolArray,
+    DatasetInfo,
+    FloatArray,
+    Prediction,
+    Run,
+    Sample,
+    ScoreMap,
+    Status,
+)
+from micraframe_forest.features import FILTERS, SIGMAS, bands
+from micraframe_forest.pixels import Chosen, Known, choose, known
+from micraframe_forest.trees import Forest as Grown
+from micraframe_forest.trees import Trees, from_tensors, grow
+
+NAME = "micraframe-forest/forest"
+
+
+@final
+class Forest(Method):
+    """A random forest that says of each pixel, by what its neighbourhood looks like, which classes it is of.
+
+    It learns within a minute, and the same from the same seed: a run that was killed begins anew.
+    """
+
+    class Params(Parameters):
+        sigmas: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
+            SIGMAS, min_length=1, description="Scales of the features in pixels; the default is ilastik's."
+        )
+        trees: int = Field(100, ge=1, description="Number of trees; ilastik's 100.")
+        minimum_leaf: int = Field(1, ge=1, description="Least number of training pixels in a leaf.")
+        pixels: int = Field(
+            30_000, ge=2, description="Training pixels at most, as many of the background and of each class as can be."
+        )
+        point_radius: float = Field(3.0, ge=0, description="Radius in pixels of the disc that a point stands for.")
+        background_distance: float | None = Field(
+            None,
+            gt=0,
+            description="Pixels farther than this from all points are background; none: only images without any point "
+            "say what background is.",
+        )
+        area: int = Field(
+            16, ge=1, description="An image's score of a class is the probability that this many of its pixels reach."
+        )
+        head: HeadChoice = Field(
+            Choice(name="semantic", params={"threshold": {"name": "fixed", "value": 0.5}}), description="What decides."
+        )
+
+    learns_from = frozenset({Annotation.MASKS, Annotation.INSTANCES, Annotation.BOXES, Annotation.POINTS})
+    decided_after: ClassVar[frozenset[str]] = frozenset({"area", "head"})
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+
+    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, run: Run) -> FittedForest:
+        """Grow the forest on pixels of the training images; validation images are not used."""
+        params = self.params
+
+        def know(sample: Sample) -> Known:
+            return known(sample, params.point_radius, params.background_distance)
+
+        def tell(label: str, done: int, total: int) -> None:
+            if run.progress:
+                run.progress.advance(label, done, total)
+
+        chosen = choose(
+            train, know, params.pixels, info.classes, run.seed, lambda done: tell("annotations", done, len(train))
+        )
+        rows, classes = [], []
+        for done, one in enumerate(chosen, start=1):
+            sample = train[one.sample]
+            if len(sample.image) != info.channels:
+                raise DataError(
+                    f"sample {sample.id!r} has {len(sample.image)} channels; the dataset's have {info.channels}"
+                )
+            rows.append(_rows(sample.image, one, params.sigmas))
+            classes.append(know(sample).masks.reshape(len(info.classes), -1)[:, one.pixels].T)
+            tell("features", done, len(chosen))
+        targets: BoolArray = np.concatenate(classes)
+        trees = grow(np.concatenate(rows), targets, params.trees, params.minimum_leaf, run.seed, run.progress)
+        versions = {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
+        return FittedForest(params, trees, info, provenance(run.seed, info.fingerprint) | versions)
+
+    def load(self, folder: Path, device: str = "auto") -> FittedForest:
+        """Read a forest; the features that it was grown on must be this method's."""
+        saved = load_model(folder)
+        if saved.method.name != NAME:
+            raise ModelError(f"{folder} holds a {saved.method.name}; a {NAME} is wanted")
+        trees = from_tensors(saved.tensors)
+        wanted = saved.info.channels * len(self.params.sigmas) * len(FILTERS), len(saved.info.classes)
+        if (trees.features, trees.value.shape[1]) != wanted:
+            raise ModelError(
+                f"{folder}: the forest is of {trees.features} features and {trees.value.shape[1]} classes; {wanted[0]} "
+                f"and {wanted[1]} are wanted: load it with the sigmas that it was grown with"
+            )
+        return FittedForest(self.params, trees, saved.info, saved.provenance)
+
+
+@final
+class FittedForest(Fitted):
+    """A forest that has grown.
+
+    Attributes:
+        trees: The forest.
+        info: Of the dataset that it learned from.
+    """
+
+    def __init__(self, params: Forest.Params, trees: Trees, info: DatasetInfo, origin: Mapping[str, str]) -> None:
+        self.trees = trees
+        self.info = info
+        self._params = params
+        self._origin = origin
+        self._forest = Grown(trees)
+        self._head = registry.build("head", params.head.name, **params.head.params)
+
+    def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
+        """Yield a prediction for each image, in order."""
+        for image in chain.from_iterable(batches(images, self.info.channels)):
+            probabilities = self.probabilities(image)
+            score_map = ScoreMap(
+                tuple(range(len(probabilities))),
+                probabilities,
+                probabilities,
+                tuple(_status(one) for one in probabilities),
+            )
+            prediction = self._head.decide(score_map, image_scores(probabilities, self._params.area), image)
+            yield dataclasses.replace(prediction, score_map=score_map, method=NAME)
+
+    def probabilities(self, image: FloatArray) -> FloatArray:
+        """Return each pixel's probability of being of each class, float32 (K, H, W), for an image (C, H, W)."""
+        width = image.shape[2]
+        parts = [self._forest.probabilities(band.reshape(len(band), -1)) for band in bands(image, self._params.sigmas)]
+        return np.concatenate([part.reshape(len(part), -1, width) for part in parts], axis=1)
+
+    def save(self, folder: Path) -> None:
+        """Write the trees and the configuration to a new folder."""
+        method = Choice(name=NAME, params=self._params.model_dump(mode="json"))
+        save_model(folder, ModelFile(method, self.info, self._origin, self.trees.tensors()))
+
+
+def image_scores(probabilities: FloatArray, area: int) -> FloatArray:
+    """Return each class's score, float32 (K,): the probability (K, H, W) that `area` pixels, or else all, reach."""
+    flat = probabilities.reshape(len(probabilities), -1)
+    rank = max(flat.shape[1] - area, 0)
+    return np.partition(flat, rank, axis=1)[:, rank]
+
+
+def _rows(image: FloatArray, chosen: Chosen, sigmas: Sequence[float]) -> FloatArray:
+    """Return the features (n, F) of the chosen pixels of an image."""
+    parts, start = [], 0
+    for band in bands(image, sigmas):
+        flat = band.reshape(len(band), -1)
+        first, last = np.searchsorted(chosen.pixels, (start, start + flat.shape[1]))
+        parts.append(flat[:, chosen.pixels[first:last] - start].T)
+        start += flat.shape[1]
+    return np.concatenate(parts)
+
+
+def _status(probabilities: FloatArray) -> Status:
+    if not probabilities.any():
+        return "empty"
+    return "ok" if np.ptp(probabilities) > 0 else "constant"

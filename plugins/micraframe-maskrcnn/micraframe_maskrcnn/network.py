@@ -1,0 +1,321 @@
+"""Mask R-CNN, of torchvision's parts, on any backbone.
+
+He, K., Gkioxari, G., Dollár, P. and Girshick, R. "Mask R-CNN". ICCV (2017); on feature pyramids, Lin, T.-Y. et al.
+"Feature pyramid networks for object detection". CVPR (2017).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign, box_iou
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
+
+from micraframe.errors import ConfigError
+from micraframe.types import Layer
+from micraframe_maskrcnn.detections import Detections
+from micraframe_maskrcnn.targets import Objects, unpack
+
+LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
+"""What the loss is the sum of: proposals, their boxes, classes, boxes, masks."""
+
+LEAST_SCORE = 0.05
+"""Detections that score less are noise, and are left out of score maps too."""
+
+IGNORED = 0.5
+"""A box of which a larger share than this is ignored does not count as background."""
+
+_TARGET = dict[str, Tensor]
+
+
+class Design(NamedTuple):
+    """How a network is built; see the parameters of the method."""
+
+    strides: tuple[int, ...]
+    pyramid: int
+    box_head: int
+    mask_head: tuple[int, ...]
+    anchors: tuple[float, ...]
+    ratios: tuple[float, ...]
+    min_size: int | None
+    overlap: float
+    detections: int
+
+
+class MaskRcnnNetwork(nn.Module):
+    """Finds objects: their boxes, classes and masks.
+
+    Args:
+        backbone: Maps images (B, C, H, W) to the list of its layers' activations.
+        layers: What these are.
+        classes: Number of classes K.
+        design: How the rest is built.
+
+    Raises:
+        ConfigError: If the backbone has none of the strides, or skips one between them.
+    """
+
+    def __init__(self, backbone: nn.Module, layers: Sequence[Layer], classes: int, design: Design) -> None:
+        super().__init__()
+        self.classes = classes
+        self.min_size = design.min_size
+        chosen = levels(layers, design.strides)
+        strides = tuple(layers[index].stride for index in chosen)
+        self.stride = strides[-1]
+        width = design.pyramid
+        self.pyramid = Pyramid(backbone, chosen, [layers[index].channels for index in chosen], width)
+        anchors = Anchors((*strides, 2 * strides[-1]), design.anchors, design.ratios)
+        self.rpn = Proposals(
+            anchors,
+            InFloat32(RPNHead(width, anchors.num_anchors_per_location()[0])),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2000, "testing": 1000},
+            post_nms_top_n={"training": 2000, "testing": 1000},
+            nms_thresh=0.7,
+        )
+        self.roi_heads = RoIHeads(
+            region_pool(strides, 7),
+            TwoMLPHead(width * 7**2, design.box_head),
+            InFloat32(FastRCNNPredictor(design.box_head, classes + 1)),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=512,
+            positive_fraction=0.25,
+            bbox_reg_weights=None,
+            score_thresh=LEAST_SCORE,
+            nms_thresh=design.overlap,
+            detections_per_img=design.detections,
+            mask_roi_pool=region_pool(strides, 14),
+            mask_head=MaskRCNNHeads(width, design.mask_head, dilation=1),
+            mask_predictor=InFloat32(MaskRCNNPredictor(design.mask_head[-1], design.mask_head[-1], classes + 1)),
+        )
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the losses (B, 5), in the order of `LOSSES`, alike for all images: they are means over the batch.
+
+        In evaluation mode, proposals are drawn with the same chance each time, so that losses can be compared.
+
+        Args:
+            images: float32 (B, C, H, W).
+            targets: int32 (B, D + 1, H, W), as `targets.pack` makes them.
+        """
+        size = self._size(images)
+        if size != tuple(targets.shape[2:]):
+            targets = functional.interpolate(targets.float(), size, mode="nearest-exact").to(targets.dtype)
+        objects = [unpack(target, self.classes) for target in targets]
+        wanted: list[_TARGET] = [
+            {"boxes": one.boxes, "labels": one.classes + 1, "masks": one.masks, "ignore": one.ignore} for one in objects
+        ]
+        with _making_losses(self.rpn, self.roi_heads, images.device, fixed=not self.training):
+            seen, features = self._features(images, size)
+            proposals, losses = self.rpn(seen, features, wanted)
+            proposals = [known(boxes, one) for boxes, one in zip(proposals, objects, strict=True)]
+            if any(map(len, proposals)) or any(len(one.boxes) for one in objects):
+                losses |= self.roi_heads(features, proposals, seen.image_sizes, wanted)[1]
+        nothing = next(iter(features.values())).sum() * 0
+        summed = torch.stack([losses.get(f"loss_{name}", nothing) for name in LOSSES])
+        return summed.expand(len(images), -1)
+
+    def detect(self, image: Tensor) -> Detections:
+        """Return what is in an image (C, H, W), on the CPU; in evaluation mode only."""
+        images = image[None]
+        size = self._size(images)
+        seen, features = self._features(images, size)
+        proposals, _ = self.rpn(seen, features)
+        [found], _ = self.roi_heads(features, proposals, seen.image_sizes)
+        back = [full / small for full, small in zip(image.shape[1:], size, strict=True)][::-1] * 2
+        boxes = found["boxes"] * torch.tensor(back, device=image.device)
+        parts = (boxes, found["labels"] - 1, found["scores"], found["masks"][:, 0])
+        return Detections(*(part.cpu() for part in parts))
+
+    def _size(self, images: Tensor) -> tuple[int, int]:
+        """Return the rows and columns that images (B, C, H, W) are seen with."""
+        height, width = images.shape[2:]
+        scale = 1 if self.min_size is None else self.min_size / min(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _features(self, images: Tensor, size: tuple[int, int]) -> tuple[ImageList, dict[str, Tensor]]:
+        """Return images (B, C, H, W), resized and filled up to whole cells of the deepest level, and their pyramid."""
+        if size != tuple(images.shape[2:]):
+            images = functional.interpolate(images, size, mode="bilinear", antialias=True)
+        rows, columns = (-edge % self.stride for edge in size)
+        filled = functional.pad(images, (0, columns, 0, rows), mode="replicate")
+        return ImageList(filled, [size] * len(images)), self.pyramid(filled)
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid over a backbone's layers, one more level on top.
+
+    Args:
+        backbone: Maps images (B, C, H, W) to the list of its layers' activations.
+        chosen: Indices of the layers that it is built over, shallow to deep.
+        channels: Of each of these.
+        width: Channels of every level.
+    """
+
+    def __init__(self, backbone: nn.Module, chosen: Sequence[int], channels: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.chosen = tuple(chosen)
+        self.fpn = FeaturePyramidNetwork(list(channels), width, LastLevelMaxPool())
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Return the levels, by name, shallow to deep, in float32: so are the anchors, whose type is the level's."""
+        activations = self.backbone(images)
+        levels = OrderedDict((str(level), activations[index]) for level, index in enumerate(self.chosen))
+        return {name: level.float() for name, level in self.fpn(levels).items()}
+
+
+class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision ships no types
+    """Anchors at the levels' true strides, where torchvision's are what is left of dividing image by cells.
+
+    Args:
+        strides: Of the levels, in pixels.
+        edges: Of the anchors, in strides.
+        ratios: Height by width.
+    """
+
+    def __init__(self, strides: Sequence[int], edges: Sequence[float], ratios: Sequence[float]) -> None:
+        super().__init__(
+            tuple(tuple(edge * stride for edge in edges) for stride in strides), (tuple(ratios),) * len(strides)
+        )
+        self.strides = tuple(strides)
+
+    def forward(self, images: ImageList, features: list[Tensor]) -> list[Tensor]:
+        """Return the anchors (N, 4) of each image."""
+        device = features[0].device
+        self.set_cell_anchors(features[0].dtype, device)
+        steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]
+        anchors = torch.cat(self.grid_anchors([level.shape[-2:] for level in features], steps))
+        return [anchors] * len(images.image_sizes)
+
+
+class Proposals(RegionProposalNetwork):  # type: ignore[misc]
+    """torchvision's region proposal network, which does not take for background what is ignored."""
+
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[_TARGET]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return per image each anchor's label (1 object, 0 background, -1 neither) and box."""
+        labels, boxes = super().assign_targets_to_anchors(anchors, targets)
+        for label, anchor, target in zip(labels, anchors, targets, strict=True):
+            if target["ignore"].any():
+                label[(label == 0) & (ignored_share(anchor, target["ignore"]) > IGNORED)] = -1
+        return labels, boxes
+
+    def compute_loss(
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], wanted: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the losses of objectness and boxes: 0 where nothing is said of any anchor."""
+        if not any(bool((label >= 0).any()) for label in labels):
+            return objectness.sum() * 0, deltas.sum() * 0
+        return cast("tuple[Tensor, Tensor]", super().compute_loss(objectness, deltas, labels, wanted))
+
+
+class InFloat32(nn.Module):
+    """A module whose outputs become float32: a position in an image has more digits than bfloat16."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, given: Any) -> Any:
+        """Return what the module returns."""
+        return _float32(self.module(given))
+
+
+def levels(layers: Sequence[Layer], strides: Sequence[int]) -> list[int]:
+    """Return the index of the deepest layer of each of these strides that there is, shallow to deep.
+
+    Raises:
+        ConfigError: If there is none, or one is not twice the one before it.
+    """
+    deepest = {layer.stride: index for index, layer in enumerate(layers)}
+    found = sorted(stride for stride in set(strides) if stride in deepest)
+    doubled = all(after == 2 * before for before, after in pairwise(found))
+    if not (found and doubled and math.log2(found[0]).is_integer()):
+        raise ConfigError(
+            f"the backbone has layers of the strides {sorted(deepest)}; of the strides {sorted(strides)} wanted, "
+            f"{found or 'none'} are there: name some of which each is twice the one before, such as 4, 8, 16"
+        )
+    return [deepest[stride] for stride in found]
+
+
+def region_pool(strides: Sequence[int], cells: int) -> MultiScaleRoIAlign:
+    """Return what cuts boxes, at these levels' strides, out of the pyramid as (cells, cells)."""
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], cells, sampling_ratio=2)
+    # torchvision would measure these on the first images that it sees, and keep them.
+    pool.scales = [1 / stride for stride in strides]
+    pool.map_levels = initLevelMapper(round(math.log2(strides[0])), round(math.log2(strides[-1])))
+    return pool
+
+
+def known(boxes: Tensor, objects: Objects) -> Tensor:
+    """Return the boxes (N, 4) without those of background that is ignored: of less than half an IOU with an object."""
+    if not objects.ignore.any():
+        return boxes
+    overlap = functional.pad(box_iou(boxes, objects.boxes), (0, 1)).amax(1)
+    return boxes[(overlap >= 0.5) | (ignored_share(boxes, objects.ignore) <= IGNORED)]
+
+
+def ignored_share(boxes: Tensor, ignore: Tensor) -> Tensor:
+    """Return the share of ignored pixels in each box (N, 4), (x0, y0, x1, y1), within the image.
+
+    Args:
+        boxes: In pixels; corners are rounded.
+        ignore: bool (H, W).
+    """
+    height, width = ignore.shape
+    sums = functional.pad(ignore.long().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    x0, x1 = (boxes[:, side].round().long().clamp(0, width) for side in (0, 2))
+    y0, y1 = (boxes[:, side].round().long().clamp(0, height) for side in (1, 3))
+    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return inside / ((y1 - y0) * (x1 - x0)).clamp(min=1)
+
+
+@contextmanager
+def _making_losses(rpn: nn.Module, roi_heads: nn.Module, device: torch.device, fixed: bool) -> Iterator[None]:
+    """Have torchvision's parts make losses, whatever the mode of the layers in them.
+
+    Args:
+        rpn: The region proposal network.
+        roi_heads: The heads.
+        device: That they are on.
+        fixed: Draw with the same chance each time, and leave torch's generators as they were.
+    """
+    parts = (rpn, roi_heads)
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = True
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=fixed):
+            if fixed:
+                torch.manual_seed(0)
+            yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def _float32(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float()
+    return type(output)(_float32(part) for part in output)

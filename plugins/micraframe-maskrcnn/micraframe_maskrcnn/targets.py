@@ -1,0 +1,129 @@
+"""What a detector is to say of an image, packed so that it follows the image when that is turned or mirrored.
+
+A target is int32 (D + 1, H, W): D planes of numbered objects, none of which covers another of its plane, and a last
+plane that is 1 where nothing is said. Object number n is of class (n - 1) mod K. Boxes are measured after the image's
+changes, so that they are those of what is then seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torchvision.ops import masks_to_boxes
+
+from micraframe.errors import DataError
+from micraframe.objects import components
+from micraframe.types import BoolArray, FloatArray, IntArray, Sample
+
+
+class Objects(NamedTuple):
+    """The objects of one image.
+
+    Attributes:
+        boxes: float32 (N, 4): (x0, y0, x1, y1), the end not included.
+        classes: int64 (N,), from 0.
+        masks: uint8 (N, H, W), 0 or 1.
+        ignore: bool (H, W): pixels of which nothing is said.
+    """
+
+    boxes: Tensor
+    classes: Tensor
+    masks: Tensor
+    ignore: Tensor
+
+
+def pack(sample: Sample, classes: int) -> IntArray:
+    """Return a sample's target, int32 (D + 1, H, W).
+
+    Objects are its instances; else its boxes, filled; else the components of its masks. Of a component beside ignored
+    pixels, as a scribble is, nobody knows where it ends: it is ignored too.
+
+    Raises:
+        DataError: If it has none of them, or not of as many classes.
+    """
+    given = next((part for part in (sample.instances, sample.boxes, sample.masks) if part is not None), None)
+    if given is None or len(given) != classes:
+        held = "neither instances, boxes nor masks" if given is None else f"objects of {len(given)} classes"
+        raise DataError(f"sample {sample.id!r} has {held}; instances, boxes or masks of {classes} classes are wanted")
+    size = (sample.image.shape[1], sample.image.shape[2])
+    ignore = np.zeros(size, bool) if sample.ignore is None else sample.ignore
+    if sample.instances is not None:
+        planes = number(sample.instances)
+    elif sample.boxes is not None:
+        planes = layers(sample.boxes, size)
+    elif sample.masks is not None:
+        labels, unknown = outlined(sample.masks, ignore)
+        planes, ignore = number(labels), ignore | unknown
+    return np.concatenate([planes, ignore[None].astype(np.int32)])
+
+
+def pad(target: IntArray, depth: int) -> IntArray:
+    """Return a target (D + 1, H, W) with empty planes before it, so that it has `depth` planes in all."""
+    return np.pad(target, ((depth - len(target), 0), (0, 0), (0, 0)))
+
+
+def unpack(target: Tensor, classes: int) -> Objects:
+    """Return the objects of a target (D + 1, H, W), in the order of their numbers."""
+    planes, ignore = target[:-1], target[-1] > 0
+    numbers = torch.unique(planes)
+    numbers = numbers[numbers > 0]
+    masks = (planes == numbers[:, None, None, None]).any(1)
+    boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=target.device)
+    return Objects(boxes.float(), (numbers.long() - 1) % classes, masks.to(torch.uint8), ignore)
+
+
+def number(labels: IntArray) -> IntArray:
+    """Return label images (K, H, W) with numbers that no two objects share and that tell the class."""
+    numbered = np.zeros_like(labels)
+    for index, (plane, output) in enumerate(zip(labels, numbered, strict=True)):
+        inside = plane > 0
+        _, rank = np.unique(plane[inside], return_inverse=True)
+        output[inside] = 1 + index + len(labels) * rank
+    return numbered
+
+
+def layers(boxes: Sequence[FloatArray], size: tuple[int, int]) -> IntArray:
+    """Return filled boxes, numbered, in as many planes as it takes for none to cover another.
+
+    Args:
+        boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), the end not included; pixels that they touch are filled,
+            those outside of the image are not.
+        size: (H, W).
+    """
+    planes: list[IntArray] = []
+    for index, several in enumerate(boxes):
+        for rank, (y0, x0, y1, x1) in enumerate(several):
+            place = (
+                slice(max(0, math.floor(y0)), max(0, math.ceil(y1))),
+                slice(max(0, math.floor(x0)), max(0, math.ceil(x1))),
+            )
+            free = next((plane for plane in planes if not plane[place].any()), None)
+            if free is None:
+                planes.append(free := np.zeros(size, np.int32))
+            free[place] = 1 + index + len(boxes) * rank
+    return np.stack(planes) if planes else np.zeros((0, *size), np.int32)
+
+
+def outlined(masks: BoolArray, ignore: BoolArray) -> tuple[IntArray, BoolArray]:
+    """Tell the components whose outline is known from those that border on ignored pixels.
+
+    Args:
+        masks: bool (K, H, W).
+        ignore: bool (H, W).
+
+    Returns:
+        int32 (K, H, W), those that are known, with gaps in their numbers; bool (H, W), the pixels of the others.
+    """
+    labels = components(masks)
+    beside = ndimage.binary_dilation(ignore, np.ones((3, 3)))
+    unknown = np.zeros_like(masks)
+    for plane, lost in zip(labels, unknown, strict=True):
+        lost[...] = np.isin(plane, np.unique(plane[beside & (plane > 0)]))
+    labels[unknown] = 0
+    return labels, np.asarray(unknown.any(0))

@@ -1,0 +1,115 @@
+"""What a sample says of each pixel and class: present, absent, or nothing."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from micraframe.annotators.boxes import fill
+from micraframe.errors import DataError
+from micraframe.types import FloatArray, Sample
+
+ABSENT: Final = 0
+PRESENT: Final = 1
+UNKNOWN: Final = 2
+
+TargetArray = npt.NDArray[np.uint8]
+"""(K, H, W) of `ABSENT`, `PRESENT` and `UNKNOWN`. Classes are told apart by planes, so they may overlap."""
+
+
+class Counts(NamedTuple):
+    """Pixels of the training samples, int64 (K,) each."""
+
+    absent: npt.NDArray[np.int64]
+    present: npt.NDArray[np.int64]
+
+
+def pixel_targets(sample: Sample, classes: int, point_radius: float, background_distance: float | None) -> TargetArray:
+    """Return what the strongest annotation of a sample says of its pixels.
+
+    Masks (outlines, polygons and scribbles are such) say of every pixel what it is; so do boxes, which are filled. A
+    point says what is within `point_radius`; of what else there is in the image it says nothing, but for what is far
+    from all points. A class without a point is not in the image. Of ignored pixels nothing is ever said.
+
+    Args:
+        sample: With masks, boxes or points.
+        classes: The number of classes K.
+        point_radius: In pixels.
+        background_distance: A class is absent from pixels that are farther than this from all of its points, in
+            pixels; None where points say nothing of the background.
+
+    Raises:
+        DataError: If the sample has none of these annotations, or not of K classes.
+    """
+    size = (sample.image.shape[1], sample.image.shape[2])
+    given = next((one for one in (sample.masks, sample.boxes, sample.points) if one is not None), None)
+    if given is None:
+        raise DataError(
+            f"sample {sample.id!r} has no masks, boxes or points, of which a U-Net learns; choose an annotator that "
+            "gives them (image-level labels are not enough)"
+        )
+    if len(given) != classes:
+        raise DataError(f"sample {sample.id!r} is annotated for {len(given)} classes; {classes} are wanted")
+    if sample.masks is not None:
+        targets = sample.masks.astype(np.uint8)
+    elif sample.boxes is not None:
+        targets = fill(sample.boxes, size).astype(np.uint8)
+    else:
+        assert sample.points is not None
+        targets = np.stack([discs(points, size, point_radius, background_distance) for points in sample.points])
+    if sample.ignore is not None:
+        targets[:, sample.ignore] = UNKNOWN
+    return targets
+
+
+def discs(points: FloatArray, size: tuple[int, int], radius: float, background_distance: float | None) -> TargetArray:
+    """Return what the points of one class say, uint8 (H, W): a disc around each is present.
+
+    Args:
+        points: float32 (N, 2): (y, x).
+        size: (H, W).
+        radius: Of the discs, in pixels; 1 or more, so that a point between pixels reaches one.
+        background_distance: See `pixel_targets`.
+    """
+    if not len(points):
+        return np.full(size, ABSENT, np.uint8)
+    rows, columns = np.ogrid[: size[0], : size[1]]
+    nearest = np.full(size, np.inf)
+    for y, x in points.astype(float):
+        np.minimum(nearest, (rows - y) ** 2 + (columns - x) ** 2, out=nearest)
+    targets = np.full(size, UNKNOWN, np.uint8)
+    if background_distance is not None:
+        targets[nearest > background_distance**2] = ABSENT
+    targets[nearest <= radius**2] = PRESENT
+    return targets
+
+
+def count(targets: TargetArray) -> Counts:
+    """Return how many pixels of a sample (K, H, W) are known to be absent and present."""
+    return Counts(*(np.count_nonzero(targets == value, axis=(1, 2)) for value in (ABSENT, PRESENT)))
+
+
+def check_counts(counts: Counts, names: tuple[str, ...]) -> None:
+    """Raise `DataError` unless a network could learn of these pixels where a class is and where it is not."""
+    for name, absent, present in zip(names, *counts, strict=True):
+        if not absent and not present:
+            raise DataError(f"every pixel of the training samples is ignored: nothing is said of class {name!r}")
+        if not absent:
+            raise DataError(
+                f"every pixel of which the training samples say something is of class {name!r}: what is not could not "
+                "be learned; add images or strokes without it, or, for points, set background_distance"
+            )
+
+
+def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
+    """Return the weight of present pixels, float32 (K,).
+
+    Args:
+        rule: `auto` for the number of absent pixels by that of present ones; a number for all classes; None for 1.
+        counts: Of the training samples. A class that is nowhere has no ratio, and gets 1.
+    """
+    if rule != "auto":
+        return np.full(len(counts.present), 1 if rule is None else rule, np.float32)
+    return np.where(counts.present > 0, counts.absent / np.maximum(counts.present, 1), 1).astype(np.float32)

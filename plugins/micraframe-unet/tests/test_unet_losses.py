@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from micraframe_unet.losses import Loss, dice, mean_of_known, pixel_loss
+from micraframe_unet.targets import UNKNOWN
+
+KINDS: tuple[Loss, ...] = get_args(Loss)
+
+
+def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, 3, 4, 5, generator=generator)
+    targets = torch.randint(0, 3, (2, 3, 4, 5), generator=generator, dtype=torch.uint8)
+    targets[0, 1] = UNKNOWN
+    return logits, targets, 0.5 + torch.rand(3, generator=generator)
+
+
+def slow(logits: np.ndarray, targets: np.ndarray, kind: Loss, weights: np.ndarray) -> float:
+    images = []
+    for image, truth in zip(logits, targets, strict=True):
+        losses, overlaps = [], []
+        for plane, known, weight in zip(image, truth, weights, strict=True):
+            pixels = [(1 / (1 + math.exp(-y)), t) for y, t in zip(plane.flat, known.flat, strict=True) if t != UNKNOWN]
+            if kind == "mse":
+                each = [(p - t) ** 2 for p, t in pixels]
+            else:
+                each = [-weight * math.log(p) if t else -math.log(1 - p) for p, t in pixels]
+            if each:
+                losses.append(sum(each) / len(each))
+            both, either = sum(p * t for p, t in pixels), sum(p + t for p, t in pixels)
+            overlaps.append(1 - (2 * both + 1) / (either + 1))
+        images.append(sum(losses) / len(losses) + (sum(overlaps) / len(overlaps) if kind == "bce+dice" else 0))
+    return sum(images) / len(images)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(seed=st.integers(0, 1000))
+def test_a_loss_is_the_mean_of_means_over_known_pixels(kind: Loss, seed: int) -> None:
+    logits, targets, weights = batch(seed)
+    found = pixel_loss(logits, targets, kind, weights).item()
+    assert found == pytest.approx(slow(logits.numpy(), targets.numpy(), kind, weights.numpy()), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_unknown_pixels_take_no_part(kind: Loss) -> None:
+    logits, targets, weights = batch(0)
+    unknown = targets == UNKNOWN
+    logits.requires_grad_()
+    loss = pixel_loss(logits, targets, kind, weights)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[unknown] == 0).all()
+    assert (gradient[~unknown] != 0).all()
+    assert pixel_loss(logits.masked_fill(unknown, 50), targets, kind, weights).item() == loss.item()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_is_the_mean_of_its_images_and_one_without_a_known_pixel_is_nothing(kind: Loss) -> None:
+    logits, targets, weights = batch(1)
+    targets[0] = UNKNOWN
+    together = pixel_loss(logits, targets, kind, weights).item()
+    assert pixel_loss(logits[:1], targets[:1], kind, weights).item() == 0
+    assert together == pytest.approx(pixel_loss(logits[1:], targets[1:], kind, weights).item() / 2, rel=1e-6)
+
+
+def test_what_is_not_known_may_be_anything() -> None:
+    values = torch.tensor([[[[1.0, math.nan]]]])
+    assert mean_of_known(values, ~values.isnan()).item() == 1
+
+
+def test_an_empty_class_is_right_when_nothing_is_found() -> None:
+    targets = torch.zeros(1, 2, 3, 3, dtype=torch.uint8)
+    targets[0, 1, 0] = 1
+    assert dice(targets == 1, targets).tolist() == [[1, 1]]
+    assert dice(targets == 0, targets)[0, 0].item() == pytest.approx(0.1)

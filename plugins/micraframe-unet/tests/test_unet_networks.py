@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from micraframe_unet.networks import OWN, Padded, create
+from torch import nn
+
+from micraframe.errors import MissingDependency, ModelError
+
+ENCODERS = (OWN, "tu-resnet10t")
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_an_image_of_any_size_has_logits_of_its_size(encoder: str) -> None:
+    network = create(encoder, (4, 8, 16), False, channels=2, classes=3).eval()
+    with torch.no_grad():
+        for size in ((1, 1), (33, 47), (64, 32), (5, 80)):
+            assert network(torch.rand(2, 2, *size)).shape == (2, 3, *size)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_smallest_image_can_be_learned_from(encoder: str) -> None:
+    network = create(encoder, (4, 8, 16), False, channels=1, classes=1)
+    network(torch.rand(1, 1, 1, 1)).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_every_skip_reaches_the_logits() -> None:
+    torch.manual_seed(0)
+    network = create(OWN, (4, 8, 16), False, channels=1, classes=1).eval()
+    shapes = [tuple(up.enlarge.weight.shape[:2]) for up in network.network.decoder]
+    assert shapes == [(16, 8), (8, 4)]
+    found = network.network.encoder(torch.rand(1, 1, 16, 16))
+    given = [one.detach().requires_grad_() for one in found]
+    network.network.encoder = Given(given)
+    gradients = torch.autograd.grad(network(torch.rand(1, 1, 16, 16)).sum(), given, allow_unused=True)
+    assert [gradient is not None for gradient in gradients] == [False, True] * 3
+
+
+class Given(nn.Module):
+    def __init__(self, outputs: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return self.outputs
+
+
+def test_padding_moves_nothing() -> None:
+    images = torch.rand(2, 1, 13, 22)
+    seen = []
+
+    class Identity(nn.Module):
+        def forward(self, padded: torch.Tensor) -> torch.Tensor:
+            seen.append(padded.shape[2:])
+            return padded
+
+    assert torch.equal(Padded(Identity(), 8)(images), images)
+    assert torch.equal(Padded(Identity(), 1)(images), images)
+    assert seen == [(16, 24), (13, 22)]
+
+
+def test_what_the_deepest_cells_see_lies_under_them() -> None:
+    """Of a constant image, inside, and a mirrored one, a network without a preferred side gives mirrored logits."""
+    torch.manual_seed(0)
+    network = create(OWN, (4, 8), False, channels=1, classes=1).eval()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            with torch.no_grad():
+                module.weight.copy_((module.weight + module.weight.flip(3)) / 2)
+    image = torch.rand(1, 1, 12, 20)
+    with torch.no_grad():
+        assert torch.allclose(network(image.flip(3)).flip(3), network(image), atol=1e-5)
+
+
+def test_what_cannot_serve_is_named() -> None:
+    with pytest.raises(ModelError, match="no encoder 'tu-resnt18'; did you mean 'tu-resnet18'"):
+        create("tu-resnt18", (), False, 1, 1)
+    with pytest.raises(ModelError, match="'tu-vit_tiny_patch16_224' cannot serve: ValueError"):
+        create("tu-vit_tiny_patch16_224", (), False, 1, 1)
+    with pytest.raises(ModelError, match="pretrained: false"):
+        create(OWN, (4, 8), True, 1, 1)
+
+
+def test_without_segmentation_models_pytorch_only_other_encoders_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    create(OWN, (4, 8), False, 1, 1)
+    with pytest.raises(MissingDependency, match="pip install segmentation-models-pytorch"):
+        create("tu-resnet18", (), False, 1, 1)
