@@ -14,6 +14,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from PIL import Image
+
 TABLES = ("summary.csv", "costs.csv", "provenance.json")
 ROOT = Path(__file__).parent / "studies"
 
@@ -25,7 +27,8 @@ def publish(run: Path) -> Path:
     for name in TABLES:
         shutil.copyfile(run / name, target / name)
     for picture in sorted((run / "pictures").glob("*.png")):
-        shutil.copyfile(picture, target / picture.name)
+        # Good enough to look at, and a fifth of the size to keep for ever.
+        Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)
     path = target / "provenance.json"
     told = json.loads(path.read_text(encoding="utf-8"))
     config = target / "study.yaml"

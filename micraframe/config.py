@@ -10,6 +10,7 @@ This module knows no component: names are looked up, and their parameters checke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -21,7 +22,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
 from micraframe import registry
-from micraframe.errors import ConfigError
+from micraframe.errors import ConfigError, PluginError
 from micraframe.interfaces import Parameters
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -104,17 +105,28 @@ class Study(Parameters):
     precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
 
 
+Where = Callable[[tuple[int | str, ...]], str]
+"""Says where a key stands, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
+
+
 def read(path: Path, model: type[Model]) -> Model:
     """Read a YAML file into a configuration.
 
     Raises:
         ConfigError: If there is no such file, it is not YAML, or a value is not allowed: with file, line and key.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    return parse(text, model, str(path))
+    return parse(_text(path), model, str(path))
+
+
+def load(path: Path, model: type[Model]) -> Model:
+    """Read a YAML file into a configuration, and `resolve` it; what is wrong with a component is said with its line.
+
+    Raises:
+        PluginError: As `resolve`, with file and line.
+        ConfigError: As `read` and `resolve`, with file and line.
+    """
+    tree = _tree(_text(path), model, str(path))
+    return resolve(_validated(tree, model, str(path)), lambda steps: f"{path}:{_line(tree, steps)}: ")
 
 
 def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
@@ -123,6 +135,17 @@ def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
     Raises:
         ConfigError: If it is not YAML or a value is not allowed: with line and key.
     """
+    return _validated(_tree(text, model, name), model, name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
     try:
         tree = YAML(typ="rt").load(text)
     except YAMLError as error:
@@ -132,13 +155,17 @@ def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
         raise ConfigError(f"{where}: this is not YAML: {reason}") from error
     if not isinstance(tree, CommentedMap):
         raise ConfigError(f"{name}: a mapping of keys to values is wanted, beginning with one of {_fields(model)}")
+    return tree
+
+
+def _validated(tree: CommentedMap, model: type[Model], name: str) -> Model:
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
             key = ".".join(str(step) for step in problem["loc"])
-            reason = problem["msg"]
+            reason = problem["msg"].removeprefix("Value error, ")
             if problem["type"] == "extra_forbidden":
                 reason = f"there is no key {problem['loc'][-1]!r} here"
                 if len(problem["loc"]) == 1:
@@ -147,10 +174,14 @@ def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
         raise ConfigError("\n".join(lines)) from error
 
 
-def resolve(config: Model) -> Model:
+def resolve(config: Model, where: Where = lambda steps: "") -> Model:
     """Return the configuration with every component looked up and every default written out.
 
     Names become `plugin/name`, so that results record which plugin was meant.
+
+    Args:
+        config: What was read.
+        where: Begins the message of an error.
 
     Raises:
         PluginError: If a component is unknown or cannot be used.
@@ -161,27 +192,40 @@ def resolve(config: Model) -> Model:
         value = getattr(config, name)
         kind = _kind(field.metadata) or _kind_of_items(field.annotation)
         if kind and isinstance(value, Choice):
-            changed[name] = resolve_choice(kind, value)
+            changed[name] = resolve_choice(kind, value, _below(where, name))
         elif kind and isinstance(value, list):
-            changed[name] = [resolve_choice(kind, choice) for choice in value]
+            changed[name] = [
+                resolve_choice(kind, choice, _below(where, name, number)) for number, choice in enumerate(value)
+            ]
         elif isinstance(value, BaseModel):
-            changed[name] = resolve(value)
+            changed[name] = resolve(value, _below(where, name))
         elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-            changed[name] = [resolve(item) if isinstance(item, BaseModel) else item for item in value]
+            changed[name] = [
+                resolve(item, _below(where, name, number)) if isinstance(item, BaseModel) else item
+                for number, item in enumerate(value)
+            ]
     return config.model_copy(update=changed)
 
 
-def resolve_choice(kind: str, choice: Choice) -> Choice:
+def resolve_choice(kind: str, choice: Choice, where: Where = lambda steps: "") -> Choice:
     """Return the choice with its qualified name and all its parameters, nested choices included."""
-    entry = registry.catalog().find(kind, choice.name)
-    component = registry.load(entry)
+    try:
+        entry = registry.catalog().find(kind, choice.name)
+        component = registry.load(entry)
+    except PluginError as error:
+        raise type(error)(f"{where(('name',))}{error}") from error
     try:
         params = component.Params(**choice.params)
     except ValidationError as error:
+        place = where(("params", *error.errors(include_url=False)[0]["loc"]))
         raise ConfigError(
-            f"{kind} {choice.name!r}: {registry.explain(error, component.Params.model_fields)}"
+            f"{place}{kind} {choice.name!r}: {registry.explain(error, component.Params.model_fields)}"
         ) from error
-    return Choice(name=entry.qualified, params=resolve(params).model_dump(mode="json"))
+    return Choice(name=entry.qualified, params=resolve(params, _below(where, "params")).model_dump(mode="json"))
+
+
+def _below(where: Where, *steps: int | str) -> Where:
+    return lambda further: where((*steps, *further))
 
 
 def to_yaml(config: BaseModel) -> str:

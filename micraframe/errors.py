@@ -71,5 +71,8 @@ class BatchError(MicraframeError):
 
     def __init__(self, doing: str, failures: Mapping[str, str], done: int) -> None:
         self.failures = dict(failures)
-        lines = "".join(f"\n  {name}: {why}" for name, why in self.failures.items())
+        # Errors of files begin with the file's name already.
+        lines = "".join(
+            f"\n  {why}" if why.startswith(f"{name}: ") else f"\n  {name}: {why}" for name, why in self.failures.items()
+        )
         super().__init__(f"{doing}: {len(self.failures)} failed, {done} done:{lines}")

@@ -162,6 +162,8 @@ def _read(path: Path, palette: bool = False) -> tuple[Array, bool]:
         path: The file.
         palette: Return the indices, not the colours, of a PNG with a palette.
     """
+    if not path.exists():
+        raise DataError(f"{path}: there is no such file")
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise DataError(f"{path}: cannot read {suffix or 'a file without suffix'}; wanted {', '.join(IMAGE_SUFFIXES)}")

@@ -138,20 +138,20 @@ class FittedMicraNet(Fitted):
     def finetune(
         self,
         update: str,
+        recipe: Recipe,
         train: Sequence[Sample],
         valid: Sequence[Sample],
         info: DatasetInfo,
-        recipe: Recipe,
         run: Run,
     ) -> FittedMicraNet:
         """Return a model that has gone on learning, from images of another device; this one stays as it is.
 
         Args:
             update: What learns: `linear`, `linear+4`, `linear+3,4` (stages of the backbone), or `all`.
+            recipe: How.
             train: Samples with labels.
             valid: Samples with labels, to choose the best model by.
             info: Of the dataset that both are from; its classes and channels must be this model's.
-            recipe: How it learns.
             run: Seed, device, precision, folder, whom to tell of progress.
 
         Raises:

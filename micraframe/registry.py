@@ -16,7 +16,7 @@ import importlib
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -263,20 +263,41 @@ def build(kind: str, name: str, /, **params: Any) -> Configured:
     return component(checked)
 
 
-def explain(error: Any, known: Any = ()) -> str:
-    """Say in one line what a pydantic `ValidationError` found, naming the near parameters of an unknown one."""
+def explain(error: Any, known: Mapping[str, Any]) -> str:
+    """Say in one line what a pydantic `ValidationError` found, naming the near parameters of an unknown one.
+
+    Args:
+        error: The error.
+        known: The fields of the model that was to be made, by name.
+    """
     parts = []
     for problem in error.errors(include_url=False):
         where = ".".join(str(step) for step in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, list(known), n=1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
+            *outer, last = problem["loc"]
+            names = list(_fields_inside(known, outer))
+            near = difflib.get_close_matches(str(last), names, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
             parts.append(f"there is no parameter {where!r}; {hint}")
         elif problem["type"] == "missing":
             parts.append(f"parameter {where!r} is missing")
+        elif not where:
+            # Of several parameters together: the message names them, and all of them would be a long list.
+            parts.append(problem["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where or 'value'}: {problem['msg']} (it is {problem['input']!r})")
+            parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})")
     return "; ".join(parts)
+
+
+def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapping[str, Any]:
+    """Return the fields of the model that a path leads to from a model with these; none where it leads to no model."""
+    from pydantic import BaseModel
+
+    for step in path:
+        annotation = fields[str(step)].annotation if step in fields else None
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        fields = annotation.model_fields if is_model else {}
+    return fields
 
 
 def _sources() -> Iterator[tuple[str, str, str, Callable[[], ModuleType]]]:

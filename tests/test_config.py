@@ -88,3 +88,37 @@ def test_resolving_names_what_is_wrong():
 def test_what_is_written_reads_back_the_same():
     resolved = config.resolve(Train(dataset=Choice(name="modified-digits")))
     assert config.parse(config.to_yaml(resolved), Train) == resolved
+
+
+def test_what_is_wrong_with_a_component_is_said_with_its_line(tmp_path):
+    path = tmp_path / "a.yaml"
+
+    def fails_to_load(text: str, error=ConfigError, model=Train) -> str:
+        path.write_text(text)
+        with pytest.raises(error) as caught:
+            config.load(path, model)
+        return str(caught.value).removeprefix(str(path))
+
+    dataset = "dataset: modified-digits\n"
+    combiner = dataset + "method:\n  name: micra-net\n  params:\n    combiner:\n      name: pca\n"
+    assert fails_to_load(combiner + "      params: {sing: 1}") == (
+        ":7: combiner 'pca': there is no parameter 'sing'; did you mean 'sign'?"
+    )
+    assert fails_to_load(combiner + "    training:\n      epochz: 1") == (
+        ":8: method 'micra-net': there is no parameter 'training.epochz'; did you mean 'epochs'?"
+    )
+    assert ":2: there is no method 'micra'" in fails_to_load(dataset + "method: micra", UnknownComponent)
+    study = "datasets: [modified-digits]\ncontenders:\n- method: centre-blob\n- method: centre-blub\n"
+    assert ":4: there is no method 'centre-blub'" in fails_to_load(study, UnknownComponent, Study)
+
+
+def test_what_is_wrong_with_several_parameters_together_is_said_in_short():
+    wrong = Choice(name="folder", params={"images": "somewhere"})
+    with pytest.raises(ConfigError, match="^dataset 'folder': nothing is known of the images: give [a-z, _]*$"):
+        config.resolve_choice("dataset", wrong)
+
+
+def test_loading_is_reading_and_resolving(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("dataset: modified-digits")
+    assert config.load(path, Train) == config.resolve(config.read(path, Train))

@@ -60,7 +60,7 @@ def rejected() -> str:
         found = catalog()
     assert len(caught) == 1
     assert len(found.failures) == 1
-    assert {plugin.name for plugin in found.plugins} == {"micraframe"}
+    assert found.failures[0].name not in {plugin.name for plugin in found.plugins}
     assert build("combiner", "last-layer")
     return str(caught[0].message)
 
@@ -127,7 +127,10 @@ def test_disabled_plugins_are_not_asked(install, monkeypatch):
     monkeypatch.setenv("MICRAFRAME_DISABLE_PLUGINS", "bad, other")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert [plugin.name for plugin in catalog().plugins] == ["micraframe", "fake"]
+        names = [plugin.name for plugin in catalog().plugins]
+    assert names[0] == "micraframe"
+    assert "fake" in names
+    assert "bad" not in names
 
 
 def test_a_clash_is_an_error_only_on_use_and_the_qualified_name_settles_it(install):

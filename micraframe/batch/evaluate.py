@@ -13,6 +13,7 @@ import numpy as np
 
 from micraframe import registry
 from micraframe.batch.predict import TABLE
+from micraframe.datasets.tables import Rows, labels_of, read_table
 from micraframe.errors import DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
 from micraframe.types import BoolArray, Prediction, Sample
@@ -33,9 +34,9 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
 
     Args:
         predictions: The folder that it wrote to.
-        truth: A CSV of labels, with a column `image` and a column of 0 and 1 per class; or a folder of masks named as
-            the images are: for one class `NAME.png`, for several `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W).
-            Whatever is not 0 is the class.
+        truth: A CSV of labels as the dataset `folder` reads it: image names, and a column of 0 and 1 per class or one
+            column `class`; or a folder of masks named as the images are: for one class `NAME.png`, for several
+            `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W). Whatever is not 0 is the class.
 
     Returns:
         The numbers, and what went wrong by the name of the image.
@@ -45,7 +46,7 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
     """
     table = _read_table(predictions / TABLE)
     classes = tuple(dict.fromkeys(row["class"] for rows in table.values() for row in rows))
-    labels = _read_labels(truth, classes) if truth.is_file() else None
+    labels = read_table(truth) if truth.is_file() else None
     if labels is None and not truth.is_dir():
         raise DataError(f"{truth} is neither a CSV of labels nor a folder of masks")
     metrics = [registry.build("metric", name) for name in ("classification", "overlap")]
@@ -113,29 +114,15 @@ def _prediction(folder: Path, name: str, rows: list[dict[str, str]]) -> Predicti
     )
 
 
-def _read_labels(path: Path, classes: tuple[str, ...]) -> dict[str, list[bool]]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    if not rows or not {"image", *classes} <= rows[0].keys():
-        raise DataError(
-            f"{path}: wanted are the columns image, {', '.join(classes)}; there are {list(rows[0]) if rows else []}"
-        )
-    labels = {}
-    for line, row in enumerate(rows, start=2):
-        if any(row[class_] not in ("0", "1") for class_ in classes):
-            raise DataError(f"{path}:{line}: labels are 0 or 1; there are {[row[class_] for class_ in classes]}")
-        labels[Path(row["image"]).stem] = [row[class_] == "1" for class_ in classes]
-    return labels
-
-
 def _truth_sample(
-    truth: Path, name: str, classes: tuple[str, ...], labels: dict[str, list[bool]] | None, prediction: Prediction
+    truth: Path, name: str, classes: tuple[str, ...], labels: Rows | None, prediction: Prediction
 ) -> Sample:
     stem = Path(name).stem
     if labels is not None:
         if stem not in labels:
             raise DataError(f"{truth} has no line for the image {name!r}")
-        return Sample(name, np.zeros((1, 1, 1), np.float32), labels=np.array(labels[stem]))
+        told = np.array(labels_of(stem, labels[stem], classes, truth))
+        return Sample(name, np.zeros((1, 1, 1), np.float32), labels=told)
     masks = _truth_masks(truth, stem, classes)
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(

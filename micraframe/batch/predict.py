@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from micraframe import registry
-from micraframe.errors import DataError, MicraframeError
+from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.files import atomic
 from micraframe.images import IMAGE_SUFFIXES, read_image, write_png, write_tiff
 from micraframe.interfaces import Fitted
@@ -49,7 +49,7 @@ class Found:
 
 def predict_files(
     model: Path, images: Sequence[Path], output: Path, device: str = "auto", progress: Progress | None = None
-) -> dict[str, str]:
+) -> tuple[int, dict[str, str]]:
     """Predict image files with a saved model.
 
     Writes to `output`, for an image `NAME.png`: `NAME.tif`, uint8 (K, H, W), the masks of the K classes, and
@@ -63,10 +63,11 @@ def predict_files(
         progress: Whom to tell.
 
     Returns:
-        What went wrong, by the file's name. All other files are done.
+        The number of images that are done, and what went wrong with the others by the file's name.
 
     Raises:
         ModelError: If the model cannot be read.
+        ConfigError: If `output` is a folder that images come from.
         DataError: If there is no image at all.
     """
     progress = progress or Progress()
@@ -76,6 +77,11 @@ def predict_files(
     files = list(_expand(images))
     if not files:
         raise DataError(f"no images in {', '.join(map(str, images))}; suffixes taken: {', '.join(IMAGE_SUFFIXES)}")
+    if output.resolve() in {file.resolve().parent for file in files}:
+        raise ConfigError(
+            f"{output} holds images to predict; their masks would replace TIFF images and be taken for images later: "
+            "name another folder for the output"
+        )
     failures: dict[str, str] = {}
     stems: dict[str, Path] = {}
     for file in files:
@@ -101,13 +107,15 @@ def predict_files(
         done += len(chunk)
         progress.advance("predict", done, len(stems))
     _write_table(output / TABLE, rows)
-    return failures
+    return len({row.image for row in rows}), failures
 
 
 def _expand(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            # Hidden files are not the user's: macOS and interrupted writers leave such.
+            found = (file for file in path.iterdir() if not file.name.startswith("."))
+            yield from sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
         else:
             yield path
 

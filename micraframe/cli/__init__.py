@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from micraframe.cli import catalog, check, demo, evaluate, predict, study, sweep, train
+from micraframe.cli import catalog, check, demo, evaluate, finetune, predict, study, sweep, train
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("show")(catalog.show)
 app.command("plugins")(catalog.plugins)
 app.command("check")(check.check)
 app.command("train")(train.train)
+app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sweep")(sweep.sweep)
@@ -36,6 +37,9 @@ def main() -> None:
         print(f"micraframe: {error}", file=sys.stderr)
         wrong_usage = isinstance(error, ConfigError | UnknownComponent | AmbiguousComponent)
         sys.exit(2 if wrong_usage else 1)
+    except OSError as error:  # a full disk, a folder that must not be written to
+        print(f"micraframe: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("micraframe: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)

@@ -30,11 +30,11 @@ def finetune(
 
     from micraframe import config, registry
     from micraframe.errors import ConfigError
-    from micraframe.micranet import FittedMicraNet, MicraNet
+    from micraframe.micranet import MicraNet
     from micraframe.modelfile import load_model
     from micraframe.training import Recipe
 
-    wanted = config.resolve(config.read(Path(file), config.FineTune))
+    wanted = config.load(Path(file), config.FineTune)
     saved = load_model(model)
     method = registry.build("method", saved.method.name, **saved.method.params)
     if not isinstance(method, MicraNet):
@@ -43,10 +43,4 @@ def finetune(
         recipe = Recipe(**method.params.training.model_dump() | wanted.training)
     except ValidationError as error:
         raise ConfigError(f"{file}: training: {registry.explain(error, Recipe.model_fields)}") from error
-
-    fitted = method.load(model, "cpu")
-
-    def fit(*data):
-        return fitted.finetune(update, *data, recipe=recipe, run=run)
-
-    learn(wanted, output, method.learns_from, fit)
+    learn(wanted, output, method.learns_from, partial(method.load(model, "cpu").finetune, update, recipe))

@@ -21,8 +21,7 @@ def predict(
     from micraframe.batch.predict import TABLE
     from micraframe.errors import BatchError
 
-    failures = predict_files(model, images, output, device, progress())
+    done, failures = predict_files(model, images, output, device, progress())
     print(f"{output / TABLE}")
     if failures:
-        written = sum(1 for _ in output.glob("*-overlay.png"))
-        raise BatchError(f"predict to {output}", failures, written)
+        raise BatchError(f"predict to {output}", failures, done)

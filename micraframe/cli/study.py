@@ -30,7 +30,7 @@ def run(file: ConfigFile, output: Output, as_json: AsJson = False) -> None:
     """Run every cell of a study that is not done yet; print and write the table."""
     from micraframe import config
 
-    run_and_print(config.read(Path(file), config.Study), output, as_json)
+    run_and_print(config.load(Path(file), config.Study), output, as_json)
 
 
 def run_and_print(study: Study, output: Path, as_json: bool) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,7 @@ def train(
     """
     from micraframe import config, registry
 
-    wanted = config.resolve(config.read(Path(file), config.Train))
+    wanted = config.load(Path(file), config.Train)
     method = registry.build("method", wanted.method.name, **wanted.method.params)
     learn(wanted, output, method.learns_from, method.fit)
 
@@ -63,9 +64,20 @@ def learn(
     run = Run(wanted.seed, output / "training", wanted.device, wanted.precision, progress() if writes else None)
     if writes:
         write_text(output / "config.yaml", config.to_yaml(wanted))
+        for warning in one_sided(given, dataset.info().classes):
+            print(f"warning: {warning}", file=sys.stderr)
     fitted = fit(given, held, dataset.info(), run)
     if not writes:
         return
     fitted.save(model)
     hours = (cost + price).seconds / 3600
     print(f"{model}: learned from {len(given)} samples, {len(held)} to choose by; annotation about {hours:.1f} h")
+
+
+def one_sided(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[str]:
+    """Say of which classes the labels show only one side, so that nobody can learn to tell it from the other."""
+    told = [sample.labels for sample in samples if sample.labels is not None]
+    for name, answers in zip(classes, zip(*told, strict=True), strict=False):
+        if all(answers) or not any(answers):
+            where = "in all" if all(answers) else "in none"
+            yield f"the class {name!r} is {where} of the {len(told)} training samples, so that it cannot be learned"

@@ -159,6 +159,17 @@ def test_train_does_not_overwrite_a_model(command, folder, model):
     assert "is there already" in ran.err
 
 
+def test_train_warns_of_a_class_without_examples(command, folder, tmp_path):
+    text = (folder / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join([f"{text[0]},never", *(f"{line},0" for line in text[1:])]))
+    config = (folder / "train.yaml").read_text().replace(f"{folder}/labels.csv", f"{tmp_path}/labels.csv")
+    (tmp_path / "train.yaml").write_text(config)
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 0
+    assert "warning: the class 'never' is in none of the 9 training samples" in ran.err
+    assert "'disc'" not in ran.err
+
+
 def test_predict_writes_masks_overlays_and_a_table(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path)
     assert ran.code == 0
@@ -185,11 +196,13 @@ def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
     write_png(tiny, np.zeros((1, 1), np.uint8))
     absent = tmp_path / "absent.png"
     other = folder / "images" / "sample-2.png"
+    (tmp_path / "out").mkdir()
+    write_png(tmp_path / "out" / "of-an-earlier-run-overlay.png", np.zeros((4, 4), np.uint8))
     files = (truncated, good, empty, colour, absent, tiny, other)
     ran = command("predict", model, *files, "--output", tmp_path / "out")
     assert ran.code == 1
     for bad in (truncated, empty, colour, absent, tiny):
-        assert str(bad) in ran.err
+        assert ran.err.count(str(bad)) == 1
     assert "5 failed, 2 done" in ran.err
     assert {row["image"] for row in read(tmp_path / "out" / "predictions.csv")} == {"sample-1.png", "sample-2.png"}
 
@@ -200,6 +213,34 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(command, folder, mod
     ran = command("predict", model, folder / "images" / "sample-1.png", copy, "--output", tmp_path / "out")
     assert ran.code == 1
     assert "would replace those of" in ran.err
+
+
+def test_predict_does_not_write_among_the_images(command, folder, model, tmp_path):
+    from micraframe.images import write_tiff
+
+    image = tmp_path / "a.tif"
+    write_tiff(image, np.zeros((40, 40), np.uint8))
+    before = image.read_bytes()
+    for given in (image, tmp_path):
+        ran = command("predict", model, given, "--output", tmp_path / ".." / tmp_path.name)
+        assert ran.code == 2
+        assert "name another folder" in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
+    assert image.read_bytes() == before
+
+
+def test_hidden_files_of_a_folder_are_not_images(command, folder, model, tmp_path):
+    (tmp_path / "a.png").write_bytes((folder / "images" / "sample-1.png").read_bytes())
+    (tmp_path / "._a.png").write_bytes(b"what macOS leaves")
+    assert command("predict", model, tmp_path, "--output", tmp_path / "out").code == 0
+
+
+def test_an_output_that_cannot_be_written_is_one_line(command, folder, model, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    ran = command("predict", model, folder / "images", "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert str(tmp_path / "out") in ran.err
+    assert "Traceback" not in ran.err
 
 
 def test_predict_without_images_says_so(command, model, tmp_path):
@@ -223,6 +264,20 @@ def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_
     assert means["correct", "disc"] == next(
         row["mean"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
     )
+
+
+def test_evaluate_reads_labels_as_training_does(command, folder, model, tmp_path):
+    command("predict", model, folder / "images", "--output", tmp_path / "out")
+    answers = read(folder / "labels.csv")
+    classes = [(row["image"], name) for row in answers for name in ("disc", "square", "") if row.get(name, "1") == "1"]
+    named = tmp_path / "named.csv"
+    named.write_text("file,class\n" + "".join(f"{image},{name}\n" for image, name in classes))
+    expected = command("evaluate", tmp_path / "out", folder / "labels.csv", "--json")
+    assert command("evaluate", tmp_path / "out", named, "--json").out == expected.out
+    (tmp_path / "bad.csv").write_text("image,disc\nsample-1.png,1\n")
+    ran = command("evaluate", tmp_path / "out", tmp_path / "bad.csv")
+    assert ran.code == 1
+    assert "no column for the class 'square'" in ran.err
 
 
 def test_perfect_predictions_are_measured_as_perfect(command, folder, model, tmp_path):

@@ -119,11 +119,12 @@ def _filter(plane: FloatArray, sigma: float, responses: FloatArray) -> None:
     gaussian = _correlate(base, flat, flat)
     yy, xx, xy = _correlate(base, second, flat), _correlate(base, flat, second), _correlate(base, first, first)
     y, x = _correlate(base, first, flat), _correlate(base, flat, first)
+    squares = y * y, x * x
     responses[0] = gaussian
     np.add(yy, xx, out=responses[1])
-    cv2.magnitude(y, x, responses[2])
+    np.sqrt(squares[0] + squares[1], out=responses[2])
     np.subtract(gaussian, smooth(plane, 0.66 * sigma), out=responses[3])
-    tyy, txx, txy = (smooth(product, sigma / 2) for product in (y * y, x * x, y * x))
+    tyy, txx, txy = (smooth(product, sigma / 2) for product in (*squares, y * x))
     _eigenvalues(tyy, txx, txy, responses[4:6])
     _eigenvalues(yy, xx, xy, responses[6:8])
 
@@ -153,6 +154,8 @@ def _correlate(plane: FloatArray, rows: FloatArray, columns: FloatArray) -> Floa
 def _eigenvalues(yy: FloatArray, xx: FloatArray, xy: FloatArray, out: npt.NDArray[np.float32]) -> None:
     """Write the eigenvalues, larger first, of symmetric 2 x 2 matrices (H, W) to (2, H, W)."""
     middle = (yy + xx) * np.float32(0.5)
-    spread = cv2.magnitude((yy - xx) * np.float32(0.5), xy)
+    half = (yy - xx) * np.float32(0.5)
+    # Not cv2.magnitude, whose last bit depends on where in memory its result lies.
+    spread = np.sqrt(half * half + xy * xy)
     np.add(middle, spread, out=out[0])
     np.subtract(middle, spread, out=out[1])

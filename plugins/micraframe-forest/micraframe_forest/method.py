@@ -41,7 +41,7 @@ NAME = "micraframe-forest/forest"
 class Forest(Method):
     """A random forest that says of each pixel, by what its neighbourhood looks like, which classes it is of.
 
-    It learns within a minute, and the same from the same seed: a run that was killed begins anew.
+    It keeps no checkpoints: what it learns, it learns in a minute or so, and the same from the same seed.
     """
 
     class Params(Parameters):
@@ -98,7 +98,8 @@ class Forest(Method):
             classes.append(know(sample).masks.reshape(len(info.classes), -1)[:, one.pixels].T)
             tell("features", done, len(chosen))
         targets: BoolArray = np.concatenate(classes)
-        trees = grow(np.concatenate(rows), targets, params.trees, params.minimum_leaf, run.seed, run.progress)
+        weights = np.concatenate([one.weights for one in chosen])
+        trees = grow(np.concatenate(rows), targets, weights, params.trees, params.minimum_leaf, run.seed, run.progress)
         versions = {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
         return FittedForest(params, trees, info, provenance(run.seed, info.fingerprint) | versions)
 

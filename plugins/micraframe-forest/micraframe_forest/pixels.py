@@ -34,10 +34,12 @@ class Chosen(NamedTuple):
     Attributes:
         sample: Index of the sample.
         pixels: int64 (n,): indices into the flat image, ascending.
+        weights: float64 (n,): how many pixels of the training images each stands for.
     """
 
     sample: int
     pixels: Indices
+    weights: npt.NDArray[np.float64]
 
 
 def known(sample: Sample, point_radius: float, background_distance: float | None) -> Known:
@@ -140,13 +142,16 @@ def choose(
             "points say where the classes are, and nothing says where there is none: set background_distance, or add "
             "images without objects"
         )
-    codes = np.unique(
-        np.concatenate(
-            [_lowest(*one, share)[1] for one, share in zip(kept, shares(counts.tolist(), pixels), strict=True)]
-        )
-    )
+    chosen, weights = [], []
+    for (keys, codes), count, share in zip(kept, counts.tolist(), shares(counts.tolist(), pixels), strict=True):
+        chosen.append(_lowest(keys, codes, share)[1])
+        weights.append(np.full(share, count / max(share, 1)))
+    # A pixel has one key in all its groups: it is chosen when it is in the group that is chosen most densely.
+    codes, of = np.unique(np.concatenate(chosen), return_inverse=True)
+    weight = np.full(len(codes), np.inf)
+    np.minimum.at(weight, of, np.concatenate(weights))
     owner, pixel = np.divmod(codes, _PIXELS)
-    return [Chosen(int(number), pixel[owner == number]) for number in np.unique(owner)]
+    return [Chosen(int(number), pixel[mine], weight[mine]) for number in np.unique(owner) for mine in [owner == number]]
 
 
 _PIXELS = 2**40

@@ -40,7 +40,7 @@ class Trees:
         right: int32 (N,): the right child, or -1 for a leaf.
         feature: int32 (N,): what a node asks for; -2 in a leaf.
         threshold: float64 (N,).
-        value: float32 (N, K): the share of the training rows in the node that are of each class.
+        value: float32 (N, K): the share of the training rows in the node, by their weight, that are of each class.
         features: Number of features F of a row.
 
     Raises:
@@ -108,6 +108,7 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> Trees:
 def grow(
     rows: FloatArray,
     classes: BoolArray,
+    weights: npt.NDArray[np.float64],
     trees: int,
     minimum_leaf: int,
     seed: int,
@@ -120,6 +121,7 @@ def grow(
     Args:
         rows: float32 (n, F).
         classes: bool (n, K).
+        weights: float64 (n,): how much each row counts.
         trees: How many.
         minimum_leaf: Least number of rows in a leaf.
         seed: Fixes which rows and features each tree sees.
@@ -131,7 +133,7 @@ def grow(
     )
     targets = classes if count > 1 else classes[:, 0]
     for done in [*range(STEP, trees, STEP), trees]:
-        model.set_params(n_estimators=done).fit(rows, targets)
+        model.set_params(n_estimators=done).fit(rows, targets, weights)
         if progress:
             progress.advance("trees", done, trees)
     grown = [estimator.tree_ for estimator in model.estimators_]

@@ -67,6 +67,12 @@ class MaskRcnn(Method):
         ratios: tuple[PositiveFloat, ...] = Field(
             (0.5, 1.0, 2.0), min_length=1, description="Height by width of these boxes."
         )
+        regions: int = Field(
+            512,
+            ge=1,
+            description="Boxes of each image that classes and masks are learned from; on a CPU they are most of "
+            "the cost, and 64 do for small images.",
+        )
         min_size: int | None = Field(
             None,
             ge=1,

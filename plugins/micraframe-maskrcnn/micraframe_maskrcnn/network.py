@@ -52,6 +52,7 @@ class Design(NamedTuple):
     mask_head: tuple[int, ...]
     anchors: tuple[float, ...]
     ratios: tuple[float, ...]
+    regions: int
     min_size: int | None
     overlap: float
     detections: int
@@ -97,7 +98,7 @@ class MaskRcnnNetwork(nn.Module):
             InFloat32(FastRCNNPredictor(design.box_head, classes + 1)),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=512,
+            batch_size_per_image=design.regions,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=LEAST_SCORE,

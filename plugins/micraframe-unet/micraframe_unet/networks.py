@@ -59,7 +59,7 @@ class Padded(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, K, H, W) for images (B, C, H, W)."""
         height, width = images.shape[2:]
-        # Two cells at least, for batch normalisation of a single one would be a division by zero.
+        # Two cells at least: with a single one, batch normalisation has nothing to normalise by.
         bottom, right = (max(-side % self.stride, 2 * self.stride - side) for side in (height, width))
         if bottom or right:
             images = functional.pad(images, (0, right, 0, bottom), mode="replicate")

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from micraframe.cli import app
+from micraframe.errors import ConfigError
+from micraframe.modelfile import load_model
+
+DATASET = "dataset: {name: modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}}\n"
+METHOD = """
+method:
+  name: micra-net
+  params: {backbone: {name: unet-encoder, params: {widths: [2, 3]}}, training: {epochs: 1, batch_size: 4}}
+"""
+
+
+def run(*words: object) -> None:
+    app([str(word) for word in words], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune")
+    (folder / "train.yaml").write_text(DATASET + METHOD)
+    run("train", folder / "train.yaml", "--output", folder / "trained")
+    (folder / "more.yaml").write_text(DATASET + "training: {epochs: 2, learning_rate: 0.02}\nseed: 5\n")
+    return folder
+
+
+def test_a_model_goes_on_learning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = folder / "trained" / "model"
+    run("finetune", model, folder / "more.yaml", "--update", "linear", "--output", folder / "tuned")
+    assert "learned from 8 samples" in capsys.readouterr().out
+    before, after = load_model(model), load_model(folder / "tuned" / "model")
+    changed = {name for name, tensor in after.tensors.items() if not tensor.equal(before.tensors[name])}
+    assert changed == {"linear.weight", "linear.bias"}
+    used = after.method.params["training"]
+    assert (used["epochs"], used["learning_rate"], used["batch_size"]) == (2, 0.02, 4)
+    assert after.provenance["seed"] == "5"
+    assert len((folder / "tuned" / "training" / "log.csv").read_text().splitlines()) == 3
+
+
+def test_another_methods_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "control.yaml").write_text(DATASET + "method: centre-blob\n")
+    run("train", tmp_path / "control.yaml", "--output", tmp_path / "control")
+    with pytest.raises(ConfigError, match="model of micraframe/centre-blob; only those of micra-net"):
+        run("finetune", tmp_path / "control/model", folder / "more.yaml", "--update", "all", "--output", tmp_path / "x")
+
+
+def test_a_wrong_key_of_training(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong.yaml").write_text(DATASET + "training: {epoch: 2}\n")
+    model = folder / "trained" / "model"
+    with pytest.raises(ConfigError, match="wrong.yaml: training: .*did you mean 'epochs'"):
+        run("finetune", model, tmp_path / "wrong.yaml", "--update", "all", "--output", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_model_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
+    model = folder / "trained" / "model"
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    run("finetune", model, folder / "more.yaml", "--update", "all", "--output", tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert json.loads((tmp_path / "out" / "model" / "model.json").read_text())["provenance"]["before all: seed"] == "0"
