@@ -163,7 +163,7 @@ def _read(path: Path, palette: bool = False) -> tuple[Array, bool]:
         palette: Return the indices, not the colours, of a PNG with a palette.
     """
     if not path.exists():
-        raise DataError(f"{path}: there is no such file")
+        raise DataError(f"{path}: cannot be read: there is no such file")
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         raise DataError(f"{path}: cannot read {suffix or 'a file without suffix'}; wanted {', '.join(IMAGE_SUFFIXES)}")

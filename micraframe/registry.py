@@ -295,8 +295,7 @@ def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapp
 
     for step in path:
         annotation = fields[str(step)].annotation if step in fields else None
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        fields = annotation.model_fields if is_model else {}
+        fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
     return fields
 
 

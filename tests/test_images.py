@@ -128,6 +128,9 @@ def test_a_truncated_tiff_without_compression_is_named(tmp_path: Path) -> None:
 def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.png: cannot be read"):
         read_image(tmp_path / "nowhere.png")
+    with pytest.raises(DataError, match=r"no-folder: cannot be read: there is no such file"):
+        read_image(tmp_path / "no-folder")
+    (tmp_path / "movie.avi").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"movie\.avi: cannot read \.avi; wanted \.tif"):
         read_image(tmp_path / "movie.avi")
     (tmp_path / "text.png").write_text("no image")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar, final
 
+import cv2
 import numpy as np
+import sklearn
 from pydantic import Field
 
 from micraframe import registry
@@ -29,7 +30,7 @@ from micraframe.types import (
     ScoreMap,
     Status,
 )
-from micraframe_forest.features import FILTERS, SIGMAS, bands
+from micraframe_forest.features import SIGMAS, bands, names
 from micraframe_forest.pixels import Chosen, Known, choose, known
 from micraframe_forest.trees import Forest as Grown
 from micraframe_forest.trees import Trees, from_tensors, grow
@@ -41,7 +42,9 @@ NAME = "micraframe-forest/forest"
 class Forest(Method):
     """A random forest that says of each pixel, by what its neighbourhood looks like, which classes it is of.
 
-    It keeps no checkpoints: what it learns, it learns in a minute or so, and the same from the same seed.
+    Of the annotated pixels a balanced choice trains it, each weighing as much as the pixels that it stands for, so that
+    probabilities are those of what was annotated. It keeps no checkpoints: it learns in a minute or so, and the same
+    from the same seed.
     """
 
     class Params(Parameters):
@@ -100,7 +103,7 @@ class Forest(Method):
         targets: BoolArray = np.concatenate(classes)
         weights = np.concatenate([one.weights for one in chosen])
         trees = grow(np.concatenate(rows), targets, weights, params.trees, params.minimum_leaf, run.seed, run.progress)
-        versions = {name: metadata.version(name) for name in ("scikit-learn", "opencv-python-headless")}
+        versions = {"scikit-learn": sklearn.__version__, "opencv": cv2.__version__}
         return FittedForest(params, trees, info, provenance(run.seed, info.fingerprint) | versions)
 
     def load(self, folder: Path, device: str = "auto") -> FittedForest:
@@ -108,13 +111,17 @@ class Forest(Method):
         saved = load_model(folder)
         if saved.method.name != NAME:
             raise ModelError(f"{folder} holds a {saved.method.name}; a {NAME} is wanted")
-        trees = from_tensors(saved.tensors)
-        wanted = saved.info.channels * len(self.params.sigmas) * len(FILTERS), len(saved.info.classes)
-        if (trees.features, trees.value.shape[1]) != wanted:
+        sigmas = saved.method.params.get("sigmas")
+        if sigmas != list(self.params.sigmas):
             raise ModelError(
-                f"{folder}: the forest is of {trees.features} features and {trees.value.shape[1]} classes; {wanted[0]} "
-                f"and {wanted[1]} are wanted: load it with the sigmas that it was grown with"
+                f"{folder}: the forest was grown on features at sigmas {sigmas}; the method that loads it has "
+                f"{list(self.params.sigmas)}: give it the forest's"
             )
+        trees = from_tensors(saved.tensors)
+        found = trees.features, trees.value.shape[1]
+        wanted = len(names(saved.info.channels, sigmas)), len(saved.info.classes)
+        if found != wanted:
+            raise ModelError(f"{folder}: the forest is of {found} features and classes; {wanted} are wanted")
         return FittedForest(self.params, trees, saved.info, saved.provenance)
 
 

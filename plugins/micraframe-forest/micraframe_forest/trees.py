@@ -20,8 +20,8 @@ from torch import Tensor
 from micraframe.errors import ModelError
 from micraframe.types import BoolArray, FloatArray, Progress
 
-CHUNK = 8192
-"""Rows that are asked for together: their features stay in the processor's cache while all trees are gone through."""
+CHUNK = 2**14
+"""Rows that are asked for together: few enough for the processor's cache, in which all trees then find them."""
 
 STEP = 10
 """Trees between two reports of progress."""

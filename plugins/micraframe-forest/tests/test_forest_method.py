@@ -10,6 +10,7 @@ from micraframe_forest.method import image_scores
 
 from micraframe import build
 from micraframe.errors import ConfigError, DataError, ModelError
+from micraframe.modelfile import load_model, save_model
 from micraframe.testing import check, full_samples
 from micraframe.types import DatasetInfo, Normalisation, Run
 
@@ -107,8 +108,13 @@ def test_several_channels_of_odd_size():
 
 def test_a_model_of_another_method_or_of_other_features_is_refused(tmp_path):
     fit(annotated("full")).save(tmp_path / "forest")
-    with pytest.raises(ModelError, match="is of 56 features and 2 classes; 16 and 2 are wanted"):
-        build("method", "forest", sigmas=(1, 2)).load(tmp_path / "forest")
+    other = (0.3, 0.7, 1, 1.6, 3.5, 5, 11)
+    with pytest.raises(ModelError, match="at sigmas .* 10.0]; the method that loads it has .* 11.0]"):
+        build("method", "forest", sigmas=other).load(tmp_path / "forest")
+    saved = load_model(tmp_path / "forest")
+    save_model(tmp_path / "forest", dataclasses.replace(saved, info=dataclasses.replace(INFO, channels=2)))
+    with pytest.raises(ModelError, match=r"is of \(56, 2\) features and classes; \(112, 2\) are wanted"):
+        build("method", "forest").load(tmp_path / "forest")
     samples = [sample.keep(build("method", "random-map").learns_from) for sample in full_samples(2)]
     build("method", "random-map").fit(samples, [], INFO, Run()).save(tmp_path / "control")
     with pytest.raises(ModelError, match="holds a micraframe/random-map"):

@@ -30,7 +30,7 @@ from micraframe.types import (
     Sample,
     check_image,
 )
-from micraframe_maskrcnn.detections import Decided, arrange
+from micraframe_maskrcnn.detections import Rules, arrange
 from micraframe_maskrcnn.network import LOSSES, Design, MaskRcnnNetwork
 from micraframe_maskrcnn.targets import pack, pad
 
@@ -90,11 +90,17 @@ class MaskRcnn(Method):
         overlap: Annotated[float, Field(gt=0, le=1)] = Field(
             0.5, description="Of boxes of one class with a larger IOU than this, the best one stays."
         )
+        own: float = Field(
+            0.5,
+            ge=0,
+            le=1,
+            description="Share of its pixels that better objects of the class must leave to an object; less: a double.",
+        )
         detections: int = Field(300, ge=1, description="The most objects in an image.")
 
     learns_from = frozenset({Annotation.BOXES, Annotation.MASKS, Annotation.INSTANCES})
     decided_after: ClassVar[frozenset[str]] = frozenset(
-        {"decision", "mask_threshold", "minimum_size", "overlap", "detections"}
+        {"decision", "mask_threshold", "minimum_size", "overlap", "own", "detections"}
     )
 
     def __init__(self, params: Params) -> None:
@@ -166,13 +172,12 @@ class FittedMaskRcnn(Fitted):
         method = Choice(name=NAME, params=self._params.model_dump(mode="json"))
         save_model(folder, ModelFile(method, self.info, self._origin, self.network.state_dict()))
 
-    @torch.no_grad()
     def _predict(self, image: FloatArray) -> Prediction:
         params = self._params
         device = next(self.network.parameters()).device
         found = self.network.detect(torch.from_numpy(np.ascontiguousarray(image)).to(device))
-        decided = Decided(params.decision, params.mask_threshold, params.minimum_size)
-        prediction = arrange(found, len(self.info.classes), (image.shape[1], image.shape[2]), decided)
+        rules = Rules(params.decision, params.mask_threshold, params.own, params.minimum_size)
+        prediction = arrange(found, len(self.info.classes), (image.shape[1], image.shape[2]), rules)
         return dataclasses.replace(prediction, method=NAME)
 
 

@@ -135,8 +135,9 @@ class MaskRcnnNetwork(nn.Module):
         summed = torch.stack([losses.get(f"loss_{name}", nothing) for name in LOSSES])
         return summed.expand(len(images), -1)
 
+    @torch.no_grad()
     def detect(self, image: Tensor) -> Detections:
-        """Return what is in an image (C, H, W), on the CPU; in evaluation mode only."""
+        """Return what is in an image (C, H, W); in evaluation mode only."""
         images = image[None]
         size = self._size(images)
         seen, features = self._features(images, size)
@@ -145,7 +146,7 @@ class MaskRcnnNetwork(nn.Module):
         back = [full / small for full, small in zip(image.shape[1:], size, strict=True)][::-1] * 2
         boxes = found["boxes"] * torch.tensor(back, device=image.device)
         parts = (boxes, found["labels"] - 1, found["scores"], found["masks"][:, 0])
-        return Detections(*(part.cpu() for part in parts))
+        return Detections(*(part.cpu().numpy() for part in parts))
 
     def _size(self, images: Tensor) -> tuple[int, int]:
         """Return the rows and columns that images (B, C, H, W) are seen with."""
@@ -278,18 +279,18 @@ def known(boxes: Tensor, objects: Objects) -> Tensor:
 
 
 def ignored_share(boxes: Tensor, ignore: Tensor) -> Tensor:
-    """Return the share of ignored pixels in each box (N, 4), (x0, y0, x1, y1), within the image.
+    """Return the share of ignored pixels in each box (N, 4), (x0, y0, x1, y1), within the image; 1 if it has no pixel.
 
     Args:
         boxes: In pixels; corners are rounded.
         ignore: bool (H, W).
     """
     height, width = ignore.shape
-    sums = functional.pad(ignore.long().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    sums = functional.pad((~ignore).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     x0, x1 = (boxes[:, side].round().long().clamp(0, width) for side in (0, 2))
     y0, y1 = (boxes[:, side].round().long().clamp(0, height) for side in (1, 3))
-    inside = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return inside / ((y1 - y0) * (x1 - x0)).clamp(min=1)
+    told = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return 1 - told / ((y1 - y0) * (x1 - x0)).clamp(min=1)
 
 
 @contextmanager
