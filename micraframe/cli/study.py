@@ -47,7 +47,10 @@ def run_and_print(study: Study, output: Path, as_json: bool) -> None:
             print(f"Picture: {picture}")
     if outcome.failures:
         cells = len({(row.dataset, row.annotator, row.method) for row in outcome.summary})
-        reasons = {name: trace.strip().splitlines()[-1] for name, trace in outcome.failures.items()}
+        reasons = {
+            name: trace.strip().splitlines()[-1].removeprefix("micraframe.errors.")
+            for name, trace in outcome.failures.items()
+        }
         raise BatchError(f"study in {output}", reasons, cells)
 
 

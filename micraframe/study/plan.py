@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
 from micraframe import config, registry
 from micraframe.config import Choice, Contender, Study
 from micraframe.errors import ConfigError
@@ -94,16 +96,36 @@ def _cell(study: Study, dataset: Choice, info: DatasetInfo, contender: Contender
         "data": info.fingerprint,
         "annotator": contender.annotator.model_dump(mode="json"),
         "method": entry.qualified,
-        "version": entry.plugin.version,
         "params": {key: value for key, value in params.items() if key not in method.decided_after},
         "seed": seed,
         "precision": study.precision,
         "device": study.device,
     }
+    learning["versions"] = _versions([dataset, contender.annotator], learning["method"], learning["params"])
     everything = {
         "learning": learning,
         "params": params,
+        "versions": _versions(study.metrics, params),
         "metrics": [metric.model_dump(mode="json") for metric in study.metrics],
         "pictures": study.pictures,
     }
     return Cell(dataset, info, contender, seed, digest_json(learning)[:16], digest_json(everything)[:16])
+
+
+def _versions(*resolved: Any) -> dict[str, str]:
+    """Return the versions of the plugins whose components are named, as `plugin/name`, anywhere in these."""
+    found: dict[str, str] = {}
+    known = {plugin.name: plugin.version for plugin in registry.catalog().plugins}
+    queue = list(resolved)
+    while queue:
+        value = queue.pop()
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json")
+        if isinstance(value, dict):
+            queue += value.values()
+        elif isinstance(value, list | tuple):
+            queue += value
+        elif isinstance(value, str) and value.partition("/")[0] in known:
+            name = value.partition("/")[0]
+            found[name] = known[name]
+    return found

@@ -17,7 +17,7 @@ class Detector(nn.Module):
         self.weight = nn.Parameter(torch.zeros(()))
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        return ((self.weight * images - targets) ** 2).mean((1, 2, 3))
+        return ((self.weight * images - targets.float()) ** 2).mean((1, 2, 3))
 
 
 def samples(count: int) -> list[Sample]:

@@ -145,7 +145,7 @@ def test_images_are_seen_at_the_size_that_is_asked_for(learned, tmp_path: Path):
     [resized] = method(SMALL, min_size=40).load(tmp_path / "model", "cpu").predict([small])
     assert resized.instances.shape == (2, 20, 24)
     blown_up = np.kron(resized.masks, np.ones((1, 2, 2), bool))
-    assert (blown_up & plain.masks).sum() > 0.7 * (blown_up | plain.masks).sum()
+    assert (blown_up & plain.masks).sum() > 0.6 * (blown_up | plain.masks).sum()
 
 
 def test_same_seed_same_bytes():

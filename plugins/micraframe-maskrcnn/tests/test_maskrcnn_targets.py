@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from micraframe_maskrcnn.targets import layers, number, outlined, pack, pad, unpack
 
@@ -36,6 +36,7 @@ def found(target, classes):
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_instances_come_back_with_their_boxes_and_areas(classes, seed):
     labels = np.random.default_rng(seed).integers(0, 5, (classes, *SIZE)).astype(np.int32)
@@ -49,6 +50,7 @@ def test_instances_come_back_with_their_boxes_and_areas(classes, seed):
     assert found(pack(sample(instances=labels), classes), classes) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), *(st.integers(0, 12),) * 4), max_size=12))
 def test_boxes_come_back_whole_however_they_overlap(drawn):
     drawn = [(k, min(y, 11), min(x, 15), min(y, 11) + 1 + h % 5, min(x, 15) + 1 + w) for k, y, x, h, w in drawn]
