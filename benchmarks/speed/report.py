@@ -62,8 +62,14 @@ def circumstances(settings: Settings) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(settings.device) if gpu else settings.device,
         "threads": torch.get_num_threads(),
         "repeats": settings.repeats,
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what takes part, as far as it is installed."""
+    installed = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
+    return {name: metadata.version(name) for name in PACKAGES if name.lower() in installed}
 
 
 def show(groups: Mapping[str, Sequence[Record]]) -> None:
