@@ -85,6 +85,8 @@ def show(groups: Mapping[str, Sequence[Record]]) -> None:
 
 def markdown(results: Results) -> str:
     """Return the table of all groups, and under it when and on what each was measured."""
+    if not results:
+        return "\nNo results are committed yet.\n\n"
     lines = ["", f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * 4 + "---|" * 2]
     for entry in results.values():
         lines += [f"| {' | '.join(cells(Record(**each)))} |" for each in entry["records"]]
