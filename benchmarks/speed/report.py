@@ -26,6 +26,7 @@ GROUPS = {
     "sweep": "sweep:records",
     "training": "training:records",
     "accuracy": "training:accuracy",
+    "forest": "forest:records",
     "growth": "growth:records",
 }
 """By name, in the table's order: the module and the function that measures."""
@@ -34,7 +35,7 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 README = FOLDER / "README.md"
 MARK = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
-PACKAGES = ("micraframe", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum", "grad-cam", "torchcam")
+PACKAGES = ("micraframe", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum", "grad-cam", "torchcam", "micraframe-forest")
 COLUMNS = ("", "median", "min", "max", "target", "met", "compared")
 
 Results = dict[str, dict[str, Any]]
