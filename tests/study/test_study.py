@@ -13,8 +13,8 @@ from micraframe.config import Choice, Contender, Study
 from micraframe.errors import ConfigError
 from micraframe.registry import build
 from micraframe.study import plan, run_study
-from micraframe.study.run import annotate
-from micraframe.study.tables import Row, read_rows, summarise, write_csv
+from micraframe.study.cell import annotate
+from micraframe.study.tables import Row, Values, read_rows, summarise, write_csv
 from micraframe.types import Annotation, Sample
 
 DIGITS = {"name": "modified-digits", "params": {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}}
@@ -77,17 +77,26 @@ def net(label: str, **params) -> Contender:
 def test_a_study_writes_its_tables_and_pictures(tmp_path):
     outcome = run_study(study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1]), tmp_path)
     assert not outcome.failures
-    rows = read_rows(tmp_path / "rows.csv")
-    # 2 methods, 2 seeds, 4 images, 10 classes, 1 + 6 numbers.
-    assert len(rows) == 2 * 2 * 4 * 10 * 7
+    rows = list(read_rows(tmp_path / "rows.csv"))
+    # 3 thresholds of the net and 1 of the control, 2 seeds, 4 images, 10 classes, 1 + 6 numbers.
+    assert len(rows) == (3 + 1) * 2 * 4 * 10 * 7
+    assert {(row.method, row.thresholds) for row in rows} == {
+        ("net", "fixed"),
+        ("net", "validation"),
+        ("net", "oracle"),
+        ("intensity-otsu", "fixed"),
+    }
     with (tmp_path / "summary.csv").open(newline="") as stream:
         summary = list(csv.DictReader(stream))
-    assert list(summary[0])[:8] == ["dataset", "annotator", "method", "metric", "mean", "low", "high", "n"]
+    names = ["dataset", "annotator", "method", "thresholds", "metric", "mean", "low", "high", "n"]
+    assert list(summary[0])[: len(names)] == names
     assert {row["method"] for row in summary} == {"net", "intensity-otsu"}
     with (tmp_path / "costs.csv").open(newline="") as stream:
         costs = list(csv.DictReader(stream))
-    # One decision for each of the 12 training and 4 validation images.
-    assert {int(row["decisions"]) for row in costs} == {16}
+    # One decision for each of the 12 training and 4 validation images; outlines of the 4 to tune thresholds on.
+    assert {int(row["decisions"]) for row in costs if row["thresholds"] == "fixed"} == {16}
+    assert all(int(row["decisions"]) > 16 for row in costs if row["thresholds"] == "validation")
+    assert {row["method"] for row in costs if row["thresholds"] == "validation"} == {"net"}
     assert [path.exists() for path in outcome.pictures] == [True, True]
     assert config.read(tmp_path / "study.yaml", Study).seeds == [0, 1]
 
@@ -186,22 +195,22 @@ def test_keys_change_with_what_determines_the_results():
 
 def test_summaries_are_over_images_and_say_how_seeds_differ():
     def row(seed: int, image: str, class_: str, value: float) -> Row:
-        return Row("d", "a", "m", seed, image, class_, "iou", value)
+        return Row("d", "a", "m", seed, "fixed", image, class_, "iou", value)
 
     rows = [row(0, "x", "0", 1.0), row(0, "x", "1", 0.0), row(0, "y", "0", math.nan), row(0, "z", "0", 0.25)]
     rows += [row(1, "x", "0", 0.5), row(1, "x", "1", 0.5), row(1, "y", "0", math.nan), row(1, "z", "0", 0.75)]
-    (summary,) = summarise(rows)
+    (summary,) = summarise(Values(rows))
     assert (summary.n, summary.seeds) == (2, 2)
     assert summary.mean == pytest.approx(0.5)
     assert summary.seed_sd == pytest.approx(np.std([0.375, 0.625], ddof=1))
-    (undefined,) = summarise(rows[2:3])
+    (undefined,) = summarise(Values(rows[2:3]))
     assert undefined.n == 0
     assert math.isnan(undefined.mean)
 
 
 def test_rows_read_back_as_they_were_written(tmp_path: Path):
-    rows = [Row("d", "a", "m, with comma", 0, "x", "0", "iou", float(np.float32(1 / 3)))]
+    rows = [Row("d", "a", "m, with comma", 0, "fixed", "x", "0", "iou", float(np.float32(1 / 3)))]
     write_csv(tmp_path / "rows.csv", rows, Row)
-    assert np.float32(read_rows(tmp_path / "rows.csv")[0].value) == np.float32(1 / 3)
-    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "x", "0", "iou", math.nan)], Row)
+    assert np.float32(next(read_rows(tmp_path / "rows.csv")).value) == np.float32(1 / 3)
+    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "fixed", "x", "0", "iou", math.nan)], Row)
     assert (tmp_path / "nan.csv").read_text().endswith("iou,\n")
