@@ -89,6 +89,12 @@ class Contender(Parameters):
     method: MethodChoice = Field(description="What learns.")
     annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What it is told.")
     label: str = Field("", description="Its name in tables; the method's name where empty.")
+    images: int | None = Field(
+        None,
+        ge=1,
+        description="So many of the training images are annotated, drawn by the seed, and the same share of the "
+        "validation images; none: all. Several contenders that differ in this alone are one curve in the report.",
+    )
 
 
 class Study(Parameters):
@@ -100,6 +106,20 @@ class Study(Parameters):
         [Choice(name="classification"), Choice(name="overlap")], min_length=1, description="What is measured."
     )
     seeds: list[int] = Field([0], min_length=1, description="One training of everything for each.")
+    primary: str = Field("iou", description="The metric that the report's figures and examples go by.")
+    compared: list[str] = Field(
+        ["correct", "iou", "iou_if_present"],
+        description="The metrics, besides the primary one, in the report's table, whose differences are tested.",
+    )
+    tune: int = Field(
+        50,
+        ge=0,
+        description="Validation images, drawn by the seed, on which thresholds are tuned, beside the fixed ones and "
+        "those tuned on the test images; 0 tunes none.",
+    )
+    tuning_annotator: AnnotatorChoice = Field(
+        Choice(name="full"), description="How these are annotated, which goes on the bill of tuned thresholds."
+    )
     pictures: int = Field(6, ge=0, description="Number of test images of each dataset that are drawn.")
     device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
     precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")

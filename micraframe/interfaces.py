@@ -165,9 +165,38 @@ class Head(Configured):
             image: float32 (C, H, W).
         """
 
+    def with_thresholds(self, decision: tuple[float, ...], mask: float | None = None) -> Head:
+        """Return this head with other thresholds, tuned on labels, in place of its own.
+
+        They go to the parameters `decision` and `threshold`; a head without the one or the other keeps what it has.
+
+        Args:
+            decision: The probability from which on each of the K classes is present.
+            mask: The value of a score map above which a pixel is in the mask; None keeps the head's own rule.
+        """
+        changed: dict[str, Any] = {"decision": decision}
+        if mask is not None:
+            changed["threshold"] = {"name": "fixed", "value": mask}
+        known = {name: value for name, value in changed.items() if name in self.Params.model_fields}
+        return type(self)(self.Params.model_validate(self.params.model_dump() | known))
+
 
 class Fitted(ABC):
-    """A method that has learned."""
+    """A method that has learned.
+
+    Attributes:
+        head: What decides, where a head does, so that its thresholds can be tuned. None: the method decides by itself.
+    """
+
+    head: Head | None = None
+
+    def with_head(self, head: Head) -> Fitted:
+        """Return the same with another head; for methods that have one.
+
+        Raises:
+            TypeError: If the method decides by itself.
+        """
+        raise TypeError(f"{type(self).__name__} has no head that could be replaced")
 
     @abstractmethod
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:

@@ -27,7 +27,7 @@ from micraframe.classifier import Classifier, Pooling
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice, HeadChoice
 from micraframe.device import choose_device
 from micraframe.errors import DataError, ModelError
-from micraframe.interfaces import Backbone, Fitted, Method, Parameters
+from micraframe.interfaces import Backbone, Fitted, Head, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Recipe, finetune_classifier, fit_classifier
 from micraframe.types import (
@@ -108,7 +108,10 @@ class FittedMicraNet(Fitted):
     Attributes:
         classifier: The trained network.
         info: Of the dataset that it learned from.
+        head: What decides.
     """
+
+    head: Head
 
     def __init__(
         self, params: MicraNet.Params, classifier: Classifier, info: DatasetInfo, origin: Mapping[str, str]
@@ -119,8 +122,14 @@ class FittedMicraNet(Fitted):
         self._origin = origin
         extractor = registry.build("extractor", params.extractor.name, **params.extractor.params)
         self._combiner = registry.build("combiner", params.combiner.name, **params.combiner.params)
-        self._head = registry.build("head", params.head.name, **params.head.params)
+        self.head = registry.build("head", params.head.name, **params.head.params)
         self._explain = extractor.prepare(classifier)
+
+    def with_head(self, head: Head) -> FittedMicraNet:
+        """Return the same with another head; the network and the extractor are shared."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order."""
@@ -132,7 +141,7 @@ class FittedMicraNet(Fitted):
             explained = self._explain(np.stack(batch), self._wanted)
             for image, maps in zip(batch, explained, strict=True):
                 score_map = self._combiner.combine(maps, image)
-                prediction = self._head.decide(score_map, maps.scores, image)
+                prediction = self.head.decide(score_map, maps.scores, image)
                 yield Steps(maps, score_map, dataclasses.replace(prediction, score_map=score_map, method=NAME))
 
     def finetune(
@@ -175,4 +184,4 @@ class FittedMicraNet(Fitted):
         save_model(folder, ModelFile(method, self.info, self._origin, self.classifier.state_dict()))
 
     def _wanted(self, scores: FloatArray) -> list[tuple[int, ...]]:
-        return [self._head.wanted(row) for row in scores]
+        return [self.head.wanted(row) for row in scores]

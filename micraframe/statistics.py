@@ -114,6 +114,8 @@ def randomisation_test(
     groups = _defined([a, b], paired)
     if min(map(len, groups)) < 2:
         return Significance(np.nan, np.nan)
+    if paired:
+        return _flip_signs(groups[0] - groups[1], seed, resamples)
     return _permute(groups, lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)), seed, paired, resamples)
 
 
@@ -236,6 +238,32 @@ def _defined(groups: Sequence[npt.ArrayLike], paired: bool) -> list[npt.NDArray[
         raise ValueError(f"paired groups of lengths {lengths}; one length is wanted")
     kept = ~np.isnan(arrays).any(axis=0)
     return [array[kept] for array in arrays]
+
+
+def _flip_signs(differences: npt.NDArray[np.float64], seed: int, resamples: int) -> Significance:
+    """Return |mean| and its p value when signs are flipped: the same as exchanging paired values, and much faster.
+
+    `scipy.stats.permutation_test`, which the rest uses, takes a second where this takes a hundredth.
+    """
+    count = len(differences)
+    exact = count < 63 and 2**count <= resamples
+    number = 2**count if exact else resamples
+    observed = float(np.abs(differences.sum()))
+    # Equal but for rounding is as large.
+    least = observed * (1 - 1e-12) - 1e-12 * float(np.abs(differences).sum())
+    rng = np.random.default_rng(seed)
+    larger, step = 0, _batch(count)
+    for start in range(0, number, step):
+        stop = min(start + step, number)
+        if exact:
+            flipped = ((np.arange(start, stop)[:, None] >> np.arange(count)) & 1).astype(np.float64)
+        else:
+            bits = np.unpackbits(np.frombuffer(rng.bytes((stop - start) * -(-count // 8)), np.uint8))
+            flipped = bits.reshape(stop - start, -1)[:, :count].astype(np.float64)
+        sums = differences.sum() - 2 * (flipped @ differences)
+        larger += int(np.count_nonzero(np.abs(sums) >= least))
+    p = larger / number if exact else (larger + 1) / (number + 1)
+    return Significance(observed / count, min(p, 1.0))
 
 
 def _permute(

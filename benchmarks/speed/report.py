@@ -35,7 +35,18 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 README = FOLDER / "README.md"
 MARK = re.compile(r"(<!-- table -->\n).*?(<!-- end -->)", re.DOTALL)
-PACKAGES = ("micraframe", "torch", "numpy", "scipy", "scikit-learn", "scikit-image", "captum", "grad-cam", "torchcam", "micraframe-forest")
+PACKAGES = (
+    "micraframe",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "scikit-image",
+    "captum",
+    "grad-cam",
+    "torchcam",
+    "micraframe-forest",
+)
 COLUMNS = ("", "median", "min", "max", "target", "met", "compared")
 
 Results = dict[str, dict[str, Any]]

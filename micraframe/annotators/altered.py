@@ -24,7 +24,12 @@ class Altered(Annotator):
     """Outlines every object, each dilated or eroded by its own error: the paper's ALT-X (Bilodeau et al. 2022)."""
 
     class Params(Parameters):
-        sigma: float = Field(2.0, ge=0, description="Standard deviation of the error, in pixels; the paper's 2, 5, 10.")
+        sigma: float = Field(
+            2.0,
+            ge=0,
+            description="Standard deviation of the error, in pixels; the paper's 2, 5, 10.",
+            json_schema_extra={"in_label": True},
+        )
         cost: Pricing = Field(Pricing(), description="What it costs.")
 
     def __init__(self, params: Params) -> None:

@@ -20,7 +20,12 @@ class Dilated(Annotator):
     """Outlines every object dilated by a square: the paper's coarse masks of MNIST (Bilodeau et al. 2022)."""
 
     class Params(Parameters):
-        size: int = Field(5, ge=1, description="Edge of the square in pixels; the paper's 5, 10, 25.")
+        size: int = Field(
+            5,
+            ge=1,
+            description="Edge of the square in pixels; the paper's 5, 10, 25.",
+            json_schema_extra={"in_label": True},
+        )
         cost: Pricing = Field(Pricing(), description="What it costs.")
 
     def __init__(self, params: Params) -> None:

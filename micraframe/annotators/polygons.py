@@ -22,7 +22,12 @@ class Polygons(Annotator):
     """Outlines every object by polygons, holes too; one decision for each corner."""
 
     class Params(Parameters):
-        tolerance: float = Field(2.0, ge=0, description="A polygon is at most so far from the outline, in pixels.")
+        tolerance: float = Field(
+            2.0,
+            ge=0,
+            description="A polygon is at most so far from the outline, in pixels.",
+            json_schema_extra={"in_label": True},
+        )
         cost: Pricing = Field(Pricing(), description="What it costs.")
 
     def __init__(self, params: Params) -> None:

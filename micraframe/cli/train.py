@@ -49,7 +49,7 @@ def learn(
     from micraframe import config, registry
     from micraframe.errors import ConfigError
     from micraframe.files import write_text
-    from micraframe.study.run import annotate
+    from micraframe.study.cell import annotate
     from micraframe.training import is_main_process
     from micraframe.types import Run
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,72 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from micraframe import registry
+from micraframe.config import Study
 from micraframe.files import atomic
-from micraframe.micranet import Steps
+from micraframe.micranet import FittedMicraNet, Steps
 from micraframe.overlay import legend, overlay, to_rgb
+from micraframe.study.folder import StudyFolder
+from micraframe.study.plan import Cell
 from micraframe.types import BoolArray, Sample
 
 _PANEL_INCHES = 1.7
+
+
+def draw(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> tuple[Path, ...]:
+    """Draw test images with the truth and every method's masks of the first seed, and how MICRA-Net came to its own.
+
+    Args:
+        cells: Those that are done.
+        study: What they are of.
+        folder: Where their results are, and `pictures` go.
+
+    Returns:
+        The files.
+    """
+    pictures: list[Path] = []
+    if not study.pictures:
+        return ()
+    for name in dict.fromkeys(cell.info.name for cell in cells):
+        mine = [cell for cell in cells if cell.info.name == name and cell.seed == study.seeds[0]]
+        if not mine:
+            continue
+        dataset = registry.build("dataset", mine[0].dataset.name, **mine[0].dataset.params)
+        test = dataset.samples("test")
+        chosen = {number: test[number] for number in evenly(test, study.pictures)}
+        masks = {
+            f"{cell.method}\n({cell.annotator})": {
+                number: found
+                for number, sample in chosen.items()
+                if (found := folder.masks(cell, number, sample.image.shape[2])) is not None
+            }
+            for cell in mine
+        }
+        path = folder.path / "pictures" / f"{name}.png"
+        draw_comparison(path, chosen, masks, mine[0].info.classes)
+        pictures.append(path)
+        for cell in mine:
+            if registry.catalog().find("method", cell.contender.method.name).qualified != "micraframe/micra-net":
+                continue
+            method = registry.build("method", cell.contender.method.name, **cell.contender.method.params)
+            fitted = method.load(folder.model(cell), study.device)
+            assert isinstance(fitted, FittedMicraNet)
+            slug = re.sub(r"[^a-z0-9]+", "-", cell.method.lower()).strip("-")
+            path = folder.path / "pictures" / f"{name}-{slug}-steps.png"
+            draw_steps(path, chosen.values(), fitted.steps(s.image for s in chosen.values()), cell.info.classes)
+            pictures.append(path)
+    return tuple(pictures)
+
+
+def evenly(samples: Sequence[Sample], wanted: int) -> tuple[int, ...]:
+    """Return the numbers of so many samples, evenly spaced among those that hold any class.
+
+    They are chosen before any method has seen them; where no sample holds a class, among all.
+    """
+    holding = [number for number, sample in enumerate(samples) if sample.labels is not None and sample.labels.any()]
+    numbers = holding or range(len(samples))
+    places = np.linspace(0, len(numbers) - 1, min(wanted, len(numbers)))
+    return tuple(sorted({numbers[round(place)] for place in places}))
 
 
 def draw_comparison(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,9 @@ from micraframe.errors import ConfigError
 from micraframe.files import digest_json
 from micraframe.interfaces import Method
 from micraframe.types import DatasetInfo
+
+Job = tuple["Cell", ...]
+"""Cells of one training: they are run one after the other, the first one trains."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Cell:
     @property
     def annotator(self) -> str:
         """The annotator's name in tables: with its parameters, where they are not the defaults."""
-        return label(self.contender.annotator, "annotator")
+        name = label(self.contender.annotator, "annotator")
+        return f"{name}, {self.contender.images} images" if self.contender.images else name
 
     @property
     def method(self) -> str:
@@ -71,14 +76,27 @@ def plan(study: Study) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
+def jobs(cells: Iterable[Cell]) -> tuple[Job, ...]:
+    """Return the cells by what they learn, in order of first appearance; different jobs can run at the same time."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.training_key, []).append(cell)
+    return tuple(tuple(same) for same in found.values())
+
+
 def label(choice: Choice, kind: str) -> str:
-    """Return a component's name, followed by those of its parameters that are not the defaults."""
+    """Return a component's name, followed by those of its parameters that are not the defaults.
+
+    A field marked `in_label` is named whatever its value: without it, nobody would know what "altered" means.
+    """
     entry = registry.catalog().find(kind, choice.name)
+    fields = registry.load(entry).Params.model_fields
+    params = config.resolve_choice(kind, choice).params
     defaults = config.resolve_choice(kind, Choice(name=entry.qualified)).params
     changed = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in choice.params.items()
-        if value != defaults.get(key)
+        for key, value in params.items()
+        if value != defaults.get(key) or fields[key].json_schema_extra == {"in_label": True}
     ]
     return " ".join([entry.component.name, *changed])
 
@@ -101,13 +119,16 @@ def _cell(study: Study, dataset: Choice, info: DatasetInfo, contender: Contender
         "precision": study.precision,
         "device": study.device,
     }
+    if contender.images:
+        learning["images"] = contender.images
     learning["versions"] = _versions([dataset, contender.annotator], learning["method"], learning["params"])
     everything = {
         "learning": learning,
         "params": params,
-        "versions": _versions(study.metrics, params),
+        "versions": _versions(study.metrics, params, study.tuning_annotator),
         "metrics": [metric.model_dump(mode="json") for metric in study.metrics],
-        "pictures": study.pictures,
+        "tune": study.tune,
+        "tuning_annotator": study.tuning_annotator.model_dump(mode="json"),
     }
     return Cell(dataset, info, contender, seed, digest_json(learning)[:16], digest_json(everything)[:16])
 

@@ -1,29 +1,35 @@
-"""Rows, and what is made of them: means over images with their intervals, and means over seeds."""
+"""Rows, and what is made of them: means over images with their intervals, and tests of the differences."""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from micraframe.files import atomic
-from micraframe.statistics import bootstrap_mean
+from micraframe.statistics import bootstrap_mean, compare
+from micraframe.types import FloatArray
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number: of one image and class, of one method that learned with one seed from one annotation."""
+    """One number: of one image and class, of one method that learned with one seed from one annotation.
+
+    `thresholds` says where the method's thresholds came from: `fixed`, `validation` or `oracle`.
+    """
 
     dataset: str
     annotator: str
     method: str
     seed: int
+    thresholds: str
     image: str
     class_: str
     metric: str
@@ -38,6 +44,7 @@ class Summary:
         dataset: The dataset.
         annotator: What the method was told.
         method: The method.
+        thresholds: Where its thresholds came from: `fixed`, `validation`, or `oracle`, which is no result.
         metric: The metric.
         mean: Mean over images of the mean over the classes and seeds for which the metric is defined there.
         low: Lower end of the interval, images being resampled.
@@ -50,6 +57,7 @@ class Summary:
     dataset: str
     annotator: str
     method: str
+    thresholds: str
     metric: str
     mean: float
     low: float
@@ -59,40 +67,187 @@ class Summary:
     seed_sd: float
 
 
-def summarise(rows: Iterable[Row], resamples: int = 10_000) -> list[Summary]:
-    """Summarise rows per dataset, annotator, method and metric, in order of first appearance."""
-    groups: dict[tuple[str, str, str, str], dict[int, dict[str, list[float]]]] = {}
-    for row in rows:
-        seeds = groups.setdefault((row.dataset, row.annotator, row.method, row.metric), {})
-        seeds.setdefault(row.seed, defaultdict(list)).setdefault(row.image, []).append(row.value)
+@dataclass(frozen=True)
+class Difference:
+    """What a test says of methods that saw the same test images, by their means over classes and seeds.
+
+    Attributes:
+        dataset: The dataset.
+        metric: The metric.
+        thresholds: Where the methods' thresholds came from.
+        test: `F`, of all methods together, or `randomisation`, of a pair, which follows if F is significant.
+        first: A method and what it was told; empty for F.
+        second: The other one.
+        statistic: F, or the difference of the means, first minus second.
+        low: Lower end of the difference's 95 % bootstrap interval, images being resampled; NaN for F.
+        high: Upper end.
+        p: How often chance makes as much, images' values being exchanged between methods.
+        p_holm: After Holm's correction for all pairs of this dataset and metric; NaN for F.
+        n: Number of images for which the metric is defined for all, or both, methods.
+    """
+
+    dataset: str
+    metric: str
+    thresholds: str
+    test: str
+    first: str
+    second: str
+    statistic: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    n: int
+
+
+class Group(NamedTuple):
+    """What is summarised together: one contender on one dataset, with thresholds of one origin."""
+
+    dataset: str
+    annotator: str
+    method: str
+    thresholds: str
+
+    @property
+    def contender(self) -> str:
+        """The contender's name: its method, and what it was told."""
+        return f"{self.method} ({self.annotator})"
+
+
+class Values:
+    """The values of all groups and metrics per seed and image, means over classes."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._images: dict[str, dict[str, None]] = {}
+        self._found: dict[Group, dict[str, dict[int, dict[str, float]]]] = {}
+        for (dataset, annotator, method, thresholds, seed, image), some in groupby(rows, _of_one_prediction):
+            group = Group(dataset, annotator, method, thresholds)
+            self._images.setdefault(dataset, {}).setdefault(image)
+            by_metric: dict[str, list[float]] = {}
+            for row in some:
+                by_metric.setdefault(row.metric, []).append(row.value)
+            for metric, values in by_metric.items():
+                seeds = self._found.setdefault(group, {}).setdefault(metric, {})
+                seeds.setdefault(seed, {})[image] = _mean(values)
+
+    def groups(self) -> tuple[Group, ...]:
+        """Return the groups in order of first appearance."""
+        return tuple(self._found)
+
+    def metrics(self, group: Group) -> tuple[str, ...]:
+        """Return the metrics that were measured of a group."""
+        return tuple(self._found[group])
+
+    def images(self, dataset: str) -> tuple[str, ...]:
+        """Return the names of a dataset's test images in their order."""
+        return tuple(self._images[dataset])
+
+    def table(self, group: Group, metric: str) -> npt.NDArray[np.float64]:
+        """Return the values (seeds, images of the dataset), NaN where undefined."""
+        seeds = self._found[group][metric].values()
+        images = self.images(group.dataset)
+        return np.array([[by_image.get(image, math.nan) for image in images] for by_image in seeds])
+
+    def per_image(self, group: Group, metric: str) -> npt.NDArray[np.float64]:
+        """Return the means over seeds, (images of the dataset,), NaN where undefined."""
+        return np.array([_mean(column) for column in self.table(group, metric).T])
+
+
+def summarise(values: Values, resamples: int = 10_000) -> list[Summary]:
+    """Summarise per group and metric, in order of first appearance."""
     summaries = []
-    for (dataset, annotator, method, metric), seeds in groups.items():
-        images = list(dict.fromkeys(image for by_image in seeds.values() for image in by_image))
-        table = np.array([[_mean(by_image.get(image, [])) for image in images] for by_image in seeds.values()])
-        per_image = [_mean(column) for column in table.T]
-        defined = np.array([value for value in per_image if not math.isnan(value)])
-        mean, low, high = bootstrap_mean(defined, seed=0, resamples=resamples) if defined.size else (math.nan,) * 3
-        seed_means = [_mean(row) for row in table]
-        spread = float(np.std(seed_means, ddof=1)) if len(seed_means) > 1 else math.nan
-        summaries.append(Summary(dataset, annotator, method, metric, mean, low, high, defined.size, len(seeds), spread))
+    for group in values.groups():
+        for metric in values.metrics(group):
+            table = values.table(group, metric)
+            defined = values.per_image(group, metric)
+            defined = defined[~np.isnan(defined)]
+            interval = bootstrap_mean(defined, seed=0, resamples=resamples) if defined.size else (math.nan,) * 3
+            means = [_mean(row) for row in table]
+            spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
+            summaries.append(Summary(*group, metric, *interval, defined.size, len(means), spread))
     return summaries
 
 
-def write_csv(path: Path, records: Sequence[Any], kind: type[Any]) -> None:
+def differences(values: Values, metrics: Sequence[str], resamples: int = 10_000) -> list[Difference]:
+    """Compare the contenders of each dataset by these metrics, thresholds of one origin with one another.
+
+    Those of the oracle are not compared: what saw the test labels ranks nowhere.
+    """
+    found = []
+    for dataset in dict.fromkeys(group.dataset for group in values.groups()):
+        for origin in ("fixed", "validation"):
+            mine = [group for group in values.groups() if (group.dataset, group.thresholds) == (dataset, origin)]
+            for metric in metrics:
+                arrays = {
+                    group.contender: values.per_image(group, metric)
+                    for group in mine
+                    if metric in values.metrics(group)
+                }
+                arrays = {name: array for name, array in arrays.items() if not np.isnan(array).all()}
+                if len(arrays) > 1:
+                    found += _differences(dataset, metric, origin, arrays, resamples)
+    return found
+
+
+def write_csv(path: Path, records: Iterable[Any], kind: type[Any]) -> None:
     """Write frozen dataclasses as CSV, atomically; NaN is an empty cell."""
     names = [field.name for field in fields(kind)]
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([name.rstrip("_") for name in names])
-        for record in records:
-            values = asdict(record)
-            writer.writerow([_cell(values[name]) for name in names])
+        writer.writerows([_cell(getattr(record, name)) for name in names] for record in records)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Read what `write_csv` wrote of rows."""
+def read_rows(path: Path) -> Iterator[Row]:
+    """Yield what `write_csv` wrote of rows."""
     with path.open(newline="", encoding="utf-8") as stream:
-        return [_row(record) for record in csv.DictReader(stream)]
+        for record in csv.DictReader(stream):
+            yield _row(record)
+
+
+def _differences(
+    dataset: str, metric: str, origin: str, arrays: Mapping[str, npt.NDArray[np.float64]], resamples: int
+) -> list[Difference]:
+    together = compare(arrays, seed=0, paired=True, resamples=resamples)
+    everywhere = int((~np.isnan(list(arrays.values())).any(axis=0)).sum())
+    named = (dataset, metric, origin)
+    found = [
+        Difference(
+            *named,
+            "F",
+            "",
+            "",
+            together.overall.statistic,
+            math.nan,
+            math.nan,
+            together.overall.p,
+            math.nan,
+            everywhere,
+        )
+    ]
+    for pair in together.pairs:
+        between = arrays[pair.first] - arrays[pair.second]
+        between = between[~np.isnan(between)]
+        _, low, high = bootstrap_mean(between, seed=0, resamples=resamples)
+        found.append(
+            Difference(
+                *named,
+                "randomisation",
+                pair.first,
+                pair.second,
+                pair.difference,
+                low,
+                high,
+                pair.p,
+                pair.p_holm,
+                between.size,
+            )
+        )
+    return found
+
+
+def _of_one_prediction(row: Row) -> tuple[str, str, str, str, int, str]:
+    return row.dataset, row.annotator, row.method, row.thresholds, row.seed, row.image
 
 
 def _row(record: Mapping[str, str]) -> Row:
@@ -101,6 +256,7 @@ def _row(record: Mapping[str, str]) -> Row:
         record["annotator"],
         record["method"],
         int(record["seed"]),
+        record["thresholds"],
         record["image"],
         record["class"],
         record["metric"],
@@ -108,7 +264,7 @@ def _row(record: Mapping[str, str]) -> Row:
     )
 
 
-def _mean(values: Iterable[float]) -> float:
+def _mean(values: Iterable[float] | FloatArray) -> float:
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -17,7 +18,7 @@ from micraframe import registry
 from micraframe.batching import batches
 from micraframe.config import Choice, HeadChoice
 from micraframe.errors import DataError, ModelError
-from micraframe.interfaces import Fitted, Method, Parameters
+from micraframe.interfaces import Fitted, Head, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.types import (
     Annotation,
@@ -132,7 +133,10 @@ class FittedForest(Fitted):
     Attributes:
         trees: The forest.
         info: Of the dataset that it learned from.
+        head: What decides.
     """
+
+    head: Head
 
     def __init__(self, params: Forest.Params, trees: Trees, info: DatasetInfo, origin: Mapping[str, str]) -> None:
         self.trees = trees
@@ -140,7 +144,13 @@ class FittedForest(Fitted):
         self._params = params
         self._origin = origin
         self._forest = Grown(trees)
-        self._head = registry.build("head", params.head.name, **params.head.params)
+        self.head = registry.build("head", params.head.name, **params.head.params)
+
+    def with_head(self, head: Head) -> FittedForest:
+        """Return the same with another head."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order."""
@@ -152,7 +162,7 @@ class FittedForest(Fitted):
                 probabilities,
                 tuple(_status(one) for one in probabilities),
             )
-            prediction = self._head.decide(score_map, image_scores(probabilities, self._params.area), image)
+            prediction = self.head.decide(score_map, image_scores(probabilities, self._params.area), image)
             yield dataclasses.replace(prediction, score_map=score_map, method=NAME)
 
     def probabilities(self, image: FloatArray) -> FloatArray:

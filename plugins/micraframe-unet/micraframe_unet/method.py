@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from micraframe.batching import batches
 from micraframe.config import Choice, HeadChoice
 from micraframe.device import choose_device
 from micraframe.errors import ModelError
-from micraframe.interfaces import Fitted, Method, Parameters
+from micraframe.interfaces import Fitted, Head, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Examples, Recipe, fit
 from micraframe.types import Annotation, DatasetInfo, FloatArray, Prediction, Run, Sample, ScoreMap, Status
@@ -126,21 +127,30 @@ class FittedUNet(Fitted):
     Attributes:
         network: Maps images (B, C, H, W) to logits (B, K, H, W).
         info: Of the dataset that it learned from.
+        head: What decides.
     """
+
+    head: Head
 
     def __init__(self, params: UNet.Params, network: nn.Module, info: DatasetInfo, origin: Mapping[str, str]) -> None:
         self.network = network.eval()
         self.info = info
         self._params = params
         self._origin = origin
-        self._head = registry.build("head", params.head.name, **params.head.params)
+        self.head = registry.build("head", params.head.name, **params.head.params)
+
+    def with_head(self, head: Head) -> FittedUNet:
+        """Return the same with another head."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order."""
         for batch in batches(images, self.info.channels):
             for image, values in zip(batch, self.probabilities(np.stack(batch)), strict=True):
                 score_map = as_score_map(values)
-                prediction = self._head.decide(score_map, values.max(axis=(1, 2)), image)
+                prediction = self.head.decide(score_map, values.max(axis=(1, 2)), image)
                 yield dataclasses.replace(prediction, score_map=score_map, method=NAME)
 
     @torch.no_grad()

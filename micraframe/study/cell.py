@@ -1,0 +1,161 @@
+"""Runs one cell: annotate, learn, tune, predict, measure."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from micraframe import registry
+from micraframe.config import Study
+from micraframe.interfaces import Annotator, Dataset, Fitted, Metric
+from micraframe.study.folder import StudyFolder
+from micraframe.study.plan import Cell, Job
+from micraframe.study.tables import Row
+from micraframe.study.tuning import Tuned, redecided, tune
+from micraframe.types import Annotation, Cost, Prediction, Progress, Run, Sample, Split, Threshold
+
+
+def run_job(job: Job, study: Study, folder: StudyFolder, progress: Progress) -> dict[str, str]:
+    """Run the cells of a job that are not done; return the tracebacks of those that failed, by their names."""
+    failures: dict[str, str] = {}
+    for cell in job:
+        if folder.is_done(cell):
+            continue
+        try:
+            run_cell(cell, study, folder, progress)
+        except Exception:  # one failed cell must not end the study; its traceback is kept and reported
+            failures[str(cell)] = traceback.format_exc()
+            folder.write_error(cell, failures[str(cell)])
+    return failures
+
+
+def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) -> None:
+    """Run one cell, whatever was done of it before."""
+    dataset = registry.build("dataset", cell.dataset.name, **cell.dataset.params)
+    fitted = fitted_for(cell, study, dataset, folder, progress)
+    start = time.perf_counter()
+    metrics = [registry.build("metric", metric.name, **metric.params) for metric in study.metrics]
+    test = dataset.samples("test")
+    rows: list[Row] = []
+    masks: dict[str, npt.NDArray[np.uint8]] = {}
+    scores = []
+    thresholds: dict[str, tuple[Threshold, ...]] = {}
+    for number, (sample, prediction) in enumerate(
+        zip(test, fitted.predict(sample.image for sample in test), strict=True)
+    ):
+        rows += _measure(cell, "fixed", metrics, sample, prediction)
+        scores.append(prediction.scores)
+        thresholds.setdefault("fixed", prediction.thresholds)
+        if prediction.masks is not None:
+            masks[str(number)] = np.packbits(prediction.masks, axis=-1)
+        if number % 20 == 0 or number + 1 == len(test):
+            progress.advance(f"{cell}: predict", number + 1, len(test))
+    cost = Cost()
+    if fitted.head is not None and study.tune:
+        valid = subset(dataset.samples("valid"), study.tune, cell.seed)
+        cost = tuning_cost(cell, study, valid)
+        for origin, samples, known in (("validation", valid, None), ("oracle", test, np.stack(scores))):
+            progress.advance(f"{cell}: tune on {origin}", 0, 1)
+            tuned = tune(fitted, samples, known)
+            head = fitted.head.with_thresholds(*tuned)
+            for sample, prediction in zip(test, redecided(fitted, head, test), strict=True):
+                rows += _measure(cell, origin, metrics, sample, prediction)
+                if origin not in thresholds:
+                    thresholds[origin] = tuple(_with_origin(each, tuned, origin) for each in prediction.thresholds)
+    folder.write_results(cell, rows, masks, thresholds, cost, time.perf_counter() - start)
+
+
+def annotate(
+    samples: Sequence[Sample], annotator: Annotator, allowed: frozenset[Annotation], seed: int
+) -> tuple[tuple[Sample, ...], Cost]:
+    """Return what a method is given: the annotator's samples without any field that the method may not use.
+
+    It is a tuple of its own, so that nothing leads back to the dataset, and what the annotator took away is gone.
+    """
+    kept, cost = [], Cost()
+    for sample in samples:
+        annotated, price = annotator.annotate(sample, seed)
+        kept.append(annotated.keep(allowed))
+        cost += price
+    return tuple(kept), cost
+
+
+def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence[Sample]:
+    """Return so many samples, drawn by the seed, in their order; all where there are no more, or None is wanted.
+
+    A smaller subset of the same samples and seed is part of a larger one.
+    """
+    if number is None or number >= len(samples):
+        return samples
+    chosen = np.random.default_rng(seed).permutation(len(samples))[:number]
+    return [samples[int(place)] for place in np.sort(chosen)]
+
+
+def tuning_cost(cell: Cell, study: Study, samples: Sequence[Sample]) -> Cost:
+    """Return what labels to tune thresholds on cost: nothing more where the method has had such of all samples."""
+    same = cell.contender.annotator == study.tuning_annotator and cell.contender.images is None
+    if same or not all(sample.masks is not None or sample.instances is not None for sample in samples):
+        return Cost()
+    choice = study.tuning_annotator
+    annotator = registry.build("annotator", choice.name, **choice.params)
+    return annotate(samples, annotator, frozenset(), cell.seed)[1]
+
+
+def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, progress: Progress) -> Fitted:
+    """Load what was learned, or learn it."""
+    choice = cell.contender.method
+    method = registry.build("method", choice.name, **choice.params)
+    if not folder.is_trained(cell):
+        start = time.perf_counter()
+        annotator = registry.build("annotator", cell.contender.annotator.name, **cell.contender.annotator.params)
+        given: dict[Split, tuple[Sample, ...]] = {}
+        cost = Cost()
+        share = 1.0
+        wanted = cell.contender.images
+        for split in ("train", "valid"):
+            samples = dataset.samples(split)
+            if wanted and split == "train":
+                share = wanted / max(len(samples), 1)
+            chosen = subset(samples, max(round(share * len(samples)), 1) if wanted else None, cell.seed)
+            given[split], price = annotate(chosen, annotator, method.learns_from, cell.seed)
+            cost += price
+        named = _Named(progress, str(cell))
+        run = Run(cell.seed, folder.training(cell), study.device, study.precision, named)
+        learned = method.fit(given["train"], given["valid"], cell.info, run)
+        folder.write_cost(cell, cost, time.perf_counter() - start)
+        learned.save(folder.model(cell))
+    return method.load(folder.model(cell), study.device)
+
+
+def _measure(cell: Cell, origin: str, metrics: Sequence[Metric], sample: Sample, prediction: Prediction) -> list[Row]:
+    named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, sample.id)
+    return [
+        Row(*named, class_, name, float(value))
+        for metric in metrics
+        for name, values in metric.measure(prediction, sample).items()
+        for class_, value in zip(cell.info.classes, values, strict=True)
+    ]
+
+
+def _with_origin(threshold: Threshold, tuned: Tuned, origin: Any) -> Threshold:
+    """Return the threshold with where it came from; the head's own rule stays what it was."""
+    if threshold.name == "mask" and tuned.mask is None:
+        return threshold
+    return dataclasses.replace(threshold, origin=origin)
+
+
+class _Named(Progress):
+    """Passes progress on under the name of a cell."""
+
+    def __init__(self, inner: Progress, name: str) -> None:
+        self._inner = inner
+        self._name = name
+
+    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] | None = None) -> None:
+        self._inner.advance(f"{self._name}: {label}", done, total, numbers or {})

@@ -1,0 +1,55 @@
+"""The demo is a study like any other, and does without what is not installed."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from micraframe import catalog, config
+from micraframe.cli.demo import _what_is_there
+from micraframe.config import Study
+from micraframe.study import plan
+
+
+@pytest.fixture
+def demo() -> Study:
+    return config.parse(resources.files("micraframe.study").joinpath("demo.yaml").read_text(encoding="utf-8"), Study)
+
+
+@pytest.fixture
+def without_plugins(monkeypatch):
+    monkeypatch.setenv("MICRAFRAME_DISABLE_PLUGINS", "micraframe-unet,micraframe-forest")
+    catalog.cache_clear()
+    yield
+    catalog.cache_clear()
+
+
+@pytest.mark.usefixtures("without_plugins")
+def test_what_is_not_installed_is_left_out_and_said(demo):
+    study, missing = _what_is_there(demo)
+    assert {contender.method.name for contender in study.contenders} == {
+        "micra-net",
+        "intensity-otsu",
+        "random-map",
+        "centre-blob",
+    }
+    assert missing[0] == "U-Net (full): pip install micraframe-unet"
+    assert missing[-1] == "forest (scribbles): pip install micraframe-forest"
+    assert len(missing) == len(demo.contenders) - len(study.contenders) == 6
+
+
+def test_what_the_demo_compares(demo):
+    pytest.importorskip("micraframe_unet")
+    pytest.importorskip("micraframe_forest")
+    study, missing = _what_is_there(demo)
+    assert not missing
+    cells = plan(study)
+    assert len({cell.training_key for cell in cells if "micra-net" in cell.contender.method.name}) == 1
+    assert {cell.annotator for cell in cells if cell.method == "U-Net"} == {
+        "full",
+        "dilated size=5",
+        "dilated size=10",
+        "dilated size=25",
+        "boxes",
+    }
