@@ -196,6 +196,14 @@ def check_head(head: Head) -> None:
                     assert part is None or part.shape == (3, *size), "masks are of every class and the image's size"
                 if prediction.masks is not None:
                     assert not prediction.masks[~prediction.present].any(), "what is absent has no mask"
+    if "decision" in type(head).Params.model_fields:
+        strict = head.with_thresholds((0.8, 0.8, 0.05), 1.0)
+        scores = np.array([0.9, 0.1, 0.1], np.float32)
+        values = np.ones((3, *SIZES[0]), np.float32)
+        decided = strict.decide(
+            ScoreMap((0, 1, 2), values, values, ("ok",) * 3), scores, np.zeros((1, *SIZES[0]), np.float32)
+        )
+        assert decided.present.tolist() == [True, False, True], "each class is decided by its own threshold"
 
 
 def check_method(method: Method) -> None:
@@ -220,6 +228,11 @@ def check_method(method: Method) -> None:
     for image, prediction, again in zip(images, predictions, loaded.predict(iter(images)), strict=True):
         _same(prediction, again, "saved and loaded")
         _same(prediction, next(fitted.predict([image])), "alone and among others")
+    if fitted.head is not None:
+        blind = fitted.with_head(fitted.head.with_thresholds((1.0, 1.0), 1.0))
+        for image, prediction, never in zip(images, fitted.predict(images), blind.predict(images), strict=True):
+            _same(prediction, next(fitted.predict([image])), "after another head was taken for a copy")
+            assert never.masks is None or not never.masks.any(), "no pixel of a score map is above 1"
 
 
 def check_metric(metric: Metric) -> None:
