@@ -52,7 +52,8 @@ class Semantic(Head):
         if heights is not None:
             masks = highest(masks, heights)
             for index in self.wanted(scores):
-                masks[index] = remove_small(masks[index], self.params.minimum_size)
+                if self.params.minimum_size:
+                    masks[index] = remove_small(masks[index], self.params.minimum_size)
                 status[index] = blank_status(masks[index], status[index])
         return Prediction(
             scores=np.asarray(scores, np.float32),
