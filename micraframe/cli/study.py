@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -46,7 +47,7 @@ def run(
     """Run every cell of a study that is not done yet; print and write the table."""
     from micraframe import config
 
-    chosen = _executor(executor, workers, scheduler, slurm, dry_run)
+    chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
     run_and_print(config.load(Path(file), config.Study), output, as_json, chosen, dry_run)
 
 
@@ -79,8 +80,6 @@ def run_and_print(
     study: Study, output: Path, as_json: bool, executor: Executor | None = None, dry_run: bool = False
 ) -> None:
     """Print a study's plan, run it, print its table, and raise `BatchError` where cells failed."""
-    import sys
-
     from micraframe.errors import BatchError
     from micraframe.study import StudyFolder, plan, run_study
     from micraframe.study import status as status_of
@@ -123,7 +122,9 @@ def by_method(summary: Iterable[Summary]) -> list[dict[str, str]]:
     return [{metric: record.get(metric, "") for metric in metrics} for record in rows.values()]
 
 
-def _executor(name: str, workers: int, scheduler: str | None, slurm: Path | None, dry_run: bool) -> Executor | None:
+def _executor(
+    name: str, workers: int, scheduler: str | None, slurm: Path | None, output: Path, dry_run: bool
+) -> Executor | None:
     from micraframe import config
     from micraframe.errors import ConfigError
 
@@ -133,13 +134,14 @@ def _executor(name: str, workers: int, scheduler: str | None, slurm: Path | None
         return None
     if scheduler and slurm:
         raise ConfigError("--scheduler and --slurm both say where the workers are: give one of them")
-    from micraframe.study.executors import Dask, Slurm, slurm_cluster
+    from micraframe.study.executors import Dask, Slurm, job_script
 
     asked = config.read(slurm, Slurm) if slurm else None
+    logs = output / "slurm"
     if asked and dry_run:
-        with slurm_cluster(asked) as cluster:
-            print(cluster.job_script())
-    return Dask(workers, scheduler, asked)
+        # Beside the plan, which may be wanted as JSON.
+        print(job_script(asked, logs), file=sys.stderr)
+    return Dask(workers, scheduler, asked, logs)
 
 
 def _study_of(folder: Path) -> Study:

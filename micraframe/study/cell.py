@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,16 +25,23 @@ from micraframe.types import Annotation, Cost, Prediction, Progress, Run, Sample
 
 
 def run_job(job: Job, study: Study, folder: StudyFolder, progress: Progress) -> dict[str, str]:
-    """Run the cells of a job that are not done; return the tracebacks of those that failed, by their names."""
+    """Run the cells of a job that are not done; return the tracebacks of those that failed, by their names.
+
+    A job that another process is at, be it a second run of the study or a worker that was given up for lost, is waited
+    for: two at one training would remove each other's files.
+    """
     failures: dict[str, str] = {}
-    for cell in job:
-        if folder.is_done(cell):
-            continue
-        try:
-            run_cell(cell, study, folder, progress)
-        except Exception:  # one failed cell must not end the study; its traceback is kept and reported
-            failures[str(cell)] = traceback.format_exc()
-            folder.write_error(cell, failures[str(cell)])
+    with _alone(folder.training(job[0]).with_suffix(".lock"), f"{job[0]}: waiting for another process", progress):
+        for cell in job:
+            if folder.is_done(cell):
+                continue
+            for leftover in folder.cell(cell).glob(".*"):
+                leftover.unlink()  # of a process that was killed while it wrote
+            try:
+                run_cell(cell, study, folder, progress)
+            except Exception:  # one failed cell must not end the study; its traceback is kept and reported
+                failures[str(cell)] = traceback.format_exc()
+                folder.write_error(cell, failures[str(cell)])
     return failures
 
 
@@ -129,8 +139,36 @@ def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, 
         run = Run(cell.seed, folder.training(cell), study.device, study.precision, named)
         learned = method.fit(given["train"], given["valid"], cell.info, run)
         folder.write_cost(cell, cost, time.perf_counter() - start)
-        learned.save(folder.model(cell))
+        # A model is there whole or not at all, however the method saves it.
+        part = folder.training(cell) / "model"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        learned.save(part / cell.training_key)
+        (part / cell.training_key).replace(folder.model(cell))
+        part.rmdir()
     return method.load(folder.model(cell), study.device)
+
+
+@contextmanager
+def _alone(path: Path, waiting: str, progress: Progress) -> Iterator[None]:
+    """Hold a lock that only one process has at a time, and that ends with the process, however that ends.
+
+    Where the system or the file system has no such locks, nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as held:
+        with suppress(OSError):  # a file system of a cluster that is mounted without locks
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress.advance(waiting, 0, 1)
+                fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 def _measure(cell: Cell, origin: str, metrics: Sequence[Metric], sample: Sample, prediction: Prediction) -> list[Row]:

@@ -78,15 +78,16 @@ def run_study(
     cells = plan(study)
     folder = StudyFolder(output.absolute())
     write_text(folder.config, config.to_yaml(study))
-    missing = [job for job in jobs(cells) if not all(folder.is_done(cell) for cell in job)]
+    open_cells = {job[0].training_key: sum(not folder.is_done(cell) for cell in job) for job in jobs(cells)}
+    missing = [job for job in jobs(cells) if open_cells[job[0].training_key]]
     done = sum(folder.is_done(cell) for cell in cells)
     progress.advance("study", done, len(cells))
     work = functools.partial(_work, study=study, folder=folder)
     for job, failures in (executor or Local()).run(missing, work, progress):
         for cell in job:
-            if str(cell) in failures and not folder.error(cell) and not folder.is_done(cell):
+            if str(cell) in failures and not folder.is_done(cell):
                 folder.write_error(cell, failures[str(cell)])
-        done += len(job)
+        done += open_cells[job[0].training_key]
         progress.advance("study", done, len(cells))
     return write_results(study, cells, folder, progress)
 

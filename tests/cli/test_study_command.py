@@ -1,0 +1,225 @@
+"""`micraframe study`: what it says of a study before, while and after it runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micraframe import cli, config
+from micraframe.config import Choice, Contender, Study
+from micraframe.images import write_png
+from micraframe.study import StudyFolder, executors, plan, run_study
+
+SMOKE = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
+
+METHODS = """
+from typing import final
+from micraframe.interfaces import Method
+from micraframe.types import Annotation
+
+@final
+class Failing(Method):
+    learns_from = frozenset({Annotation.LABELS})
+    def fit(self, train, valid, info, run):
+        raise RuntimeError("cannot learn this")
+    def load(self, folder, device="auto"):
+        raise RuntimeError
+
+@final
+class Careless(Method):
+    '''Breaks off in the middle of saving, the first time.'''
+    learns_from = frozenset({Annotation.LABELS})
+    saved = 0
+    def _inner(self):
+        from micraframe import registry
+        return registry.build("method", "intensity-otsu")
+    def fit(self, train, valid, info, run):
+        self.fitted = self._inner().fit(train, valid, info, run)
+        return self
+    def save(self, folder):
+        Careless.saved += 1
+        if Careless.saved == 1:
+            folder.mkdir()
+            (folder / "half").write_text("")
+            raise OSError("the disk is full")
+        self.fitted.save(folder)
+    def load(self, folder, device="auto"):
+        return self._inner().load(folder, device)
+"""
+ENTRY = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("method", name.lower(), f"command_methods:{name}", name) for name in ("Failing", "Careless")]
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ran]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), printed.out, printed.err)
+
+    return run
+
+
+def study(*methods: str, **changes: Any) -> Study:
+    params = {"size": 32, "counts": [1], "digits": 20, "train": 4, "valid": 2, "test": 2}
+    return Study(
+        datasets=[Choice(name="modified-digits", params=params)],
+        contenders=[Contender(method=Choice(name=name)) for name in methods],
+        pictures=0,
+        device="cpu",
+        precision="float32",
+        **changes,
+    )
+
+
+@pytest.fixture
+def half_done(tmp_path: Path, install: Callable[..., None]) -> Path:
+    """Return the folder of a study of which one cell is done, one has failed, one has begun and one waits."""
+    install("command_plugin", ENTRY, command_methods=METHODS)
+    run_study(study("intensity-otsu", "failing"), tmp_path)
+    whole = study("intensity-otsu", "failing", "centre-blob", "random-map")
+    folder = StudyFolder(tmp_path)
+    folder.config.write_text(config.to_yaml(whole), encoding="utf-8")
+    folder.training(plan(whole)[2]).mkdir()
+    return tmp_path
+
+
+def test_status_says_what_is_done_failed_begun_and_waiting(half_done: Path, command: Command) -> None:
+    ran = command("study", "status", half_done)
+    assert ran.code == 0
+    assert "4 cells: 1 done, 1 failed, 1 begun, 1 waiting." in ran.out
+    assert "4 trainings, 3 of them to be done; 0 saved" in ran.out
+    assert "s to go on one machine, judged by the cells that are done." in ran.out
+    assert "RuntimeError: cannot learn this" in ran.out
+
+
+def test_status_as_json(half_done: Path, command: Command) -> None:
+    found = json.loads(command("study", "status", half_done, "--json").out)
+    assert [cell["state"] for cell in found] == ["done", "failed", "begun", "waiting"]
+    assert [cell["trains"] for cell in found] == [False, True, True, True]
+    assert found[0]["seconds"] == 0
+    assert all(cell["seconds"] > 0 for cell in found[1:])
+    assert found[1]["error"] == "RuntimeError: cannot learn this"
+
+
+def test_status_before_anything_is_done(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
+    assert "The time it takes is known once the first cells are done." in command("study", "status", tmp_path).out
+    assert json.loads(command("study", "status", tmp_path, "--json").out)[0]["seconds"] is None
+
+
+def test_report_writes_tables_of_what_is_done_and_runs_nothing(half_done: Path, command: Command) -> None:
+    for name in ("rows", "summary", "statistics", "costs"):
+        (half_done / f"{name}.csv").unlink()
+    ran = command("study", "report", half_done)
+    assert ran.code == 0
+    assert "intensity-otsu" in ran.out
+    assert all((half_done / f"{name}.csv").exists() for name in ("rows", "summary", "statistics", "costs"))
+    assert len(list(half_done.glob("cells/*/rows.csv"))) == 1
+
+
+@pytest.mark.parametrize("what", ["status", "report"])
+def test_a_folder_that_is_no_study(tmp_path: Path, command: Command, what: str) -> None:
+    ran = command("study", what, tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == f"micraframe: {tmp_path} is not the folder of a study: it has no study.yaml\n"
+
+
+@pytest.mark.parametrize("what", ["status", "report"])
+def test_a_study_whose_images_are_gone(tmp_path: Path, command: Command, what: str) -> None:
+    images = tmp_path / "images"
+    for number in range(4):
+        write_png(images / f"{number}.png", np.full((16, 16), 60 * number, np.uint8))
+    (tmp_path / "labels.csv").write_text("image,a\n" + "".join(f"{number}.png,{number % 2}\n" for number in range(4)))
+    params = {"images": str(images), "labels": str(tmp_path / "labels.csv"), "valid": 0.25, "test": 0.25}
+    chosen = study("centre-blob").model_copy(update={"datasets": [Choice(name="folder", params=params)]})
+    run_study(chosen, tmp_path / "study")
+    for image in images.iterdir():
+        image.unlink()
+    ran = command("study", what, tmp_path / "study")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("micraframe: ")
+    assert len(ran.err.splitlines()) == 1
+    assert str(images) in ran.err
+
+
+def test_a_model_that_was_saved_by_half_is_learned_again(tmp_path: Path, install: Callable[..., None]) -> None:
+    install("command_plugin", ENTRY, command_methods=METHODS)
+    outcome = run_study(study("careless"), tmp_path)
+    assert "the disk is full" in next(iter(outcome.failures.values()))
+    assert not run_study(study("careless"), tmp_path).failures
+
+
+def test_the_plan_of_the_smoke_study(tmp_path: Path, command: Command) -> None:
+    pytest.importorskip("micraframe_unet")
+    pytest.importorskip("micraframe_forest")
+    ran = command("study", "run", SMOKE, "--output", tmp_path / "study", "--dry-run")
+    assert ran.code == 0
+    # Six contenders and two seeds; two combiners share a training.
+    assert "12 cells: 12 waiting." in ran.out
+    assert "10 trainings, 10 of them to be done; 2 saved" in ran.out
+    assert not (tmp_path / "study").exists()
+
+
+def test_what_slurm_would_be_asked(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setenv("PATH", "")
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
+    (tmp_path / "slurm.yaml").write_text("{queue: gpu, cores: 8, walltime: '00:30:00'}\n")
+    words = ["study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study", "--executor", "dask"]
+    words += ["--slurm", tmp_path / "slurm.yaml", "--dry-run"]
+    ran = command(*words)
+    assert ran.code == 0
+    assert "#SBATCH -p gpu\n" in ran.err
+    assert "#SBATCH --cpus-per-task=8\n" in ran.err
+    assert f"#SBATCH -o {tmp_path / 'study' / 'slurm' / 'worker-%j.log'}\n" in ran.err
+    assert "1 cells: 1 waiting." in ran.out
+    assert not (tmp_path / "study").exists()
+    assert json.loads(command(*words, "--json").out)[0]["state"] == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--slurm", "slurm.yaml"], "--scheduler and --slurm are for --executor dask"),
+        (["--executor", "dask", "--scheduler", "tcp://a:1", "--slurm", "b.yaml"], "give one of them"),
+        (["--executor", "dask", "--slurm", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["--executor", "dask", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+    ],
+)
+def test_executors_that_are_not_to_be_had(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "CONNECT", 0.2)
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
+    ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study", *words)
+    assert ran.code == 2
+    said = [line for line in ran.err.splitlines() if line.startswith("micraframe: ")]
+    assert len(said) == 1
+    assert reason in said[0]
+    assert ran.err.endswith(f"{said[0]}\n")
