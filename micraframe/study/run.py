@@ -16,12 +16,13 @@ from micraframe import config
 from micraframe.config import Study
 from micraframe.errors import ConfigError
 from micraframe.files import write_json, write_text
-from micraframe.modelfile import provenance
+from micraframe.modelfile import provenance as provenance_of
 from micraframe.study.cell import run_job
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.pictures import draw
 from micraframe.study.plan import Cell, jobs, plan
+from micraframe.study.report import write_report
 from micraframe.study.tables import Difference, Row, Summary, Values, differences, summarise, write_csv
 from micraframe.types import Progress
 
@@ -52,11 +53,13 @@ class Outcome:
         summary: The table.
         failures: Traceback of each cell that failed, by the cell's name.
         pictures: The pictures that were drawn.
+        report: The page with all of it.
     """
 
     summary: tuple[Summary, ...]
     failures: dict[str, str]
     pictures: tuple[Path, ...]
+    report: Path
 
 
 def run_study(
@@ -107,12 +110,16 @@ def write_results(study: Study, cells: Sequence[Cell], folder: StudyFolder, prog
     summary = tuple(summarise(values))
     wanted = [name for name in dict.fromkeys([study.primary, *study.compared]) if name in measured]
     write_csv(folder.table("summary"), summary, Summary)
-    write_csv(folder.table("statistics"), differences(values, wanted), Difference)
-    write_csv(folder.table("costs"), costs(done, folder), CostRow)
-    write_json(folder.path / "provenance.json", _provenance(cells, failures))
+    tests = differences(values, wanted)
+    write_csv(folder.table("statistics"), tests, Difference)
+    bills = costs(done, folder)
+    write_csv(folder.table("costs"), bills, CostRow)
+    provenance = _provenance(cells, failures)
+    write_json(folder.path / "provenance.json", provenance)
     pictures = draw(done, study, folder)
+    report = write_report(study, cells, folder, values, summary, tests, bills, provenance)
     progress.advance("tables", 1, 1)
-    return Outcome(summary, failures, pictures)
+    return Outcome(summary, failures, pictures, report)
 
 
 def costs(cells: Sequence[Cell], folder: StudyFolder) -> list[CostRow]:
@@ -147,7 +154,7 @@ def _provenance(cells: Sequence[Cell], failures: dict[str, str]) -> dict[str, ob
             "python": platform.python_version(),
         },
         "datasets": {
-            cell.info.name: provenance(0, cell.info.fingerprint)
+            cell.info.name: provenance_of(0, cell.info.fingerprint)
             | {"licence": cell.info.licence, "citation": cell.info.citation}
             for cell in cells
         },
