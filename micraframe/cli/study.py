@@ -162,6 +162,7 @@ def _print_outcome(outcome: Outcome, output: Path, as_json: bool) -> None:
     print(f"Tables: {tables}")
     for picture in outcome.pictures:
         print(f"Picture: {picture}")
+    print(f"Report: {outcome.report}")
 
 
 def _cell_records(found: StudyStatus) -> list[dict[str, object]]:
