@@ -93,7 +93,7 @@ class Contender(Parameters):
         None,
         ge=1,
         description="So many of the training images are annotated, drawn by the seed, and the same share of the "
-        "validation images; none: all. Several contenders that differ in this alone are one curve in the report.",
+        "validation images; none: all. Contenders of one label and annotator are one curve in the report.",
     )
 
 

@@ -5,8 +5,9 @@ NaN means "undefined here" and is left out. Everything random is fixed by a seed
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,18 +80,9 @@ def bootstrap_mean(
     mean = float(sums.sum() / counts.sum())
     if len(sums) == 1:
         return Interval(mean, np.nan, np.nan)
-    found = stats.bootstrap(
-        (sums, counts),
-        lambda total, number, axis: total.sum(axis) / number.sum(axis),
-        n_resamples=resamples,
-        batch=_batch(len(sums)),
-        vectorized=True,
-        paired=True,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    return Interval(mean, float(found.confidence_interval.low), float(found.confidence_interval.high))
+    means = np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in _resamples(len(sums), seed, resamples)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(mean, float(low), float(high))
 
 
 def randomisation_test(
@@ -240,6 +232,32 @@ def _defined(groups: Sequence[npt.ArrayLike], paired: bool) -> list[npt.NDArray[
     return [array[kept] for array in arrays]
 
 
+def _resamples(count: int, seed: int, resamples: int) -> Iterable[npt.NDArray[np.float32]]:
+    """Yield how often each of `count` values is drawn in each resample, float32 (some resamples, count).
+
+    As the same images are resampled for every pair of methods, the draws are made once for all of them: with
+    `scipy.stats.bootstrap` it is they that take the time.
+    """
+    if resamples * count <= 2 * _CELLS:
+        return (_drawn(count, seed, 0, resamples),)
+    step = _batch(count)
+    return (_drawn.__wrapped__(count, seed, start, min(step, resamples - start)) for start in range(0, resamples, step))
+
+
+@functools.lru_cache(maxsize=2)
+def _drawn(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng((seed, start))
+    places = rng.integers(0, count, (resamples, count), np.int32) + count * np.arange(resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def _flips(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng((seed, start))
+    bits = np.unpackbits(np.frombuffer(rng.bytes(resamples * -(-count // 8)), np.uint8))
+    return bits.reshape(resamples, -1)[:, :count].astype(np.float32)
+
+
 def _flip_signs(differences: npt.NDArray[np.float64], seed: int, resamples: int) -> Significance:
     """Return |mean| and its p value when signs are flipped: the same as exchanging paired values, and much faster.
 
@@ -251,15 +269,13 @@ def _flip_signs(differences: npt.NDArray[np.float64], seed: int, resamples: int)
     observed = float(np.abs(differences.sum()))
     # Equal but for rounding is as large.
     least = observed * (1 - 1e-12) - 1e-12 * float(np.abs(differences).sum())
-    rng = np.random.default_rng(seed)
     larger, step = 0, _batch(count)
     for start in range(0, number, step):
         stop = min(start + step, number)
         if exact:
-            flipped = ((np.arange(start, stop)[:, None] >> np.arange(count)) & 1).astype(np.float64)
+            flipped = ((np.arange(start, stop)[:, None] >> np.arange(count)) & 1).astype(np.float32)
         else:
-            bits = np.unpackbits(np.frombuffer(rng.bytes((stop - start) * -(-count // 8)), np.uint8))
-            flipped = bits.reshape(stop - start, -1)[:, :count].astype(np.float64)
+            flipped = _flips(count, seed, start, stop - start)
         sums = differences.sum() - 2 * (flipped @ differences)
         larger += int(np.count_nonzero(np.abs(sums) >= least))
     p = larger / number if exact else (larger + 1) / (number + 1)

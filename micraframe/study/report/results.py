@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell
+from micraframe.study.plan import Cell, label
 from micraframe.study.report.breakeven import Point
 from micraframe.study.report.definitions import lower_is_better
 from micraframe.study.tables import Difference, Group, Summary
@@ -76,8 +76,12 @@ class Result:
 
     @property
     def curve(self) -> str:
-        """What contenders of one curve share: all but the number of images."""
-        return self.cells[0].contender.model_copy(update={"images": None}).model_dump_json()
+        """What contenders of one curve share: method, by its name in tables, and annotator; not the number of images.
+
+        Their parameters may differ, for whoever has fewer images may want to see them more often.
+        """
+        cell = self.cells[0]
+        return f"{cell.method} ({label(cell.contender.annotator, 'annotator')})"
 
     def mean(self, metric: str, thresholds: str = "fixed") -> float:
         """Return a metric's mean; NaN where it is not known."""
