@@ -5,8 +5,8 @@ layers are taken, combined to one score map, and cut at a threshold:
 
     classifier -> extractor -> combiner -> head
 
-Bilodeau, A. et al. "MICRA-Net: weakly supervised learning for microscopy image segmentation". Nature Machine
-Intelligence 4 (2022).
+Bilodeau, A. et al. "Microscopy analysis neural network to solve detection, enumeration and segmentation from
+image-level annotations". Nature Machine Intelligence 4 (2022).
 """
 
 from __future__ import annotations
