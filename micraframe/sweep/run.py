@@ -19,6 +19,7 @@ from micraframe.files import atomic, digest, digest_json, write_json
 from micraframe.images import write_png
 from micraframe.micranet import NAME, FittedMicraNet
 from micraframe.modelfile import load_model
+from micraframe.reuse import reused_blocks
 from micraframe.sweep import engine as engines
 from micraframe.sweep.engine import Engine
 from micraframe.sweep.image import LargeImage, open_image
@@ -279,21 +280,22 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
             values: FloatArray = saved["values"]
         return values
 
-    for done, (row, column) in enumerate(numbers, start=1):
-        if path(row, column).exists():
-            with np.load(path(row, column)) as saved:
-                seconds += float(saved["seconds"])
-        else:
-            began = time.perf_counter()
-            if mode == "dense":
-                values = engines.dense_tile(machine, halo, row, column)
+    with reused_blocks():
+        for done, (row, column) in enumerate(numbers, start=1):
+            if path(row, column).exists():
+                with np.load(path(row, column)) as saved:
+                    seconds += float(saved["seconds"])
             else:
-                values = engines.exact_tile(machine, row, column)
-            took = time.perf_counter() - began
-            with atomic(path(row, column)) as temporary:
-                np.savez(temporary, values=values, seconds=took)
-            seconds += took
-        progress.advance(f"sweep {mode}", done, len(numbers))
+                began = time.perf_counter()
+                if mode == "dense":
+                    values = engines.dense_tile(machine, halo, row, column)
+                else:
+                    values = engines.exact_tile(machine, row, column)
+                took = time.perf_counter() - began
+                with atomic(path(row, column)) as temporary:
+                    np.savez(temporary, values=values, seconds=took)
+                seconds += took
+            progress.advance(f"sweep {mode}", done, len(numbers))
     began = time.perf_counter()
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
     probabilities = join(machine, load)
