@@ -139,19 +139,20 @@ class Dask(Executor):
         running: dict[Future, Job] = {}
         threads = -1
         while waiting or running:
-            before, threads = threads, sum(client.nthreads().values())
-            if not threads and before:
-                progress.advance("waiting for workers", 0, 1)
-            while waiting and len(running) < max(threads, 1):
-                job = waiting.popleft()
-                # Not by the cells alone: another study on the same scheduler may have the same ones elsewhere.
-                key = f"{job[0]}-{uuid.uuid4().hex}"
-                running[client.submit(_on_worker, work, job, self._threads(), key=key, pure=False)] = job
+            done: set[Future] = set()
             try:
+                before, threads = threads, sum(client.nthreads().values())
+                if not threads and before:
+                    progress.advance("waiting for workers", 0, 1)
+                while waiting and len(running) < max(threads, 1):
+                    job = waiting.popleft()
+                    # Not by the cells alone: another study on the same scheduler may have the same ones elsewhere.
+                    key = f"{job[0]}-{uuid.uuid4().hex}"
+                    running[client.submit(_on_worker, work, job, self._threads(), key=key, pure=False)] = job
                 done = wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED").done
             except TimeoutError:
-                done = set()
-            except CancelledError as error:
+                pass
+            except (CancelledError, OSError) as error:
                 raise ConnectionError(
                     "the Dask scheduler is lost; the same command goes on where this one stopped"
                 ) from error
@@ -182,7 +183,7 @@ class Dask(Executor):
                     n_workers=self._workers,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # any free port: a second study must not warn of the first
                     # Results are on the disk: what a worker's memory holds is its job's, which Dask cannot lessen.
                     memory_limit=None,
                 )
@@ -227,7 +228,7 @@ def slurm_cluster(slurm: Slurm, logs: Path) -> Any:
     if not shutil.which("sbatch"):
         raise ConfigError("there is no sbatch on this machine; start the study where SLURM takes jobs")
     logs.mkdir(parents=True, exist_ok=True)
-    return cluster(**_asked(slurm, logs), scheduler_options={"dashboard_address": None})
+    return cluster(**_asked(slurm, logs), scheduler_options={"dashboard_address": ":0"})
 
 
 def seconds_of(walltime: str) -> int:
@@ -271,9 +272,22 @@ def _asked(slurm: Slurm, logs: Path) -> dict[str, Any]:
 
 def _ask(cluster: Any, workers: int) -> None:
     """Have SLURM asked for workers, now and whenever one is lost."""
-    cluster.scale(jobs=workers)
+
+    from distributed import Status
+
+    async def settled() -> None:
+        try:
+            await cluster
+        finally:
+            for worker in cluster.workers.values():
+                if worker.status == Status.created:  # refused; as such the cluster could not be closed
+                    worker.status = Status.failed
+
+    # Not by `scale`, which asks in the background, where SLURM's refusal is not heard.
+    for _ in range(workers):
+        cluster.worker_spec.update(cluster.new_worker_spec())
     try:
-        cluster.sync(cluster._correct_state)  # awaits what `scale` began, so that SLURM's refusal is heard
+        cluster.sync(settled)
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"SLURM does not take the job: {reason}") from error

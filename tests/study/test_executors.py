@@ -1,0 +1,483 @@
+"""Studies on Dask's workers: what they find is what one process finds, whichever workers are lost on the way."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import multiprocessing
+import os
+import shlex
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micraframe import catalog
+from micraframe.config import Choice, Contender, Study
+from micraframe.errors import ConfigError, MissingDependency
+from micraframe.files import write_text
+from micraframe.study import executors, plan, run_study
+from micraframe.study.executors import Dask, Slurm, job_script, seconds_of, slurm_cluster
+from micraframe.study.run import Outcome
+from micraframe.types import Progress
+
+PATIENCE = 240
+"""Seconds after which what should have happened is taken never to happen."""
+
+TABLES = ("rows.csv", "summary.csv", "costs.csv", "statistics.csv")
+
+METHODS = """
+import dataclasses
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any, final
+
+from micraframe import registry
+from micraframe.interfaces import Method, Parameters
+from micraframe.types import Annotation, Progress
+
+
+class Waits(Progress):
+    def __init__(self, marker):
+        self.marker = marker
+
+    def advance(self, label, done, total, numbers=()):
+        with self.marker.with_suffix(".steps").open("a") as stream:
+            stream.write(f"{done}\\n")
+        if done == 8 and not self.marker.exists():
+            written = self.marker.with_suffix(".new")
+            written.write_text(str(os.getpid()))
+            written.replace(self.marker)
+            time.sleep(240)
+
+
+@final
+class Lingering(Method):
+    '''micra-net, which waits in its third epoch, the first time that it is there, for its process to be killed.'''
+
+    class Params(Parameters):
+        marker: str
+        net: dict[str, Any]
+
+    learns_from = frozenset({Annotation.LABELS})
+
+    def __init__(self, params):
+        self.params = params
+
+    def _net(self):
+        return registry.build("method", "micra-net", **self.params.net)
+
+    def fit(self, train, valid, info, run):
+        waits = Waits(Path(self.params.marker))
+        return self._net().fit(train, valid, info, dataclasses.replace(run, progress=waits))
+
+    def load(self, folder, device="auto"):
+        return self._net().load(folder, device)
+
+
+@final
+class Lethal(Method):
+    '''Kills every process that it learns in.'''
+
+    learns_from = frozenset({Annotation.LABELS})
+
+    def fit(self, train, valid, info, run):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def load(self, folder, device="auto"):
+        raise RuntimeError
+
+
+def threads(job, progress):
+    '''A job's work that only tells what its arithmetic would have.'''
+    import torch
+
+    return {"torch": str(torch.get_num_threads()), "environment": os.environ["OMP_NUM_THREADS"]}
+"""
+ENTRY = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("method", name.lower(), f"workers_methods:{name}", name) for name in ("Lingering", "Lethal")]
+"""
+
+NET = {
+    "backbone": {"name": "unet-encoder", "params": {"widths": [2, 4]}},
+    "dropout": 0,
+    "training": {"epochs": 5, "batch_size": 4},
+    "head": {"name": "semantic", "params": {"decision": 0.2}},
+}
+
+
+def study(*contenders: Contender) -> Study:
+    params = {"size": 32, "counts": [1], "digits": 20, "train": 12, "valid": 4, "test": 4}
+    return Study(
+        datasets=[Choice(name="modified-digits", params=params)],
+        contenders=list(contenders),
+        tune=2,
+        pictures=0,
+        device="cpu",
+        precision="float32",
+    )
+
+
+def contender(name: str, **params: Any) -> Contender:
+    return Contender(method=Choice(name=name, params=params), label=name)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in TABLES}
+
+
+def run_there(chosen: Study, folder: Path, executor: Dask, progress: Progress | None = None) -> Outcome:
+    """Run a study, and fail where it does not come to an end."""
+    found: list[Outcome | Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(run_study(chosen, folder, progress, executor))
+        except Exception as error:  # whatever it is, the test wants to see it
+            found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    assert found, "the study hangs"
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def advance(self, label: str, done: int, total: int, numbers: object = ()) -> None:
+        self.lines.append(f"{label} {done}/{total}")
+
+
+@pytest.fixture(scope="module")
+def methods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Install the methods above where workers find them too: before any of these is started."""
+    site = tmp_path_factory.mktemp("site-packages")
+    (site / "workers_plugin.py").write_text(textwrap.dedent(ENTRY))
+    (site / "workers_methods.py").write_text(METHODS)
+    metadata = site / "workers_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: workers_plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[micraframe]\nworkers_plugin = workers_plugin\n")
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    # Workers are forked from a process that has imported what takes long, which Dask's tests do too.
+    context = multiprocessing.get_context("forkserver")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
+    ):
+        patch.syspath_prepend(site)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        context.set_forkserver_preload(["distributed", "micraframe.study.run", "micraframe.micranet"])
+        forkserver.ensure_running()
+        importlib.invalidate_caches()
+        catalog.cache_clear()
+        yield
+    catalog.cache_clear()
+    for name in ("workers_plugin", "workers_methods"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def address(methods: None) -> Iterator[str]:
+    """Return the address of a scheduler with two workers, each a process with one thread."""
+    dask = pytest.importorskip("dask")
+    distributed = pytest.importorskip("distributed")
+    # One loss is borne, the second gives a job up: as with LOST, but fewer processes have to be started.
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            memory_limit=None,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        yield cluster.scheduler_address
+
+
+def kill_who_lingers(marker: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not marker.exists():
+        if time.monotonic() > end:
+            return
+        time.sleep(0.01)
+    os.kill(int(marker.read_text()), signal.SIGKILL)
+
+
+def test_a_worker_killed_in_mid_training_is_made_good(tmp_path: Path, address: str) -> None:
+    marker = tmp_path / "marker"
+    chosen = study(contender("lingering", marker=str(marker), net=NET), contender("intensity-otsu"))
+    killer = threading.Thread(target=kill_who_lingers, args=[marker])
+    killer.start()
+    heard = Heard()
+    outcome = run_there(chosen, tmp_path / "dask", Dask(scheduler=address), heard)
+    killer.join(PATIENCE)
+    assert not outcome.failures
+    # Three steps are an epoch: after the checkpoint of the second one, the seventh is the first that was done again.
+    steps = [int(line) for line in marker.with_suffix(".steps").read_text().split()]
+    assert steps == [*range(1, 9), *range(7, 16), 15]
+    named = [line for line in heard.lines if line.startswith("modified-digits")]
+    assert sorted(named) == [
+        "modified-digits / image-level / intensity-otsu / seed 0 1/1",
+        "modified-digits / image-level / lingering / seed 0 1/1",
+    ]
+
+    assert not run_study(chosen, tmp_path / "here").failures
+    assert tables(tmp_path / "dask") == tables(tmp_path / "here")
+
+
+def test_a_job_that_kills_its_workers_is_given_up_and_the_rest_goes_on(tmp_path: Path, address: str) -> None:
+    innocent = [contender("intensity-otsu"), contender("centre-blob"), contender("random-map")]
+    outcome = run_there(study(contender("lethal"), *innocent), tmp_path, Dask(scheduler=address))
+    (failed,) = outcome.failures
+    assert failed == "modified-digits / image-level / lethal / seed 0"
+    assert "WorkerLost: 2 workers ended while they ran this" in outcome.failures[failed]
+    assert {row.method for row in outcome.summary} == {"intensity-otsu", "centre-blob", "random-map"}
+
+
+def test_a_job_has_the_threads_that_it_is_told(address: str) -> None:
+    import distributed
+    import workers_methods  # type: ignore[import-not-found]
+
+    (job,) = [(cell,) for cell in plan(study(contender("intensity-otsu")))]
+    with distributed.Client(address) as client:
+        for wanted in (2, 3, 1):
+            future = client.submit(executors._on_worker, workers_methods.threads, job, wanted, pure=False)
+            assert future.result(timeout=PATIENCE) == {"torch": str(wanted), "environment": "1"}
+
+
+def test_workers_of_its_own(tmp_path: Path, methods: None) -> None:
+    pytest.importorskip("distributed")
+    chosen = study(contender("intensity-otsu"), contender("centre-blob"))
+    assert not run_there(chosen, tmp_path / "dask", Dask(workers=1)).failures
+    assert not run_study(chosen, tmp_path / "here").failures
+    assert tables(tmp_path / "dask") == tables(tmp_path / "here")
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://here"])
+def test_an_address_where_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "CONNECT", 0.2)
+    with pytest.raises(ConfigError, match=f"no Dask scheduler answers at '{address}'"):
+        run_there(study(contender("centre-blob")), tmp_path, Dask(scheduler=address))
+
+
+@pytest.mark.parametrize(("asked", "module"), [(None, "distributed"), (Slurm(), "dask_jobqueue")])
+def test_what_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Slurm | None, module: str
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependency, match=r"pip install 'micraframe\[dask\]'"):
+        run_study(study(contender("centre-blob")), tmp_path, executor=Dask(slurm=asked))
+
+
+def test_nothing_to_do_asks_for_no_workers(tmp_path: Path) -> None:
+    chosen = study(contender("centre-blob"))
+    run_study(chosen, tmp_path)
+    assert not run_study(chosen, tmp_path, executor=Dask(scheduler="tcp://127.0.0.1:9")).failures
+
+
+def test_a_scheduler_without_workers_that_is_lost(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    heard = Heard()
+
+    def close() -> None:
+        end = time.monotonic() + PATIENCE
+        while "waiting for workers 0/1" not in heard.lines and time.monotonic() < end:
+            time.sleep(0.01)
+        cluster.close(timeout=PATIENCE)
+
+    with distributed.LocalCluster(
+        n_workers=0, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+    ) as cluster:
+        closing = threading.Thread(target=close)
+        closing.start()
+        with pytest.raises(ConnectionError, match="the Dask scheduler is lost"):
+            run_there(study(contender("centre-blob")), tmp_path, Dask(scheduler=cluster.scheduler_address), heard)
+        closing.join(PATIENCE)
+
+
+def test_two_runs_in_one_folder_take_turns_at_a_job(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    chosen = study(contender("centre-blob"))
+    (cell,) = plan(chosen)
+    lock = tmp_path / "training" / f"{cell.training_key}.lock"
+    lock.parent.mkdir()
+    heard = Heard()
+    run = threading.Thread(target=run_study, args=[chosen, tmp_path, heard])
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run.start()
+        end = time.monotonic() + PATIENCE
+        while f"{cell}: waiting for another process 0/1" not in heard.lines and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not (tmp_path / "cells").exists()
+    run.join(PATIENCE)
+    assert heard.lines.count("study 1/1") == 1
+    assert (tmp_path / "rows.csv").exists()
+
+
+SLURM = Slurm(
+    workers=3,
+    queue="gpu",
+    account="lab",
+    cores=8,
+    memory="32GB",
+    walltime="1-00:00:00",
+    directives=["--gres=gpu:1"],
+    prologue=["module load cuda"],
+    python="/opt/env/bin/python",
+)
+
+
+def test_the_job_script(tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue")
+    from distributed.cli.dask_worker import main as worker
+
+    lines = [line for line in job_script(SLURM, tmp_path / "logs").splitlines() if line]
+    assert not (tmp_path / "logs").exists()
+    *script, command = lines
+    assert script == [
+        "#!/usr/bin/env bash",
+        "#SBATCH -J dask-worker",
+        "#SBATCH -p gpu",
+        "#SBATCH -A lab",
+        "#SBATCH -n 1",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=30G",
+        "#SBATCH -t 1-00:00:00",
+        f"#SBATCH -o {tmp_path / 'logs'}/worker-%j.log",
+        "#SBATCH --gres=gpu:1",
+        "export OMP_NUM_THREADS=8",
+        "export MKL_NUM_THREADS=8",
+        "export OPENBLAS_NUM_THREADS=8",
+        "module load cuda",
+    ]
+    python, *words = shlex.split(command)
+    assert python == "/opt/env/bin/python"
+    assert words[:2] == ["-m", "distributed.cli.dask_worker"]
+    # As Dask itself reads it: one process, with one thread, that leaves before SLURM ends it.
+    options = worker.make_context("dask worker", words[2:]).params
+    assert options["scheduler"] == "tcp://SCHEDULER:PORT"
+    assert (options["n_workers"], options["nthreads"], options["nanny"]) == (None, 1, True)
+    assert options["memory_limit"] == "29.80GiB"
+    assert options["lifetime"] == f"{24 * 3600 * 95 // 100}s"
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"),
+    [("30", 1800), ("30:10", 1810), ("4:00:00", 14400), ("1-2", 93600), ("1-2:30", 95400), ("1-2:30:05", 95405)],
+)
+def test_walltimes_are_read_as_sbatch_reads_them(walltime: str, seconds: int) -> None:
+    assert seconds_of(Slurm(walltime=walltime).walltime) == seconds
+
+
+def test_without_sbatch_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="there is no sbatch"):
+        slurm_cluster(SLURM, tmp_path / "logs")
+
+
+SBATCH = """#!/bin/sh
+# Takes a job as SLURM does, and keeps it.
+cp "$1" "{folder}/job-$$"
+{answer}
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[functools.partial[None]]:
+    """Return a function that puts commands of SLURM's names on the path."""
+    pytest.importorskip("dask_jobqueue")
+    commands = tmp_path / "bin"
+    monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
+
+    def install(answer: str) -> None:
+        write_text(commands / "sbatch", SBATCH.format(folder=tmp_path, answer=answer))
+        # A job that runs is a process group of its own.
+        write_text(commands / "scancel", f'#!/bin/sh\necho "$1" >> "{tmp_path}/cancelled"\nkill -9 -- "-$1" || true\n')
+        for name in ("sbatch", "scancel"):
+            (commands / name).chmod(0o755)
+
+    return install
+
+
+def test_slurm_is_asked_for_as_many_jobs_and_they_are_cancelled_in_the_end(tmp_path: Path, slurm: Any) -> None:
+    slurm('echo "Submitted batch job $$"')
+    with slurm_cluster(SLURM, tmp_path / "logs") as cluster:
+        executors._ask(cluster, 3)
+        scripts = list(tmp_path.glob("job-*"))
+        assert len(scripts) == 3
+        assert all(cluster.scheduler_address in script.read_text() for script in scripts)
+    assert len((tmp_path / "cancelled").read_text().split()) == 3
+
+
+def test_for_a_worker_that_slurm_has_ended_another_is_asked(tmp_path: Path, slurm: Any) -> None:
+    import dask
+    import distributed
+
+    slurm('setsid bash "$1" > /dev/null 2>&1 &\necho "Submitted batch job $!" | tee -a "$(dirname "$0")/../submitted"')
+    end = time.monotonic() + PATIENCE
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "0.1s"}),
+        slurm_cluster(Slurm(cores=1, memory="2GB"), tmp_path / "logs") as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        executors._ask(cluster, 1)
+        client.wait_for_workers(1, timeout=PATIENCE)
+        (job,) = [int(line.split()[-1]) for line in (tmp_path / "submitted").read_text().splitlines()]
+        os.killpg(job, signal.SIGKILL)
+        while len(list(tmp_path.glob("job-*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        assert len(list(tmp_path.glob("job-*"))) == 2
+
+
+def test_what_slurm_refuses_is_said(tmp_path: Path, slurm: Any) -> None:
+    slurm('echo "sbatch: error: invalid partition specified: gpu" >&2; exit 1')
+    with pytest.raises(ConfigError, match="SLURM does not take the job: .*invalid partition specified: gpu"):
+        run_there(study(contender("centre-blob")), tmp_path / "study", Dask(slurm=SLURM, logs=tmp_path))
+
+
+@pytest.mark.skipif(not shutil.which("sbatch"), reason="this machine has no SLURM: sbatch is not there")
+def test_on_slurm() -> None:
+    """Needs a folder that SLURM's nodes see too: the one that it runs in, or MICRAFRAME_SLURM_FOLDER."""
+    import tempfile
+
+    from micraframe import config
+
+    smoke = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
+    shared = os.environ.get("MICRAFRAME_SLURM_FOLDER", str(Path.cwd()))
+    asked = Slurm(workers=2, cores=1, memory="4GB", walltime="00:30:00", queue=os.environ.get("MICRAFRAME_SLURM_QUEUE"))
+    with tempfile.TemporaryDirectory(dir=shared, prefix="slurm-test-") as name:
+        folder = Path(name)
+        chosen = config.read(smoke, Study)
+        assert not run_study(
+            chosen, folder / "slurm", executor=Dask(slurm=asked, logs=folder / "slurm" / "slurm")
+        ).failures
+        assert list((folder / "slurm" / "slurm").glob("worker-*.log"))
+        # Another machine's arithmetic may end in other last digits.
+        assert len((folder / "slurm" / "rows.csv").read_text().splitlines()) > 1
