@@ -164,7 +164,7 @@ def _step(
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     if longest is not None:
         nn.utils.clip_grad_norm_(module.parameters(), longest)
     optimiser.step()
