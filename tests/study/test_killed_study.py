@@ -22,7 +22,7 @@ from micraframe.study import run_study
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 
 TABLES = ("rows.csv", "summary.csv", "costs.csv", "statistics.csv")
-PATIENCE = 240
+PATIENCE = 600
 """Seconds after which a process that should have ended is taken to hang."""
 
 STUDY = """
