@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.speed import reference, report, timing
+from benchmarks.speed import reference, report, stages, timing
 from benchmarks.speed.masks import overlaps
 from benchmarks.speed.subject import CLASSES, classifier, digits, pipeline
 
@@ -67,6 +70,24 @@ def test_contenders_take_turns():
     seconds = timing.take_turns({name: lambda name=name: turns.append(name) for name in "ab"}, timing.Settings(3))
     assert "".join(turns) == "ab" + "abbaab"
     assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+
+
+def test_stages_are_measured():
+    found = stages.measured(stages.routes((4, 8, 16, 32), 64), repeats=1)
+    assert "all" in found
+    assert min(found.values()) >= 0
+
+
+def test_peak_memory_is_the_processs_own():
+    # This process has torch loaded: hundreds of MiB, which the child must not count as its own.
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed.memory"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert 1 < float(done.stdout) < 100
 
 
 def test_a_group_is_updated_and_the_others_stay(tmp_path):

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks.speed import report
 from benchmarks.speed.report import GROUPS
-from benchmarks.speed.timing import Record, Settings
+from benchmarks.speed.timing import Record, Settings, Unavailable
 
 
 def main() -> None:
@@ -39,7 +39,11 @@ def main() -> None:
     for group in (name for name in GROUPS if name in chosen):
         print(f"{group} ...", file=sys.stderr)
         module, function = GROUPS[group].split(":")
-        found[group] = getattr(importlib.import_module(f"benchmarks.speed.{module}"), function)(settings)
+        try:
+            found[group] = getattr(importlib.import_module(f"benchmarks.speed.{module}"), function)(settings)
+        except Unavailable as reason:
+            print(f"{group} is left out: {reason}", file=sys.stderr)
+            continue
         if not settings.quick:
             report.update(arguments.output, group, found[group], settings)
     report.show(found)

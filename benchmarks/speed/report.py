@@ -24,6 +24,7 @@ GROUPS = {
     "maps": "maps:records",
     "masks": "masks:records",
     "sweep": "sweep:records",
+    "agreement": "agreement:records",
     "training": "training:records",
     "accuracy": "training:accuracy",
     "forest": "forest:records",
@@ -124,7 +125,7 @@ def rewrite_readme() -> None:
 
 def cells(each: Record) -> list[str]:
     """Return a record as the cells of a row."""
-    unit = {"ratio": "", "IOU": "", "accuracy": "", "seconds": " s", "MiB": " MiB"}[each.unit]
+    unit = {"seconds": " s", "MiB": " MiB"}.get(each.unit, "")
     numbers = [f"{_short(value)}{unit}" for value in (each.median, each.minimum, each.maximum)]
     met = "" if each.met is None else "yes" if each.met else "no"
     return [each.name, *numbers, each.target or "", met, each.compared]

@@ -8,7 +8,6 @@ process that sweeps a tiled TIFF of 10 240 x 10 240.
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,12 +18,14 @@ import numpy as np
 import tifffile
 import torch
 
+from benchmarks.speed.memory import peak
 from benchmarks.speed.subject import NARROW, WIDTHS
 from benchmarks.speed.timing import Record, Settings, record, take_turns
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.config import Choice
 from micraframe.micranet import FittedMicraNet, MicraNet
+from micraframe.reuse import reused_blocks
 from micraframe.sweep import Options, sweep_image
 from micraframe.sweep.engine import Engine, dense_tile, exact_tile, freeze, reach
 from micraframe.sweep.image import open_image
@@ -54,7 +55,8 @@ def speedup(settings: Settings, widths: Sequence[int]) -> list[Record]:
         with torch.inference_mode():
             network(tile)
 
-    with open_image(image) as opened:
+    # As a sweep has it, and for all.
+    with open_image(image) as opened, reused_blocks():
         engine = Engine(frozen, precision, opened, Normalisation(), *layout)
         routes = {
             "dense": lambda: dense_tile(engine, halo, 1, 1),
@@ -95,7 +97,7 @@ def inside(folder: Path, widths: Sequence[int]) -> float:
     info = DatasetInfo("noise", ("one", "two"), 1, Normalisation("min-max"), "0" * 64)
     fitted = FittedMicraNet(method.params, classifier_of(widths), info, {})
     sweep_image(fitted, folder / "image.tif", folder / "out", Options(window=(WINDOW, WINDOW), tile=TILE))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak()
 
 
 def classifier_of(widths: Sequence[int]) -> Classifier:

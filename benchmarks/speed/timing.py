@@ -11,9 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Unit = Literal["ratio", "seconds", "MiB", "IOU", "accuracy"]
+Unit = Literal["ratio", "seconds", "MiB", "IOU", "accuracy", "share", "correlation"]
 Route = Callable[[], object]
 Times = npt.NDArray[np.float64]
+
+
+class Unavailable(Exception):
+    """What a group needs is not there, so that it is left out; says what, and how to get it."""
 
 
 @dataclass(frozen=True)
