@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import platform
 import resource
+from pathlib import Path
 
 import pytest
 
 from micraframe import reuse
-from micraframe.reuse import reused_blocks
+from micraframe.reuse import release_blocks, reused_blocks
 
 BLOCK = 64 << 20
 """Bytes that glibc, left to itself, gives back to the system as soon as they are free."""
@@ -29,6 +30,18 @@ def test_blocks_are_reused():
         with reused_blocks():
             assert faults() < PAGES / 10
         assert faults() < PAGES / 10
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library, which is left alone")
+def test_blocks_can_be_released_between():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+
+    with reused_blocks():
+        faults()
+        before = resident()
+        release_blocks()
+        assert before - resident() > PAGES / 2
 
 
 def test_an_error_ends_it_too():

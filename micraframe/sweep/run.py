@@ -19,7 +19,7 @@ from micraframe.files import atomic, digest, digest_json, write_json
 from micraframe.images import write_png
 from micraframe.micranet import NAME, FittedMicraNet
 from micraframe.modelfile import load_model
-from micraframe.reuse import reused_blocks
+from micraframe.reuse import release_blocks, reused_blocks
 from micraframe.sweep import engine as engines
 from micraframe.sweep.engine import Engine
 from micraframe.sweep.image import LargeImage, open_image
@@ -280,6 +280,7 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
             values: FloatArray = saved["values"]
         return values
 
+    shape = None
     with reused_blocks():
         for done, (row, column) in enumerate(numbers, start=1):
             if path(row, column).exists():
@@ -287,6 +288,9 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
                     seconds += float(saved["seconds"])
             else:
                 began = time.perf_counter()
+                before, shape = shape, _shape(machine, row, column)
+                if shape != before:
+                    release_blocks()
                 if mode == "dense":
                     values = engines.dense_tile(machine, halo, row, column)
                 else:
@@ -300,6 +304,17 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
     probabilities = join(machine, load)
     return probabilities, seconds + time.perf_counter() - began
+
+
+def _shape(machine: Engine, row: int, column: int) -> tuple[tuple[int, bool], ...]:
+    """Return what decides how large the blocks of memory are that a tile takes: its sides, and where there is no halo.
+
+    Down and across: the cells of the tile, and whether it lies within the image, away from both ends.
+    """
+    axes = ((machine.rows, row), (machine.columns, column))
+    return tuple(
+        (int(axis.tiles[number, 1] - axis.tiles[number, 0]), 0 < number < len(axis.tiles) - 1) for axis, number in axes
+    )
 
 
 def _write_windows(path: Path, probabilities: FloatArray, machine: Engine, classes: tuple[str, ...]) -> None:
