@@ -1,4 +1,4 @@
-"""Copies a finished study's tables and pictures to `benchmarks/studies/NAME`, where they are committed.
+"""Copies a finished study's tables, report, figures and pictures to `benchmarks/studies/NAME`, to be committed.
 
     micraframe study run benchmarks/studies/NAME/study.yaml --output runs/NAME
     .venv/bin/python benchmarks/publish.py runs/NAME
@@ -16,16 +16,18 @@ from pathlib import Path
 
 from PIL import Image
 
-TABLES = ("summary.csv", "costs.csv", "provenance.json")
+FILES = ("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html")
 ROOT = Path(__file__).parent / "studies"
 
 
 def publish(run: Path) -> Path:
-    """Copy tables and pictures, and note the command; return the folder they are in now."""
+    """Copy tables, report and pictures, and note the command; return the folder they are in now."""
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:
-        shutil.copyfile(run / name, target / name)
+    for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
+        old.unlink()
+    for path in (*(run / name for name in FILES), *sorted((run / "figures").glob("*.svg"))):
+        shutil.copyfile(path, target / path.name)
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size to keep for ever.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)

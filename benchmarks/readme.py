@@ -13,27 +13,42 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-METRICS = {"correct": "class-wise accuracy", "f1": "F1", "iou": "IOU", "iou_if_present": "IOU where present"}
+METRICS = {
+    "correct": "class-wise accuracy",
+    "iou": "IOU",
+    "iou_if_present": "IOU where present",
+    "object_auc": "objects' AUC",
+}
 MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(folder: Path) -> str:
     """Return a study's table as Markdown: a row per method, a column per metric, mean and 95 % interval."""
-    with (folder / "summary.csv").open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = [row for row in _read(folder / "summary.csv") if row["thresholds"] == "fixed"]
+    hours: dict[tuple[str, str], list[float]] = {}
+    for row in _read(folder / "costs.csv"):
+        if row["thresholds"] == "fixed":
+            hours.setdefault((row["annotator"], row["method"]), []).append(float(row["seconds"]) / 3600)
     origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     methods = list(dict.fromkeys((row["annotator"], row["method"]) for row in rows))
     found = {(row["annotator"], row["method"], row["metric"]): row for row in rows}
+    measured = {metric: title for metric, title in METRICS.items() if any(row["metric"] == metric for row in rows)}
     lines = [
-        "| method | annotation | " + " | ".join(METRICS.values()) + " |",
-        "|---|---|" + "---|" * len(METRICS),
+        "| method | told of | hours | " + " | ".join(measured.values()) + " |",
+        "|---|---|---:|" + "---|" * len(measured),
     ]
     for annotator, method in methods:
-        cells = [_cell(found.get((annotator, method, metric))) for metric in METRICS]
-        lines.append(f"| {method} | {annotator} | " + " | ".join(cells) + " |")
+        cells = [_cell(found.get((annotator, method, metric))) for metric in measured]
+        spent = hours[annotator, method]
+        lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(cells) + " |")
     row = rows[0]
     lines += ["", f"*{row['dataset']}: {row['n']} test images, {row['seeds']} seed(s), {origin['date']}.*", ""]
     return "\n".join(lines)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
 
 
 def _cell(row: dict[str, str] | None) -> str:
