@@ -35,9 +35,9 @@ def run_job(job: Job, study: Study, folder: StudyFolder, progress: Progress) -> 
         for cell in job:
             if folder.is_done(cell):
                 continue
-            for leftover in folder.cell(cell).glob(".*"):
-                leftover.unlink()  # of a process that was killed while it wrote
             try:
+                for leftover in folder.cell(cell).glob(".*"):
+                    leftover.unlink()  # of a process that was killed while it wrote
                 run_cell(cell, study, folder, progress)
             except Exception:  # one failed cell must not end the study; its traceback is kept and reported
                 failures[str(cell)] = traceback.format_exc()
@@ -68,8 +68,7 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
             progress.advance(f"{cell}: predict", number + 1, len(test))
     cost = Cost()
     if fitted.head is not None and study.tune:
-        valid = subset(dataset.samples("valid"), study.tune, cell.seed)
-        cost = tuning_cost(cell, study, valid)
+        valid, cost = tuning_samples(cell, study, subset(dataset.samples("valid"), study.tune, cell.seed))
         for origin, samples, known in (("validation", valid, None), ("oracle", test, np.stack(scores))):
             progress.advance(f"{cell}: tune on {origin}", 0, 1)
             tuned = tune(fitted, samples, known)
@@ -107,14 +106,24 @@ def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence
     return [samples[int(place)] for place in np.sort(chosen)]
 
 
-def tuning_cost(cell: Cell, study: Study, samples: Sequence[Sample]) -> Cost:
-    """Return what labels to tune thresholds on cost: nothing more where the method has had such of all samples."""
-    same = cell.contender.annotator == study.tuning_annotator and cell.contender.images is None
-    if same or not all(sample.masks is not None or sample.instances is not None for sample in samples):
-        return Cost()
+def tuning_samples(cell: Cell, study: Study, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], Cost]:
+    """Return validation samples as the study's tuning annotator leaves them, and what that costs.
+
+    It costs nothing more where the method has had this annotation of all of them. Of samples whose objects nobody has
+    outlined, only the labels are left, and so only thresholds of presence are tuned on them.
+    """
     choice = study.tuning_annotator
     annotator = registry.build("annotator", choice.name, **choice.params)
-    return annotate(samples, annotator, frozenset(), cell.seed)[1]
+    found, cost = [], Cost()
+    for sample in samples:
+        if sample.masks is None and sample.instances is None:
+            found.append(sample.keep({Annotation.LABELS}))
+            continue
+        (told,), price = annotate([sample], annotator, frozenset(Annotation), cell.seed)
+        found.append(told)
+        cost += price
+    same = cell.contender.annotator == choice and cell.contender.images is None
+    return tuple(found), Cost() if same else cost
 
 
 def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, progress: Progress) -> Fitted:

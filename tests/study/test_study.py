@@ -13,7 +13,7 @@ from micraframe.config import Choice, Contender, Study
 from micraframe.errors import ConfigError
 from micraframe.registry import build
 from micraframe.study import plan, run_study
-from micraframe.study.cell import annotate
+from micraframe.study.cell import annotate, tuning_samples
 from micraframe.study.tables import Row, Values, read_rows, summarise, write_csv
 from micraframe.types import Annotation, Sample
 
@@ -167,6 +167,25 @@ def test_what_the_annotator_does_not_give_the_method_does_not_get():
     assert cost.seconds > 0
     given, _ = annotate(samples, build("annotator", "image-level"), frozenset(Annotation), seed=0)
     assert all(sample.masks is None and sample.labels is not None for sample in given)
+
+
+def test_thresholds_are_tuned_on_what_the_annotator_wrote_down():
+    valid = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
+
+    def told(**changes):
+        made = config.resolve(study(net("net"), **changes))
+        return tuning_samples(plan(made)[0], made, valid)
+
+    outlined, cost = told()
+    assert all(np.array_equal(one.masks, sample.masks) for one, sample in zip(outlined, valid, strict=True))
+    labelled, less = told(tuning_annotator=Choice(name="image-level"))
+    assert all(one.masks is None and one.instances is None and one.labels is not None for one in labelled)
+    assert 0 <= less.seconds < cost.seconds
+    bare = [sample.keep({Annotation.LABELS}) for sample in valid]
+    made = config.resolve(study(net("net")))
+    kept, nothing = tuning_samples(plan(made)[0], made, bare)
+    assert [one.id for one in kept] == [one.id for one in valid]
+    assert nothing.seconds == 0
 
 
 def test_contenders_that_cannot_be_told_apart_are_refused():
