@@ -440,7 +440,11 @@ def test_for_a_worker_that_slurm_has_ended_another_is_asked(tmp_path: Path, slur
     import dask
     import distributed
 
-    slurm('setsid bash "$1" > /dev/null 2>&1 &\necho "Submitted batch job $!" | tee -a "$(dirname "$0")/../submitted"')
+    # The copy is run, as by SLURM: the file that was submitted is deleted as soon as sbatch has answered.
+    slurm(
+        f'setsid bash "{tmp_path}/job-$$" > /dev/null 2>&1 &\n'
+        f'echo "Submitted batch job $!" | tee -a "{tmp_path}/submitted"'
+    )
     end = time.monotonic() + PATIENCE
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "0.1s"}),
