@@ -261,6 +261,18 @@ class Metric(Configured):
             For each name, float32 (K,): one number per class, NaN where it is undefined.
         """
 
+    def rank(self, scores: FloatArray, labels: FloatArray) -> Mapping[str, FloatArray]:
+        """Return named numbers of images that depend on how all images were scored; none, unless a metric has such.
+
+        Args:
+            scores: float32 (N, K): of N images, how strongly each class is there.
+            labels: float32 (N, K): 1 where it is there, 0 where it is not, NaN where the truth does not say.
+
+        Returns:
+            For each name, float32 (N, K), NaN where it is undefined.
+        """
+        return {}
+
 
 INTERFACES: dict[str, type[Configured]] = {
     "dataset": Dataset,

@@ -249,6 +249,12 @@ def check_metric(metric: Metric) -> None:
                     assert values.dtype == np.float32, f"{name} is float32"
                     assert values.shape == (2,), f"{name} has one number per class"
                     assert not np.isinf(values).any(), f"{name} is finite or NaN"
+    labels = np.array([[1, 0], [0, np.nan], [1, 0]], np.float32)
+    for scores in (np.array([[0.9, 0.2], [0.4, 0.2], [0.1, 0.6]], np.float32), np.ones((3, 2), np.float32)):
+        for name, values in metric.rank(scores, labels).items():
+            assert values.dtype == np.float32, f"{name} is float32"
+            assert values.shape == (3, 2), f"{name} has one number per image and class"
+            assert not np.isinf(values).any(), f"{name} is finite or NaN"
 
 
 CHECKS: dict[str, Callable[[Any], None]] = {

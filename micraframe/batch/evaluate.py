@@ -16,7 +16,8 @@ from micraframe.batch.predict import TABLE
 from micraframe.datasets.tables import Rows, labels_of, read_table
 from micraframe.errors import DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
-from micraframe.types import BoolArray, Prediction, Sample
+from micraframe.metrics import evidence
+from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
         raise DataError(f"{truth} is neither a CSV of labels nor a folder of masks")
     metrics = [registry.build("metric", name) for name in ("classification", "overlap")]
     measured: list[Measured] = []
+    ranked: list[tuple[str, FloatArray, BoolArray | None]] = []
     failures: dict[str, str] = {}
     for name, rows in table.items():
         try:
@@ -65,6 +67,14 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
             for metric_name, values in metric.measure(prediction, sample).items()
             for class_, value in zip(classes, values, strict=True)
         ]
+        ranked.append((name, prediction.scores, evidence.labels_of(sample)))
+    names, scores, told = zip(*ranked, strict=True) if ranked else ((), (), ())
+    measured += [
+        Measured(name, class_, metric_name, float(value))
+        for metric_name, images in evidence.ranks(metrics, scores, told).items()
+        for name, values in zip(names, images, strict=True)
+        for class_, value in zip(classes, values, strict=True)
+    ]
     return measured, failures
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from micraframe.errors import DataError
+from micraframe.interfaces import Metric
 from micraframe.objects import components
 from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, Sample
 
@@ -29,6 +32,23 @@ def labels_of(sample: Sample) -> BoolArray | None:
         return sample.labels
     masks = masks_of(sample)
     return None if masks is None else np.asarray(masks.any(axis=(1, 2)))
+
+
+def ranks(
+    metrics: Sequence[Metric], scores: Sequence[FloatArray], labels: Sequence[BoolArray | None]
+) -> dict[str, FloatArray]:
+    """Return what metrics say of all images together, by name, float32 (N, K).
+
+    Args:
+        metrics: The metrics.
+        scores: Of each of the N images, (K,).
+        labels: Of each, what `labels_of` says.
+    """
+    if not scores:
+        return {}
+    known = [np.full(len(row), np.nan) if told is None else told for row, told in zip(scores, labels, strict=True)]
+    tables = np.stack(scores).astype(np.float32), np.stack(known).astype(np.float32)
+    return {name: values for metric in metrics for name, values in metric.rank(*tables).items()}
 
 
 def undefined(prediction: Prediction) -> FloatArray:

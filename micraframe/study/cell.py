@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,23 @@ import numpy.typing as npt
 from micraframe import registry
 from micraframe.config import Study
 from micraframe.interfaces import Annotator, Dataset, Fitted, Metric
+from micraframe.metrics.evidence import labels_of, ranks
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import Cell, Job
 from micraframe.study.tables import Row
 from micraframe.study.tuning import Tuned, redecided, tune
-from micraframe.types import Annotation, Cost, Prediction, Progress, Run, Sample, Split, Threshold
+from micraframe.types import (
+    Annotation,
+    BoolArray,
+    Cost,
+    FloatArray,
+    Prediction,
+    Progress,
+    Run,
+    Sample,
+    Split,
+    Threshold,
+)
 
 
 def run_job(job: Job, study: Study, folder: StudyFolder, progress: Progress) -> dict[str, str]:
@@ -52,32 +64,32 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
     start = time.perf_counter()
     metrics = [registry.build("metric", metric.name, **metric.params) for metric in study.metrics]
     test = dataset.samples("test")
-    rows: list[Row] = []
+    rows = _Rows(cell, metrics)
     masks: dict[str, npt.NDArray[np.uint8]] = {}
-    scores = []
     thresholds: dict[str, tuple[Threshold, ...]] = {}
     for number, (sample, prediction) in enumerate(
         zip(test, fitted.predict(sample.image for sample in test), strict=True)
     ):
-        rows += _measure(cell, "fixed", metrics, sample, prediction)
-        scores.append(prediction.scores)
+        rows.measure("fixed", sample, prediction)
         thresholds.setdefault("fixed", prediction.thresholds)
         if prediction.masks is not None:
             masks[str(number)] = np.packbits(prediction.masks, axis=-1)
         if number % 20 == 0 or number + 1 == len(test):
             progress.advance(f"{cell}: predict", number + 1, len(test))
+    rows.rank("fixed")
     cost = Cost()
     if fitted.head is not None and study.tune:
         valid, cost = tuning_samples(cell, study, subset(dataset.samples("valid"), study.tune, cell.seed))
-        for origin, samples, known in (("validation", valid, None), ("oracle", test, np.stack(scores))):
+        for origin, samples, known in (("validation", valid, None), ("oracle", test, np.stack(rows.scores["fixed"]))):
             progress.advance(f"{cell}: tune on {origin}", 0, 1)
             tuned = tune(fitted, samples, known)
             head = fitted.head.with_thresholds(*tuned)
             for sample, prediction in zip(test, redecided(fitted, head, test), strict=True):
-                rows += _measure(cell, origin, metrics, sample, prediction)
+                rows.measure(origin, sample, prediction)
                 if origin not in thresholds:
                     thresholds[origin] = tuple(_with_origin(each, tuned, origin) for each in prediction.thresholds)
-    folder.write_results(cell, rows, masks, thresholds, cost, time.perf_counter() - start)
+            rows.rank(origin)
+    folder.write_results(cell, rows.rows, masks, thresholds, cost, time.perf_counter() - start)
 
 
 def annotate(
@@ -180,14 +192,43 @@ def _alone(path: Path, waiting: str, progress: Progress) -> Iterator[None]:
         yield
 
 
-def _measure(cell: Cell, origin: str, metrics: Sequence[Metric], sample: Sample, prediction: Prediction) -> list[Row]:
-    named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, sample.id)
-    return [
-        Row(*named, class_, name, float(value))
-        for metric in metrics
-        for name, values in metric.measure(prediction, sample).items()
-        for class_, value in zip(cell.info.classes, values, strict=True)
-    ]
+@final
+class _Rows:
+    """Measures predictions, image by image and in the end all together.
+
+    Attributes:
+        rows: What was measured.
+        scores: Of each image, (K,), by the origin of the thresholds.
+    """
+
+    def __init__(self, cell: Cell, metrics: Sequence[Metric]) -> None:
+        self.rows: list[Row] = []
+        self.scores: dict[str, list[FloatArray]] = {}
+        self._images: dict[str, list[tuple[str, BoolArray | None]]] = {}
+        self._cell = cell
+        self._metrics = metrics
+
+    def measure(self, origin: str, sample: Sample, prediction: Prediction) -> None:
+        """Measure one image."""
+        for metric in self._metrics:
+            for name, values in metric.measure(prediction, sample).items():
+                self._add(origin, sample.id, name, values)
+        self.scores.setdefault(origin, []).append(prediction.scores)
+        self._images.setdefault(origin, []).append((sample.id, labels_of(sample)))
+
+    def rank(self, origin: str) -> None:
+        """Measure what depends on all images, when all of them have been measured."""
+        scores = self.scores.get(origin, [])
+        images = self._images.get(origin, [])
+        for name, table in ranks(self._metrics, scores, [labels for _, labels in images]).items():
+            for (image, _), values in zip(images, table, strict=True):
+                self._add(origin, image, name, values)
+
+    def _add(self, origin: str, image: str, metric: str, values: FloatArray) -> None:
+        cell = self._cell
+        named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, image)
+        for class_, value in zip(cell.info.classes, values, strict=True):
+            self.rows.append(Row(*named, class_, metric, float(value)))
 
 
 def _with_origin(threshold: Threshold, tuned: Tuned, origin: Any) -> Threshold:

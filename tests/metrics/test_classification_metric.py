@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from micraframe.errors import DataError
-from micraframe.metrics.classification import average_precision
+from micraframe.metrics.classification import average_precision, precision_at_rank
 from micraframe.registry import build
 from micraframe.types import Prediction, Sample
 
@@ -46,3 +46,23 @@ def test_average_precision_is_that_of_scikit_learn_and_defined_by_positives(pair
         assert found == average_precision_score(labels, scores)
     else:
         assert np.isnan(found)
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.0, 1.0, np.nan]), st.integers(0, 5)), min_size=1))
+def test_the_mean_precision_at_the_ranks_of_positives_is_average_precision(pairs):
+    labels, scores = (np.array(column, np.float32) for column in zip(*pairs, strict=True))
+    found = precision_at_rank(labels, scores)
+    assert (np.isnan(found) == (labels != 1)).all()
+    known = ~np.isnan(labels)
+    if (labels == 1).any():
+        np.testing.assert_allclose(np.nanmean(found), average_precision(labels[known] == 1, scores[known]), rtol=1e-6)
+
+
+def test_images_are_ranked_by_class():
+    scores = np.array([[0.9, 0.1], [0.5, 0.2], [0.7, 0.3], [0.1, 0.4]], np.float32)
+    labels = np.array([[1, 0], [1, 1], [0, np.nan], [1, 0]], np.float32)
+    found = build("metric", "classification").rank(scores, labels)
+    assert list(found) == ["average_precision"]
+    assert found["average_precision"].dtype == np.float32
+    # Class 1: the image without a label does not count, and one of the two above has the class.
+    np.testing.assert_allclose(found["average_precision"], [[1, np.nan], [2 / 3, 1 / 2], [np.nan] * 2, [3 / 4, np.nan]])

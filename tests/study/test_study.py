@@ -78,8 +78,8 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
     outcome = run_study(study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1]), tmp_path)
     assert not outcome.failures
     rows = list(read_rows(tmp_path / "rows.csv"))
-    # 3 thresholds of the net and 1 of the control, 2 seeds, 4 images, 10 classes, 1 + 6 numbers.
-    assert len(rows) == (3 + 1) * 2 * 4 * 10 * 7
+    # 3 thresholds of the net and 1 of the control, 2 seeds, 4 images, 10 classes, 2 + 6 numbers.
+    assert len(rows) == (3 + 1) * 2 * 4 * 10 * 8
     assert {(row.method, row.thresholds) for row in rows} == {
         ("net", "fixed"),
         ("net", "validation"),

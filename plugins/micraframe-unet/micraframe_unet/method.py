@@ -23,8 +23,8 @@ from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Examples, Recipe, fit
 from micraframe.types import Annotation, DatasetInfo, FloatArray, Prediction, Run, Sample, ScoreMap, Status
 from micraframe_unet.losses import Loss, dice, pixel_loss
-from micraframe_unet.networks import create
-from micraframe_unet.targets import Counts, TargetArray, check_counts, count, pixel_targets, pos_weights
+from micraframe_unet.networks import begin_with, create
+from micraframe_unet.targets import Counts, TargetArray, check_counts, count, log_odds, pixel_targets, pos_weights
 
 NAME = "micraframe-unet/unet"
 
@@ -45,8 +45,9 @@ class UNet(Method):
     """A U-Net with a probability for each pixel and class by itself, so that classes may overlap.
 
     It learns from whatever says something of pixels: masks (full, altered, dilated, polygons, scribbles), boxes, which
-    are filled, and points, which become discs; a sample may have any of them. The probability of a class in an image is
-    that of its most probable pixel.
+    are filled, and points, which become discs; a sample may have any of them. It begins by saying everywhere how
+    frequent each class is among the annotated pixels. The probability of a class in an image is that of its most
+    probable pixel.
     """
 
     class Params(Parameters):
@@ -89,7 +90,8 @@ class UNet(Method):
         shown = Examples(train, target)
         counts = Counts(*np.sum([count(one) for one in shown.targets()], axis=0))
         check_counts(counts, info.classes)
-        weights = torch.from_numpy(pos_weights(params.training.pos_weight, counts))
+        rarity = pos_weights(params.training.pos_weight, counts)
+        weights = torch.from_numpy(rarity)
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
             return pixel_loss(logits, targets, params.loss, weights)
@@ -98,6 +100,7 @@ class UNet(Method):
             return dict(zip(names, dice(logits > 0, targets).unbind(1), strict=True))
 
         network = self._network(info, run.seed, params.pretrained)
+        begin_with(network, torch.from_numpy(log_odds(counts, rarity)))
         fit(network, shown, Examples(valid, target), loss, params.training, run, measure)
         origin = provenance(run.seed, info.fingerprint)
         return FittedUNet(params, network.to(choose_device(run.device)), info, origin)

@@ -43,6 +43,22 @@ def create(encoder: str, widths: tuple[int, ...], pretrained: bool, channels: in
     return Padded(Decoded(features, layers, classes), layers[-1].stride)
 
 
+def begin_with(network: nn.Module, logits: Tensor) -> None:
+    """Have a new network say this of every pixel, but for what its last weights add.
+
+    Lin, T.-Y. et al. "Focal loss for dense object detection". ICCV 2017, section 3.3: without it, the first steps teach
+    that every pixel is background, and where a class is rare there is little left to unteach it.
+
+    Args:
+        network: Of `create`.
+        logits: float32 (K,).
+    """
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias.copy_(logits)
+
+
 class Padded(nn.Module):
     """Gives a network only images that its strides divide: the edge's values go on at the bottom and at the right.
 

@@ -113,3 +113,14 @@ def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
     if rule != "auto":
         return np.full(len(counts.present), 1 if rule is None else rule, np.float32)
     return np.where(counts.present > 0, counts.absent / np.maximum(counts.present, 1), 1).astype(np.float32)
+
+
+def log_odds(counts: Counts, weights: FloatArray) -> FloatArray:
+    """Return the logits, float32 (K,), that are best where one has to serve for all pixels: log(w present / absent).
+
+    Args:
+        counts: Of the training samples. Half a pixel is added to each, so that the odds are finite.
+        weights: (K,): w, by which present pixels count more.
+    """
+    odds: FloatArray = np.log(weights * (counts.present + 0.5) / (counts.absent + 0.5)).astype(np.float32)
+    return odds

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from micraframe_unet.networks import OWN, Padded, create
+from micraframe_unet.networks import OWN, Padded, begin_with, create
 from torch import nn
 
 from micraframe.errors import MissingDependency, ModelError
@@ -37,6 +37,17 @@ def test_every_skip_reaches_the_logits() -> None:
     network.network.encoder = Given(given)
     gradients = torch.autograd.grad(network(torch.rand(1, 1, 16, 16)).sum(), given, allow_unused=True)
     assert [gradient is not None for gradient in gradients] == [False, True] * 3
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_what_a_network_begins_with(encoder: str) -> None:
+    torch.manual_seed(0)
+    network = create(encoder, (4, 8, 16), False, channels=1, classes=3).eval()
+    images = torch.rand(2, 1, 20, 24)
+    begin_with(network, torch.zeros(3))
+    before = network(images)
+    begin_with(network, torch.tensor([-5.0, 0.0, 2.0]))
+    torch.testing.assert_close(network(images) - before, torch.tensor([-5.0, 0, 2])[:, None, None].expand_as(before))
 
 
 class Given(nn.Module):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from micraframe_unet.targets import (
@@ -12,9 +13,11 @@ from micraframe_unet.targets import (
     check_counts,
     count,
     discs,
+    log_odds,
     pixel_targets,
     pos_weights,
 )
+from torch.nn import functional
 
 from micraframe.errors import DataError
 from micraframe.testing import full_samples
@@ -114,3 +117,23 @@ def test_weights_of_present_pixels() -> None:
     assert pos_weights("auto", given).tolist() == [3, 0.5, 1]
     assert pos_weights(2.5, given).tolist() == [2.5] * 3
     assert pos_weights(None, given).tolist() == [1] * 3
+
+
+@pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [2.0, 0.5, 9.0]])
+def test_log_odds_are_the_best_constant(weights: list[float]) -> None:
+    given = counts([900, 10, 8], [100, 20, 0])
+    found = torch.from_numpy(log_odds(given, np.array(weights, np.float32))).double()
+    assert found.isfinite().all()
+    absent, present = (torch.from_numpy(np.asarray(part)).double() + 0.5 for part in given)
+
+    def loss(constant: torch.Tensor) -> torch.Tensor:
+        """Return the binary cross-entropy of pixels so many, all of which have one logit."""
+        one = functional.binary_cross_entropy_with_logits
+        weight = torch.tensor(weights, dtype=torch.float64)
+        ones = torch.ones(3, dtype=torch.float64)
+        return present * one(constant, ones, pos_weight=weight, reduction="none") + absent * one(
+            constant, 0 * ones, reduction="none"
+        )
+
+    for step in (-0.05, 0.05):
+        assert (loss(found) < loss(found + step)).all()
