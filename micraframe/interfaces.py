@@ -160,7 +160,7 @@ class Head(Configured):
         """Return the prediction for one image.
 
         Args:
-            score_map: Of the classes that are to be segmented.
+            score_map: Of the classes that are wanted, and perhaps of others, which do not matter.
             scores: float32 (K,), in [0, 1]: the probability of every class.
             image: float32 (C, H, W).
         """
@@ -185,7 +185,8 @@ class Fitted(ABC):
     """A method that has learned.
 
     Attributes:
-        head: What decides, where a head does, so that its thresholds can be tuned. None: the method decides by itself.
+        head: What decides, where a head does, so that its thresholds can be tuned: a prediction is then what the head
+            makes of the prediction's score map and scores. None: the method decides by itself.
     """
 
     head: Head | None = None

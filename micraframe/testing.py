@@ -233,6 +233,10 @@ def check_method(method: Method) -> None:
         for image, prediction, never in zip(images, fitted.predict(images), blind.predict(images), strict=True):
             _same(prediction, next(fitted.predict([image])), "after another head was taken for a copy")
             assert never.masks is None or not never.masks.any(), "no pixel of a score map is above 1"
+        for image, prediction in zip(images, predictions, strict=True):
+            assert prediction.score_map is not None, "what has a head shows what that was given"
+            decided = fitted.head.decide(prediction.score_map, prediction.scores, image)
+            _same(prediction, decided, "when the head decides by the score map alone")
 
 
 def check_metric(metric: Metric) -> None:

@@ -21,7 +21,7 @@ from micraframe.metrics.evidence import labels_of, ranks
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import Cell, Job
 from micraframe.study.tables import Row
-from micraframe.study.tuning import Tuned, redecided, tune
+from micraframe.study.tuning import Tuned, kept, redecided, tune
 from micraframe.types import (
     Annotation,
     BoolArray,
@@ -63,28 +63,34 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
     fitted = fitted_for(cell, study, dataset, folder, progress)
     start = time.perf_counter()
     metrics = [registry.build("metric", metric.name, **metric.params) for metric in study.metrics]
-    test = dataset.samples("test")
+    # Read once, as training samples are: they are measured by up to three thresholds.
+    test = tuple(dataset.samples("test"))
     rows = _Rows(cell, metrics)
     masks: dict[str, npt.NDArray[np.uint8]] = {}
     thresholds: dict[str, tuple[Threshold, ...]] = {}
-    for number, (sample, prediction) in enumerate(
-        zip(test, fitted.predict(sample.image for sample in test), strict=True)
-    ):
-        rows.measure("fixed", sample, prediction)
-        thresholds.setdefault("fixed", prediction.thresholds)
-        if prediction.masks is not None:
-            masks[str(number)] = np.packbits(prediction.masks, axis=-1)
-        if number % 20 == 0 or number + 1 == len(test):
-            progress.advance(f"{cell}: predict", number + 1, len(test))
+
+    def measured() -> Iterator[Prediction]:
+        predictions = fitted.predict(sample.image for sample in test)
+        for number, (sample, prediction) in enumerate(zip(test, predictions, strict=True)):
+            rows.measure("fixed", sample, prediction)
+            thresholds.setdefault("fixed", prediction.thresholds)
+            if prediction.masks is not None:
+                masks[str(number)] = np.packbits(prediction.masks, axis=-1)
+            if number % 20 == 0 or number + 1 == len(test):
+                progress.advance(f"{cell}: predict", number + 1, len(test))
+            yield prediction
+
+    known = tuple(kept(measured()))
     rows.rank("fixed")
     cost = Cost()
     if fitted.head is not None and study.tune:
         valid, cost = tuning_samples(cell, study, subset(dataset.samples("valid"), study.tune, cell.seed))
-        for origin, samples, known in (("validation", valid, None), ("oracle", test, np.stack(rows.scores["fixed"]))):
+        told = tuple(kept(fitted.predict(sample.image for sample in valid)))
+        for origin, samples, found in (("validation", valid, told), ("oracle", test, known)):
             progress.advance(f"{cell}: tune on {origin}", 0, 1)
-            tuned = tune(fitted, samples, known)
+            tuned = tune(fitted, samples, found)
             head = fitted.head.with_thresholds(*tuned)
-            for sample, prediction in zip(test, redecided(fitted, head, test), strict=True):
+            for sample, prediction in zip(test, redecided(fitted, head, test, known), strict=True):
                 rows.measure(origin, sample, prediction)
                 if origin not in thresholds:
                     thresholds[origin] = tuple(_with_origin(each, tuned, origin) for each in prediction.thresholds)

@@ -19,7 +19,7 @@ def demo() -> Study:
 
 @pytest.fixture
 def without_plugins(monkeypatch):
-    monkeypatch.setenv("MICRAFRAME_DISABLE_PLUGINS", "micraframe-forest")
+    monkeypatch.setenv("MICRAFRAME_DISABLE_PLUGINS", "micraframe-forest,micraframe-unet")
     catalog.cache_clear()
     yield
     catalog.cache_clear()
@@ -34,13 +34,23 @@ def test_what_is_not_installed_is_left_out_and_said(demo):
         "random-map",
         "centre-blob",
     }
-    assert missing == ["forest (scribbles): pip install micraframe-forest"]
+    assert missing == [
+        *(f"U-Net ({name}): pip install micraframe-unet" for name in ("full", *3 * ["dilated"], "boxes")),
+        "forest (scribbles): pip install micraframe-forest",
+    ]
 
 
 def test_what_the_demo_compares(demo):
     pytest.importorskip("micraframe_forest")
+    pytest.importorskip("micraframe_unet")
     study, missing = _what_is_there(demo)
     assert not missing
     cells = plan(study)
     assert len({cell.training_key for cell in cells if "micra-net" in cell.contender.method.name}) == 1
-    assert {cell.annotator for cell in cells} == {"image-level", "scribbles"}
+    assert {(cell.contender.method.name.partition("/")[2], cell.annotator) for cell in cells} == {
+        *((name, "image-level") for name in ("micra-net", "intensity-otsu", "random-map", "centre-blob")),
+        *(("unet", f"dilated size={size}") for size in (5, 10, 25)),
+        ("unet", "full"),
+        ("unet", "boxes"),
+        ("forest", "scribbles"),
+    }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from micraframe.interfaces import Fitted
 from micraframe.registry import build
 from micraframe.study.cell import subset
-from micraframe.study.tuning import GRID, best_decision, tune
+from micraframe.study.tuning import GRID, best_decision, kept, redecided, tune
 from micraframe.types import Prediction, Sample, ScoreMap
 
 
@@ -45,31 +47,84 @@ def blank(name: str) -> Sample:
     return Sample(name, image, labels=np.array([False]), masks=np.zeros((1, 8, 8), bool))
 
 
+def tuned(head, samples):
+    return tune(Mapping(head), samples, list(Mapping(head).predict(sample.image for sample in samples)))
+
+
 def test_the_best_thresholds_are_found():
     head = build("head", "semantic", decision=0.1)
-    found = tune(Mapping(head), [ramp("a", 0.3), ramp("b", 0.3), blank("c"), ramp("d", 0.9)])
+    found = tuned(head, [ramp("a", 0.3), ramp("b", 0.3), blank("c"), ramp("d", 0.9)])
     assert found.mask == 0.3
     assert 0.2 < found.decision[0] <= 1
 
 
 def test_where_nothing_beats_it_the_heads_own_rule_stays():
     level = 31 / 63  # Otsu's of a ramp, between the values of the grid
-    found = tune(Mapping(build("head", "semantic")), [ramp("a", level), ramp("b", level)])
+    found = tuned(build("head", "semantic"), [ramp("a", level), ramp("b", level)])
     assert found.mask is None
 
 
 def test_without_masks_only_presence_is_tuned():
     sample = ramp("a", 0.3)
-    found = tune(Mapping(build("head", "semantic")), [Sample("a", sample.image, labels=sample.labels)])
+    found = tuned(build("head", "semantic"), [Sample("a", sample.image, labels=sample.labels)])
     assert found == ((0.5,), None)
 
 
 def test_a_method_without_a_head_cannot_be_tuned():
     fitted = Mapping(None)
     with pytest.raises(TypeError, match="has no head"):
-        tune(fitted, [ramp("a", 0.3)])
+        tune(fitted, [ramp("a", 0.3)], [])
     with pytest.raises(TypeError, match="no head that could be replaced"):
         Fitted.with_head(fitted, build("head", "semantic"))
+
+
+class Frugal(Fitted):
+    """Two classes, of which it makes only the score maps that its head wants; remembers of what it made them."""
+
+    def __init__(self, head, made: list[float]) -> None:
+        self.head, self.made = head, made
+
+    def with_head(self, head):
+        return Frugal(head, self.made)
+
+    def predict(self, images):
+        for image in images:
+            scores = np.array([image.max(), 0.4], np.float32)
+            classes = self.head.wanted(scores)
+            self.made.append(float(image.max()))
+            values = np.repeat(image, len(classes), axis=0)
+            score_map = ScoreMap(classes, values, values, ("ok",) * len(classes))
+            yield dataclasses.replace(self.head.decide(score_map, scores, image), score_map=score_map, method="frugal")
+
+    def save(self, folder):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("room", "decision", "made"),
+    [
+        (1 << 20, (0.5, 0.5), []),  # all that is wanted is at hand
+        (1 << 20, (0.9, 0.9), []),  # and more than is wanted
+        (1 << 20, (0.5, 0.3), [1.0, 0.125, 0.75]),  # of no image is there a map of the second class
+        (1 << 20, (0.1, 0.5), [0.125]),  # of one image there was none of the first
+        (512, (0.5, 0.5), [0.75]),  # of the first image alone, and of the one that needs none
+        (0, (0.5, 0.5), [1.0, 0.75]),
+    ],
+)
+def test_predictions_are_the_same_with_another_head_whatever_is_at_hand(room, decision, made):
+    samples = [Sample(str(level), level * ramp("", 0.3).image, labels=None) for level in (1.0, 0.125, 0.75)]
+    images = [sample.image for sample in samples]
+    fitted = Frugal(build("head", "semantic"), [])
+    head = fitted.head.with_thresholds(decision, 0.4)
+    known = list(kept(fitted.predict(images), room))
+    assert all(prediction.masks is None for prediction in known)
+    expected = list(fitted.with_head(head).predict(images))
+    fitted.made.clear()
+    for one, other in zip(redecided(fitted, head, samples, known), expected, strict=True):
+        assert one.masks.tolist() == other.masks.tolist()
+        assert one.present.tolist() == other.present.tolist()
+        assert (one.status, one.thresholds, one.method) == (other.status, other.thresholds, other.method)
+    assert fitted.made == made
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=12))

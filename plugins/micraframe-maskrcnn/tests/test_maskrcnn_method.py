@@ -78,8 +78,8 @@ def weights(fitted) -> str:
 
 @pytest.fixture(scope="module")
 def learned():
-    """What was learned from 24 images, and 12 others."""
-    return method(SMALL).fit(samples(24), samples(6, 50), INFO, RUN), samples(12, 100)
+    """What was learned from 48 images, and 12 others."""
+    return method(SMALL).fit(samples(48), samples(6, 50), INFO, RUN), samples(12, 100)
 
 
 def test_it_keeps_the_promises_of_a_method():
