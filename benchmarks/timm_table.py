@@ -51,8 +51,8 @@ HEAD = """# timm models as backbones
 
 `backbone: {name: timm, params: {model: NAME}}` takes any model that passes a dry run when it is made: its features are
 (B, channels, h, w) for images of any size, lie on the image cell by cell, and a gradient reaches each of them. These
-are one small model of each family that was tried; larger ones of the same family have the same layers. The page is
-written by `benchmarks/timm_table.py`, and the tests make every row again.
+are one small model of each family that was tried. The page is written by `benchmarks/timm_table.py`, and the tests make
+every row again.
 
 | model | layers | strides |
 |---|---|---|

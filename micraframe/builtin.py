@@ -207,7 +207,13 @@ def micraframe_components() -> list[Component]:
             "metric",
             "detection",
             "micraframe.metrics.detection:Detection",
-            "Precision, recall and F1 of positions within a distance",
+            "Precision, recall, F1 and average precision of positions within a distance",
+        ),
+        Component(
+            "metric",
+            "distances",
+            "micraframe.metrics.distances:Distances",
+            "Distance of each class's mask from the truth: of centres of mass, and of contours",
         ),
         Component(
             "metric",

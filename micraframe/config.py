@@ -105,7 +105,9 @@ class Study(Parameters):
     metrics: list[MetricChoice] = Field(
         [Choice(name="classification"), Choice(name="overlap")], min_length=1, description="What is measured."
     )
-    seeds: list[int] = Field([0], min_length=1, description="One training of everything for each.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        [0], min_length=1, description="One training of everything for each."
+    )
     primary: str = Field("iou", description="The metric that the report's figures and examples go by.")
     compared: list[str] = Field(
         ["correct", "iou", "iou_if_present"],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from micraframe.errors import ConfigError
@@ -44,3 +47,21 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     else:
         fast = False
     return torch.bfloat16 if fast else torch.float32
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Let NVIDIA GPUs compute float32 as float32, until the end: left to itself torch takes TF32 for convolutions.
+
+    TF32 rounds what is multiplied to 10 bits. Holds for all threads of the process; bfloat16 is not concerned.
+    """
+    # Not torch.backends.cudnn.flags, which switches off what it is not told of, cuDNN first.
+    parts = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]  # it has
+    before = [part.fp32_precision for part in parts]
+    try:
+        for part in parts:
+            part.fp32_precision = "ieee"
+        yield
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision

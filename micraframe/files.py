@@ -17,7 +17,8 @@ from typing import Any
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and put what was written there in its place at the end.
 
-    If the block raises, the temporary file is removed and `path` stays as it was.
+    If the block raises, the temporary file is removed and `path` stays as it was. If the power fails, too: what was
+    written is on the disk before it takes the place of what was there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
@@ -27,6 +28,7 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         # mkstemp makes private files; what we leave behind is as readable as anything else the user writes.
         temporary.chmod(0o666 & ~_umask())
+        _settle(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -74,6 +76,12 @@ def digest(*parts: bytes | str | Iterable[bytes]) -> str:
 def digest_json(value: Any) -> str:
     """Return the SHA-256 of a value's JSON, whatever the order of its keys."""
     return digest(json.dumps(value, sort_keys=True, ensure_ascii=False))
+
+
+def _settle(path: Path) -> None:
+    """Wait until the content of a file is on the disk: a name may otherwise outlive a loss of power, cut short."""
+    with path.open("rb+") as stream:
+        os.fsync(stream.fileno())
 
 
 def _umask() -> int:

@@ -165,16 +165,18 @@ class Head(Configured):
             image: float32 (C, H, W).
         """
 
-    def with_thresholds(self, decision: tuple[float, ...], mask: float | None = None) -> Head:
+    def with_thresholds(self, decision: tuple[float, ...] | None, mask: float | None = None) -> Head:
         """Return this head with other thresholds, tuned on labels, in place of its own.
 
         They go to the parameters `decision` and `threshold`; a head without the one or the other keeps what it has.
 
         Args:
-            decision: The probability from which on each of the K classes is present.
+            decision: The probability from which on each of the K classes is present; None keeps the head's own.
             mask: The value of a score map above which a pixel is in the mask; None keeps the head's own rule.
         """
-        changed: dict[str, Any] = {"decision": decision}
+        changed: dict[str, Any] = {}
+        if decision is not None:
+            changed["decision"] = decision
         if mask is not None:
             changed["threshold"] = {"name": "fixed", "value": mask}
         known = {name: value for name, value in changed.items() if name in self.Params.model_fields}

@@ -55,20 +55,27 @@ class ModelFile:
 
 def provenance(seed: int, fingerprint: str) -> dict[str, str]:
     """Return the seed, the data's fingerprint, and the versions of all that took part, plugins included."""
-    versions = {"python": platform.python_version()}
+    return {"seed": str(seed), "data": fingerprint, **versions()}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of all that takes part in a computation, plugins included."""
+    found = {"python": platform.python_version()}
     for name in ("micraframe", "torch", "timm", "numpy"):
-        versions[name] = metadata.version(name)
+        found[name] = metadata.version(name)
     for plugin in catalog().plugins:
-        versions[plugin.distribution] = plugin.version
-    return {"seed": str(seed), "data": fingerprint, **versions}
+        found[plugin.distribution] = plugin.version
+    return found
+
+
+def hash_weights(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the file in which these weights are, or would be, saved."""
+    return _sha256(_serialised(tensors))
 
 
 def save_model(folder: Path, model: ModelFile) -> None:
     """Write the model; the folder is either as it was or complete."""
-    # Copies: safetensors has no form for tensors that share memory or are not contiguous.
-    weights = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(model.tensors.items())}
-    )
+    weights = _serialised(model.tensors)
     description = {
         "format": FORMAT,
         "method": model.method.model_dump(mode="json"),
@@ -132,6 +139,13 @@ def _as_json(threshold: Threshold) -> dict[str, Any]:
 
 def _from_json(told: dict[str, Any]) -> Threshold:
     return TypeAdapter(Threshold).validate_python(told | ({"value": math.nan} if told["value"] is None else {}))
+
+
+def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    # Copies: safetensors has no form for tensors that share memory or are not contiguous.
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    )
 
 
 def _sha256(content: bytes) -> str:

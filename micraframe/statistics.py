@@ -1,6 +1,9 @@
 """How sure a mean is, and whether a difference is more than chance: by resampling, as the MICRA-Net paper does it.
 
-NaN means "undefined here" and is left out. Everything random is fixed by a seed.
+NaN means "undefined here" and is left out of means. Everything random is fixed by a seed.
+
+Images of one cluster, such as crops of one field, are not independent of each other: named clusters are resampled, and
+exchanged between groups, whole. Taken for independent, they would make intervals too narrow and alarms too frequent.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from scipy import stats
 
 RESAMPLES = 10_000
 """As many as the paper takes."""
+
+Double = npt.NDArray[np.float64]
 
 _CELLS = 10_000_000
 """Numbers drawn at once: what bounds memory."""
@@ -73,20 +78,47 @@ def bootstrap_mean(
     Returns:
         NaN for the mean of nothing, and for the interval of fewer than two values or clusters.
     """
-    values = np.asarray(values, np.float64)
-    sums, counts = _clustered(values, clusters)
-    if not len(sums):
+    sums, counts = _cells([np.asarray(values, np.float64)], clusters)
+    if not sums.size:
         return Interval(np.nan, np.nan, np.nan)
     mean = float(sums.sum() / counts.sum())
-    if len(sums) == 1:
-        return Interval(mean, np.nan, np.nan)
-    means = np.concatenate([(drawn @ sums) / (drawn @ counts) for drawn in _resamples(len(sums), seed, resamples)])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, *_percentiles(_resampled(sums, counts, seed, resamples)[0], sums.shape[1], level))
+
+
+def bootstrap_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    seed: int,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+    clusters: Sequence[Any] | None = None,
+) -> Interval:
+    """Return mean(a) - mean(b) of paired values, and the percentile interval of its bootstrap distribution.
+
+    Images are resampled, each with its values of both groups; each mean is over the images for which it is defined.
+
+    Args:
+        a: (N,).
+        b: (N,): place i is of the same image.
+        seed: Fixes the resamples.
+        resamples: How many are drawn.
+        level: Coverage of the interval.
+        clusters: (N,): see `bootstrap_mean`.
+    """
+    sums, counts = _cells(_of_one_length([a, b]), clusters)
+    if not counts.any(1).all():
+        return Interval(np.nan, np.nan, np.nan)
+    first, second = _resampled(sums, counts, seed, resamples)
+    return Interval(_difference(sums, counts), *_percentiles(first - second, sums.shape[1], level))
 
 
 def randomisation_test(
-    a: npt.ArrayLike, b: npt.ArrayLike, seed: int, paired: bool = False, resamples: int = RESAMPLES
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    seed: int,
+    paired: bool = False,
+    resamples: int = RESAMPLES,
+    clusters: Sequence[Any] | None = None,
 ) -> Significance:
     """Return |mean(a) - mean(b)| and how often chance makes it as large, by exchanging values between the groups.
 
@@ -94,73 +126,95 @@ def randomisation_test(
         a: (N,).
         b: (M,); M = N where paired.
         seed: Fixes the resamples.
-        paired: a[i] and b[i] are of the same image: they are exchanged with each other only.
+        paired: a[i] and b[i] are of the same image: they are exchanged with each other only, defined or not.
         resamples: How many are drawn; where there are fewer arrangements, each is taken once.
+        clusters: (N,), where paired: all values of a cluster are exchanged together. None: each image by itself.
 
     Returns:
-        A p value that is never 0: its floor is 1 / (resamples + 1). NaN where a group has fewer than two values.
+        A p value that is never 0: its floor is 1 / (resamples + 1). NaN where a group has fewer than two values or, if
+        paired, fewer than two images or clusters have any.
 
     Raises:
-        ValueError: If paired groups are not of one length.
+        ValueError: If paired groups are not of one length, or clusters are named of such as are not paired.
     """
-    groups = _defined([a, b], paired)
+    if paired:
+        return _exchange(*_cells(_of_one_length([a, b]), clusters), seed, resamples)
+    groups = _unpaired([a, b], clusters)
     if min(map(len, groups)) < 2:
         return Significance(np.nan, np.nan)
-    if paired:
-        return _flip_signs(groups[0] - groups[1], seed, resamples)
     return _permute(groups, lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)), seed, paired, resamples)
 
 
 def f_test(
-    groups: Sequence[npt.ArrayLike], seed: int, paired: bool = False, resamples: int = RESAMPLES
+    groups: Sequence[npt.ArrayLike],
+    seed: int,
+    paired: bool = False,
+    resamples: int = RESAMPLES,
+    clusters: Sequence[Any] | None = None,
 ) -> Significance:
     """Return the F statistic of several groups' means and how often chance makes it as large.
 
-    F is the variance between the groups over that within them; where paired, the images' own means are taken out
-    first (repeated measures).
+    F is the variance between the groups over that within them; where paired, the means of images, or of clusters, are
+    taken out first (repeated measures). p goes by the sum of squares between the groups, with which F rises.
 
     Args:
         groups: At least two, each (N,).
         seed: Fixes the resamples.
-        paired: Place i of every group is of the same image: values are exchanged within an image only.
+        paired: Place i of every group is of the same image: values are exchanged within an image only, defined or not.
         resamples: How many are drawn; where there are fewer arrangements, each is taken once.
+        clusters: (N,), where paired: all values of a cluster are exchanged together. None: each image by itself.
 
     Returns:
-        NaN where a group has fewer than two values; infinity where only the groups vary.
+        NaN where a group has fewer than two values or, if paired, fewer than two images or clusters have any; infinity
+        where only the groups vary.
 
     Raises:
-        ValueError: If there are fewer than two groups, or paired groups are not of one length.
+        ValueError: If there are fewer than two groups, paired groups are not of one length, or clusters are named of
+            such as are not paired.
     """
     if len(groups) < 2:
         raise ValueError(f"{len(groups)} group; an F test compares at least two")
-    defined = _defined(groups, paired)
-    if min(map(len, defined)) < 2:
-        return Significance(np.nan, np.nan)
-    total = np.concatenate(defined)
-    centre = total.mean()
-
-    # The sum of squares between groups: what is exchanged leaves the rest of F's parts as they are, so that the one
-    # rises with the other, and nothing is divided by a variance that may be 0.
-    def between(*groups: npt.NDArray[np.float64], axis: int) -> npt.NDArray[np.float64]:
-        squares = [group.shape[axis] * (group.mean(axis) - centre) ** 2 for group in groups]
-        return np.asarray(sum(squares))
-
-    squares, p = _permute(defined, between, seed, paired, resamples)
-    within = float(((total - centre) ** 2).sum()) - squares
-    freedom = len(total) - len(defined)
     if paired:
-        images = np.mean(defined, axis=0)
-        within -= float(len(defined) * ((images - centre) ** 2).sum())
-        freedom -= len(images) - 1
+        sums, counts = _cells(_of_one_length(groups), clusters)
+    else:
+        # Each value is a cell of its own group.
+        arrays = _unpaired(groups, clusters)
+        sums, counts = np.zeros((2, len(arrays), sum(map(len, arrays))))
+        for row, start, array in zip(itertools.count(), np.cumsum([0, *map(len, arrays)]), arrays, strict=False):
+            sums[row, start : start + len(array)] = array
+            counts[row, start : start + len(array)] = 1
+    if sums.shape[1] < 2 or not counts.any(1).all() or (not paired and counts.sum(1).min() < 2):
+        return Significance(np.nan, np.nan)
+    centre = sums.sum() / counts.sum()
+
+    def squares(sums: Double, counts: Double) -> Double:
+        means = np.divide(sums, counts, out=np.full_like(sums, centre), where=counts > 0)
+        return np.asarray(counts * (means - centre) ** 2)
+
+    # What is exchanged leaves the rest of F's parts as they are, and nothing is divided by a variance that may be 0.
+    def between(*groups: npt.NDArray[Any], axis: int) -> Double:
+        if not paired:
+            groups = tuple(group + 1j for group in groups)
+        # Sum and number travel together as the parts of a complex number, which SciPy exchanges as one value.
+        parts = np.stack([group.sum(axis) for group in groups])
+        return np.asarray(squares(parts.real.copy(), parts.imag.copy()).sum(0))
+
+    exchanged = list(sums + 1j * counts) if paired else arrays
+    found, p = _permute(exchanged, between, seed, paired, resamples)
+    within = float(squares(sums, counts).sum()) - found
+    freedom = int(np.count_nonzero(counts)) - len(groups)
+    if paired:
+        within -= float(squares(sums.sum(0), counts.sum(0)).sum())
+        freedom -= sums.shape[1] - 1
     if freedom <= 0:
         return Significance(np.nan, p)
-    explained, rest = squares / (len(defined) - 1), max(within, 0.0) / freedom
+    explained, rest = found / (len(groups) - 1), max(within, 0.0) / freedom
     if rest <= np.finfo(np.float64).eps * (explained + centre**2):
-        return Significance(np.inf if squares else np.nan, p)
+        return Significance(np.inf if found else np.nan, p)
     return Significance(explained / rest, p)
 
 
-def holm(p_values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def holm(p_values: npt.ArrayLike) -> Double:
     """Return the p values, (N,), corrected for their number: the family-wise error stays below alpha (Holm 1979).
 
     In rising order, p'_(i) = max over j <= i of min(1, (N - j + 1) p_(j)). NaN stays NaN and does not count.
@@ -180,6 +234,7 @@ def compare(
     paired: bool = False,
     alpha: float = 0.05,
     resamples: int = RESAMPLES,
+    clusters: Sequence[Any] | None = None,
 ) -> Comparison:
     """Compare groups: all together first, and each pair if that says that they differ.
 
@@ -189,47 +244,83 @@ def compare(
         paired: Place i of every group is of the same image.
         alpha: Level of the test of all groups; pairs of two groups are compared whatever it says.
         resamples: How many are drawn for each test.
+        clusters: (N,), where paired: see `randomisation_test`.
     """
     names = list(groups)
-    overall = f_test(list(groups.values()), seed, paired, resamples)
+    overall = f_test(list(groups.values()), seed, paired, resamples, clusters)
     if len(names) > 2 and not overall.p <= alpha:
         return Comparison(overall, ())
     chosen = list(itertools.combinations(names, 2))
-    p_values = [randomisation_test(groups[a], groups[b], seed, paired, resamples).p for a, b in chosen]
-    pairs = []
-    for (a, b), p, corrected in zip(chosen, p_values, holm(p_values), strict=True):
-        first, second = _defined([groups[a], groups[b]], paired)
-        difference = float(first.mean() - second.mean()) if len(first) and len(second) else np.nan
-        pairs.append(Pair(a, b, difference, p, float(corrected)))
+    p_values = [randomisation_test(groups[a], groups[b], seed, paired, resamples, clusters).p for a, b in chosen]
+    means = {name: _mean(np.asarray(values, np.float64)) for name, values in groups.items()}
+    pairs = [
+        Pair(a, b, means[a] - means[b], p, float(corrected))
+        for (a, b), p, corrected in zip(chosen, p_values, holm(p_values), strict=True)
+    ]
     return Comparison(overall, tuple(pairs))
 
 
-def _clustered(
-    values: npt.NDArray[np.float64], clusters: Sequence[Any] | None
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return sum and number of the defined values of each cluster that has any."""
-    defined = ~np.isnan(values)
+def _mean(values: Double) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else np.nan
+
+
+def _cells(groups: Sequence[Double], clusters: Sequence[Any] | None) -> tuple[Double, Double]:
+    """Return sum and number, (groups, C), of the defined values of each of the C clusters that have any."""
+    table = np.array(groups)
+    length = table.shape[1]
     if clusters is None:
-        return values[defined], np.ones(int(defined.sum()))
-    if len(clusters) != len(values):
-        raise ValueError(f"{len(values)} values in {len(clusters)} places of clusters; one for each is wanted")
+        clusters = range(length)
+    if len(clusters) != length:
+        raise ValueError(f"{length} values in {len(clusters)} places of clusters; one for each is wanted")
     numbers: dict[Any, int] = {}
-    place = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.intp)[defined]
-    counts = np.bincount(place, minlength=len(numbers))
-    sums = np.bincount(place, weights=values[defined], minlength=len(numbers)).astype(np.float64)
-    return sums[counts > 0], counts[counts > 0].astype(np.float64)
+    place = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.intp)
+    sums, counts = np.zeros((2, len(table), len(numbers)))
+    for row, values in enumerate(table):
+        defined = ~np.isnan(values)
+        counts[row] = np.bincount(place[defined], minlength=len(numbers))
+        sums[row] = np.bincount(place[defined], weights=values[defined], minlength=len(numbers))
+    some = counts.any(0)
+    return sums[:, some], counts[:, some]
 
 
-def _defined(groups: Sequence[npt.ArrayLike], paired: bool) -> list[npt.NDArray[np.float64]]:
-    """Return the groups without NaN: where paired, without the places at which any group has one."""
+def _of_one_length(groups: Sequence[npt.ArrayLike]) -> list[Double]:
     arrays = [np.asarray(group, np.float64) for group in groups]
-    if not paired:
-        return [array[~np.isnan(array)] for array in arrays]
     lengths = [len(array) for array in arrays]
     if len(set(lengths)) > 1:
         raise ValueError(f"paired groups of lengths {lengths}; one length is wanted")
-    kept = ~np.isnan(arrays).any(axis=0)
-    return [array[kept] for array in arrays]
+    return arrays
+
+
+def _unpaired(groups: Sequence[npt.ArrayLike], clusters: Sequence[Any] | None) -> list[Double]:
+    """Return the groups without NaN."""
+    if clusters is not None:
+        raise ValueError("clusters are exchanged between paired groups only; set paired, or leave them out")
+    arrays = [np.asarray(group, np.float64) for group in groups]
+    return [array[~np.isnan(array)] for array in arrays]
+
+
+def _difference(sums: Double, counts: Double) -> float:
+    first, second = sums.sum(1) / counts.sum(1)
+    return float(first - second)
+
+
+def _percentiles(drawn: Double, clusters: int, level: float) -> tuple[float, float]:
+    """Return the ends of the interval; of a single cluster there is none."""
+    if clusters < 2:
+        return np.nan, np.nan
+    # A few resamples of few clusters may have none for which a group is defined.
+    low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _resampled(sums: Double, counts: Double, seed: int, resamples: int) -> Double:
+    """Return each group's mean in each resample of the clusters, (groups, resamples); NaN where there are no values."""
+    parts = []
+    for drawn in _resamples(sums.shape[1], seed, resamples):
+        numbers = counts @ drawn.T
+        parts.append(np.divide(sums @ drawn.T, numbers, out=np.full(numbers.shape, np.nan), where=numbers > 0))
+    return np.concatenate(parts, axis=1)
 
 
 def _resamples(count: int, seed: int, resamples: int) -> Iterable[npt.NDArray[np.float32]]:
@@ -258,32 +349,39 @@ def _flips(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.
     return bits.reshape(resamples, -1)[:, :count].astype(np.float32)
 
 
-def _flip_signs(differences: npt.NDArray[np.float64], seed: int, resamples: int) -> Significance:
-    """Return |mean| and its p value when signs are flipped: the same as exchanging paired values, and much faster.
+def _exchange(sums: Double, counts: Double, seed: int, resamples: int) -> Significance:
+    """Return |difference of means| and its p value when clusters, (2, C), are exchanged between the two groups.
 
     `scipy.stats.permutation_test`, which the rest uses, takes a second where this takes a hundredth.
     """
-    count = len(differences)
-    exact = count < 63 and 2**count <= resamples
-    number = 2**count if exact else resamples
-    observed = float(np.abs(differences.sum()))
+    number = sums.shape[1]
+    if number < 2 or not counts.any(1).all():
+        return Significance(np.nan, np.nan)
+    exact = number < 63 and 2**number <= resamples
+    arrangements = 2**number if exact else resamples
+    observed = abs(_difference(sums, counts))
     # Equal but for rounding is as large.
-    least = observed * (1 - 1e-12) - 1e-12 * float(np.abs(differences).sum())
-    larger, step = 0, _batch(count)
-    for start in range(0, number, step):
-        stop = min(start + step, number)
+    least = observed * (1 - 1e-12) - 1e-12 * float(np.abs(sums).sum() / counts.sum())
+    move, leave = np.stack([sums[1] - sums[0], counts[1] - counts[0]], axis=1), np.array([1.0, -1.0])
+    larger, step = 0, _batch(number)
+    for start in range(0, arrangements, step):
+        stop = min(start + step, arrangements)
         if exact:
-            flipped = ((np.arange(start, stop)[:, None] >> np.arange(count)) & 1).astype(np.float32)
+            flipped = ((np.arange(start, stop)[:, None] >> np.arange(number)) & 1).astype(np.float32)
         else:
-            flipped = _flips(count, seed, start, stop - start)
-        sums = differences.sum() - 2 * (flipped @ differences)
-        larger += int(np.count_nonzero(np.abs(sums) >= least))
-    p = larger / number if exact else (larger + 1) / (number + 1)
-    return Significance(observed / count, min(p, 1.0))
+            flipped = _flips(number, seed, start, stop - start)
+        moved, gained = (flipped @ move).T
+        total = sums.sum(1)[:, None] + leave[:, None] * moved
+        filled = counts.sum(1)[:, None] + leave[:, None] * gained
+        means = np.divide(total, filled, out=np.full(total.shape, np.nan), where=filled > 0)
+        # Where an arrangement leaves a group without values, it may be as large as any.
+        larger += int(np.count_nonzero(~(np.abs(means[0] - means[1]) < least)))
+    p = larger / arrangements if exact else (larger + 1) / (arrangements + 1)
+    return Significance(observed, min(p, 1.0))
 
 
 def _permute(
-    groups: Sequence[npt.NDArray[np.float64]], statistic: Any, seed: int, paired: bool, resamples: int
+    groups: Sequence[npt.NDArray[Any]], statistic: Any, seed: int, paired: bool, resamples: int
 ) -> Significance:
     found = stats.permutation_test(
         groups,
@@ -295,7 +393,8 @@ def _permute(
         batch=_batch(sum(map(len, groups))),
         rng=np.random.default_rng(seed),
     )
-    return Significance(float(found.statistic), float(found.pvalue))
+    # Of complex values, SciPy makes its p complex.
+    return Significance(float(np.real(found.statistic)), float(np.real(found.pvalue)))
 
 
 def _batch(number: int) -> int:

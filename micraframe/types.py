@@ -106,7 +106,8 @@ class DatasetInfo:
         classes: Names of the K classes.
         channels: Number of channels C.
         normalisation: What was done to the samples' images, so that a model can do it to others.
-        fingerprint: Hash of everything that determines the samples: parameters and the bytes of the files.
+        fingerprint: Hash of everything that determines the samples: parameters and the bytes of the files; not the
+            dataset's name, licence or citation.
         pixel_size_um: Edge of a pixel in micrometres, where all images share it.
         licence: Licence of the data.
         citation: Whom to cite for the data.
@@ -288,7 +289,7 @@ class Threshold:
         name: What it decides, such as `presence` or `mask`.
         value: The number, or NaN where it is found anew in every image.
         origin: `fixed` beforehand (a rule such as Otsu's included), tuned on `validation` labels, or `oracle`: tuned
-            on the test labels, which is an upper bound and never a result.
+            on the test labels, which is never a result.
         rule: The rule, such as `otsu`, where there is one.
     """
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from micraframe.files import atomic, atomic_folder, digest, digest_json, write_json
@@ -15,6 +17,18 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
         raise RuntimeError
     assert path.read_text() == "old"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    path, seen = tmp_path / "a.txt", []
+
+    def spy(handle):
+        seen.append((os.fstat(handle).st_size, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", spy)
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert seen == [(3, False)]
 
 
 def test_a_folder_is_the_old_one_or_the_new_one(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from micraframe import statistics
-from micraframe.statistics import bootstrap_mean, compare, f_test, holm, randomisation_test
+from micraframe.statistics import bootstrap_difference, bootstrap_mean, compare, f_test, holm, randomisation_test
 
 
 def test_the_interval_is_the_one_of_the_normal_law_for_many_values():
@@ -98,13 +98,99 @@ def test_large_samples_agree_with_student():
     assert randomisation_test(a, b, 0, paired=True).p == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=0.01)
 
 
-def test_undefined_values_take_their_pair_with_them():
+def test_undefined_values_are_exchanged_as_such():
     a, b = [1, 2, np.nan, 4, 7], [2, 4, 9, np.nan, 1]
-    assert randomisation_test(a, b, 0, paired=True) == randomisation_test([1, 2, 7], [2, 4, 1], 0, paired=True)
+    observed = abs(np.nanmean(a) - np.nanmean(b))
+    seen = [
+        abs(np.nanmean(np.where(kept, a, b)) - np.nanmean(np.where(kept, b, a)))
+        for kept in itertools.product((True, False), repeat=5)
+    ]
+    found = randomisation_test(a, b, 0, paired=True)
+    assert found.statistic == pytest.approx(observed)
+    assert found.p == pytest.approx(np.mean(np.array(seen) >= observed - 1e-9))
     assert randomisation_test(a, b, 0) == randomisation_test([1, 2, 4, 7], [2, 4, 9, 1], 0)
     assert np.isnan(randomisation_test([1], [2, 3], 0)).all()
+    assert np.isnan(randomisation_test([1, np.nan], [2, np.nan], 0, paired=True)).all()
+    assert np.isnan(randomisation_test([1, 2], [np.nan, np.nan], 0, paired=True)).all()
     with pytest.raises(ValueError, match=r"lengths \[2, 3\]"):
         randomisation_test([1, 2], [1, 2, 3], 0, paired=True)
+
+
+def test_what_is_tested_is_the_difference_that_tables_show():
+    # One is right about empty images, where nothing is to be measured; the other is charged for claiming something.
+    a, b = np.r_[np.full(10, 0.5), np.full(10, np.nan)], np.r_[np.full(10, 0.51), np.zeros(10)]
+    found = compare({"a": a, "b": b}, 0, paired=True)
+    assert found.pairs[0].difference == pytest.approx(0.5 - 0.255)
+    assert found.pairs[0].p < 0.01
+    mean, low, high = bootstrap_difference(a, b, 0)
+    assert mean == pytest.approx(found.pairs[0].difference)
+    assert 0 < low < mean < high
+
+
+def test_a_difference_of_complete_pairs_is_the_mean_of_differences():
+    a, b = np.random.default_rng(0).normal(size=(2, 60))
+    assert bootstrap_difference(a, b, 4) == pytest.approx(bootstrap_mean(a - b, 4))
+    clusters = [place // 4 for place in range(60)]
+    assert bootstrap_difference(a, b, 4, clusters=clusters) == pytest.approx(
+        bootstrap_mean(a - b, 4, clusters=clusters)
+    )
+    assert np.isnan(bootstrap_difference([1, 2], [np.nan, np.nan], 0)).all()
+    assert np.isnan(bootstrap_difference([1, 2], [3, 5], 0, clusters="xx")[1:]).all()
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5), st.integers(0, 3)), min_size=2, max_size=9))
+@settings(max_examples=40, deadline=None)
+def test_clusters_are_exchanged_whole(rows):
+    a, b, clusters = np.array(rows, float).T
+    found = randomisation_test(a, b, 0, paired=True, clusters=list(clusters))
+    names = np.unique(clusters)
+    if len(names) < 2:
+        assert np.isnan(found.p)
+        return
+    seen = []
+    for kept in itertools.product((True, False), repeat=len(names)):
+        where = np.array(kept)[np.searchsorted(names, clusters)]
+        seen.append(abs(np.mean(np.where(where, a, b)) - np.mean(np.where(where, b, a))))
+    assert found.p == pytest.approx(np.mean(np.array(seen) >= found.statistic - 1e-9))
+
+
+def test_clusters_of_one_image_change_nothing():
+    random = np.random.default_rng(3)
+    groups = list(random.normal(size=(3, 40)))
+    alone = list(range(40))
+    assert randomisation_test(*groups[:2], 0, True, clusters=alone) == randomisation_test(*groups[:2], 0, True)
+    assert f_test(groups, 0, True, clusters=alone) == f_test(groups, 0, True)
+    with pytest.raises(ValueError, match="paired groups only"):
+        randomisation_test(*groups[:2], 0, clusters=alone)
+    with pytest.raises(ValueError, match="paired groups only"):
+        f_test(groups, 0, clusters=alone)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_fields_that_differ_raise_no_false_alarms(missing):
+    # Twelve fields of ten crops. Methods do better on one field than on another, each in its own way.
+    random = np.random.default_rng(11)
+    clusters = [field for field in range(12) for _ in range(10)]
+    pairs = groups = naive = 0
+    for _ in range(200):
+        draws = np.repeat(random.normal(size=(3, 12)), 10, axis=1) + random.normal(size=(3, 120))
+        draws[random.random(draws.shape) < missing] = np.nan
+        pairs += randomisation_test(*draws[:2], 0, True, 199, clusters).p <= 0.05
+        groups += f_test(list(draws), 0, True, 199, clusters).p <= 0.05
+        naive += randomisation_test(*draws[:2], 0, True, 199).p <= 0.05
+    assert stats.binomtest(pairs, 200, 0.05).pvalue > 0.001
+    assert stats.binomtest(groups, 200, 0.05).pvalue > 0.001
+    assert naive > 60
+
+
+def test_f_of_clusters_is_that_of_their_means_where_all_are_alike():
+    random = np.random.default_rng(5)
+    groups = random.normal(size=(3, 30)) + random.normal(0, 3, 30)
+    clusters = list(np.repeat(np.arange(10), 3))
+    means = groups.reshape(3, 10, 3).mean(2)
+    assert f_test(list(groups), 0, True, clusters=clusters).statistic == pytest.approx(
+        f_test(list(means), 0, True).statistic
+    )
 
 
 def test_f_is_that_of_scipy_and_so_is_p():

@@ -14,10 +14,11 @@ twice its number are taken for one. What a source does not report is taken from 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -104,13 +105,16 @@ class Pricing(Parameters):
 
     @model_validator(mode="after")
     def _in_order(self) -> Pricing:
-        for what, value, low, high in (
-            ("image", self.image, self.image_low, self.image_high),
-            ("object", self.object, self.object_low, self.object_high),
-        ):
-            given = [seconds for seconds in (low, value, high) if seconds is not None]
-            if given != sorted(given):
-                raise ValueError(f"{what}: {given} s are not in the order low, value, high")
+        # As they are reckoned with: what is given here, and the preset's beside it.
+        for task, what in itertools.product(get_args(Task), ("image", "object")):
+            seconds: Seconds = getattr(self.price(task), what)
+            if (task, what) == ("image_level", "object") or seconds.low <= seconds.value <= seconds.high:
+                continue  # nobody annotates objects at image level
+            remedy = f"; the value is that of {self.preset}: give {what} as well" if getattr(self, what) is None else ""
+            raise ValueError(
+                f"{what}: {seconds.low:g}, {seconds.value:g} and {seconds.high:g} s for {task.replace('_', ' ')} are "
+                f"not in the order low, value, high{remedy}"
+            )
         return self
 
     def price(self, task: Task) -> Price:

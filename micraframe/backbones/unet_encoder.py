@@ -53,7 +53,8 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.pool = nn.MaxPool2d(2)
+        # One for each use: captum's DeepLift wants modules that are used once.
+        self.pools = nn.ModuleList(nn.MaxPool2d(2) for _ in widths[1:])
         self.blocks = nn.ModuleDict()
         for stage, width in enumerate(widths, start=1):
             self.blocks[f"{stage}a"] = Block(channels, width)
@@ -76,7 +77,7 @@ class Encoder(nn.Module):
         outputs: list[Tensor] = []
         for name, module in self.blocks.items():
             if outputs and name.endswith("a"):
-                images = self.pool(images)
+                images = self.pools[len(outputs) // 2 - 1](images)
             images = module(images)
             outputs.append(images)
         return outputs

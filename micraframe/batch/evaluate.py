@@ -5,19 +5,24 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from micraframe import registry
-from micraframe.batch.predict import TABLE
+from micraframe.batch.predict import POINTS, TABLE
 from micraframe.datasets.tables import Rows, labels_of, read_table
 from micraframe.errors import DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
 from micraframe.metrics import evidence
-from micraframe.types import BoolArray, FloatArray, Prediction, Sample
+from micraframe.metrics.detection import PrecisionRecall, counted_points, precision_recall
+from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, Sample
+
+CURVES = "precision_recall.csv"
+_POOLED = "pooled_average_precision"
 
 
 @dataclass(frozen=True)
@@ -30,17 +35,40 @@ class Measured:
     value: float
 
 
-def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict[str, str]]:
-    """Measure what `predict_files` wrote.
+@dataclass(frozen=True)
+class CurvePoint:
+    """Precision and recall of one class's detections in all images, from a threshold on."""
+
+    class_: str
+    threshold: float
+    precision: float
+    recall: float
+
+
+class Evaluated(NamedTuple):
+    """What `evaluate_files` found.
+
+    Attributes:
+        measured: The numbers.
+        curves: By class, precision and recall of the points in all images; empty where there is nothing to say of it.
+        failures: What went wrong, by the name of the image.
+    """
+
+    measured: list[Measured]
+    curves: dict[str, PrecisionRecall]
+    failures: dict[str, str]
+
+
+def evaluate_files(predictions: Path, truth: Path, distance: float = 10.0, instances: bool = False) -> Evaluated:
+    """Measure what `predict_files` wrote: presence, masks, and points where there are any.
 
     Args:
         predictions: The folder that it wrote to.
         truth: A CSV of labels as the dataset `folder` reads it: image names, and a column of 0 and 1 per class or one
             column `class`; or a folder of masks named as the images are: for one class `NAME.png`, for several
             `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W). Whatever is not 0 is the class.
-
-    Returns:
-        The numbers, and what went wrong by the name of the image.
+        distance: How far a point may be from the middle of a true object to be a hit, in pixels.
+        instances: Are true objects numbered in the masks; else they are the masks' connected pieces.
 
     Raises:
         DataError: If there is no table of predictions or no truth.
@@ -50,14 +78,18 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
     labels = read_table(truth) if truth.is_file() else None
     if labels is None and not truth.is_dir():
         raise DataError(f"{truth} is neither a CSV of labels nor a folder of masks")
+    points = _read_points(predictions / POINTS, classes)
     metrics = [registry.build("metric", name) for name in ("classification", "overlap")]
+    if points is not None:
+        metrics.append(registry.build("metric", "detection", distance=distance))
+    sides: list[tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]] = []
     measured: list[Measured] = []
     ranked: list[tuple[str, FloatArray, BoolArray | None]] = []
     failures: dict[str, str] = {}
     for name, rows in table.items():
         try:
-            prediction = _prediction(predictions, name, rows)
-            sample = _truth_sample(truth, name, classes, labels, prediction)
+            prediction = _prediction(predictions, name, rows, points)
+            sample = _truth_sample(truth, name, classes, labels, instances, prediction)
         except MicraframeError as error:
             failures[name] = str(error)
             continue
@@ -68,6 +100,8 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
             for class_, value in zip(classes, values, strict=True)
         ]
         ranked.append((name, prediction.scores, evidence.labels_of(sample)))
+        if points is not None and (found := counted_points(prediction, sample)) is not None:
+            sides.append(found)
     names, scores, told = zip(*ranked, strict=True) if ranked else ((), (), ())
     measured += [
         Measured(name, class_, metric_name, float(value))
@@ -75,7 +109,27 @@ def evaluate_files(predictions: Path, truth: Path) -> tuple[list[Measured], dict
         for name, values in zip(names, images, strict=True)
         for class_, value in zip(classes, values, strict=True)
     ]
-    return measured, failures
+    curves = {
+        class_: precision_recall([true[index] for true, _ in sides], [told[index] for _, told in sides], distance)
+        for index, class_ in enumerate(classes)
+        if sides
+    }
+    return Evaluated(measured, curves, failures)
+
+
+def curve_points(curves: Mapping[str, PrecisionRecall]) -> Iterator[CurvePoint]:
+    """Yield the lines of a table of curves, best threshold first."""
+    for class_, curve in curves.items():
+        for numbers in zip(curve.thresholds, curve.precision, curve.recall, strict=True):
+            yield CurvePoint(class_, *map(float, numbers))
+
+
+def pooled(curves: Mapping[str, PrecisionRecall], images: int) -> list[dict[str, str | float | int]]:
+    """Return, as `means` does, the areas under curves of so many images, and their mean over the classes."""
+    areas = {class_: curve.area for class_, curve in curves.items()}
+    if len(areas) > 1:
+        areas["all"] = _mean(areas.values())
+    return [{"metric": _POOLED, "class": class_, "mean": area, "images": images} for class_, area in areas.items()]
 
 
 def means(measured: Iterable[Measured]) -> list[dict[str, str | float | int]]:
@@ -111,21 +165,49 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
     return dict(table)
 
 
-def _prediction(folder: Path, name: str, rows: list[dict[str, str]]) -> Prediction:
+def _read_points(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[FloatArray, ...]] | None:
+    """Return the points by image and class; None where there is no table of them."""
+    if not path.exists():
+        return None
+    found: dict[str, list[list[tuple[float, ...]]]] = defaultdict(lambda: [[] for _ in classes])
+    with path.open(newline="", encoding="utf-8") as stream:
+        for row in csv.DictReader(stream):
+            try:
+                point = tuple(float(row[column]) for column in ("y", "x", "score"))
+                found[row["image"]][classes.index(row["class"])].append(point)
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(
+                    f"{path}: the line {row} is not image, y, x, score and class, one of {', '.join(classes)}"
+                ) from error
+            if not all(map(math.isfinite, point)):
+                raise DataError(f"{path}: the line {row} has a number that is not finite")
+    return {name: tuple(np.array(some, np.float32).reshape(-1, 3) for some in rows) for name, rows in found.items()}
+
+
+def _prediction(
+    folder: Path, name: str, rows: list[dict[str, str]], points: Mapping[str, tuple[FloatArray, ...]] | None
+) -> Prediction:
     masks = None
     path = folder / f"{Path(name).stem}.tif"
     if path.exists():
         masks = read_labels(path) != 0
         masks = masks if masks.ndim == 3 else masks[None]
+    nothing = (np.zeros((0, 3), np.float32),) * len(rows)
     return Prediction(
         np.array([float(row["score"]) for row in rows], np.float32),
         np.array([row["decision"] == "1" for row in rows]),
         masks,
+        points=None if points is None else points.get(name, nothing),
     )
 
 
 def _truth_sample(
-    truth: Path, name: str, classes: tuple[str, ...], labels: Rows | None, prediction: Prediction
+    truth: Path,
+    name: str,
+    classes: tuple[str, ...],
+    labels: Rows | None,
+    numbered: bool,
+    prediction: Prediction,
 ) -> Sample:
     stem = Path(name).stem
     if labels is not None:
@@ -133,25 +215,27 @@ def _truth_sample(
             raise DataError(f"{truth} has no line for the image {name!r}")
         told = np.array(labels_of(stem, labels[stem], classes, truth))
         return Sample(name, np.zeros((1, 1, 1), np.float32), labels=told)
-    masks = _truth_masks(truth, stem, classes)
+    objects = _truth_masks(truth, stem, classes)
+    masks = objects != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(
             f"{name}: the prediction has masks of shape (K, H, W) = {prediction.masks.shape}, the truth {masks.shape}"
         )
     image = np.zeros((1, *masks.shape[1:]), np.float32)
-    return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks)
+    instances = objects if numbered else None
+    return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks, instances=instances)
 
 
-def _truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> BoolArray:
+def _truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
     whole = _find(truth, stem)
     if whole is not None:
-        masks: BoolArray = read_labels(whole) != 0
+        masks = read_labels(whole)
         masks = masks if masks.ndim == 3 else masks[None]
         if len(masks) != len(classes):
             raise DataError(f"{whole}: {len(masks)} masks; the model has the {len(classes)} classes {classes}")
         return masks
     parts = {class_: _find(truth / class_, stem) for class_ in classes}
-    found = {class_: read_labels(path) != 0 for class_, path in parts.items() if path is not None}
+    found = {class_: read_labels(path) for class_, path in parts.items() if path is not None}
     if not found:
         raise DataError(f"{truth} has no mask {stem}.* and none in folders named {', '.join(classes)}")
     if len({mask.shape for mask in found.values()}) > 1:

@@ -21,6 +21,7 @@ from micraframe.overlay import overlay
 from micraframe.types import FloatArray, Prediction, Progress
 
 TABLE = "predictions.csv"
+POINTS = "points.csv"
 _CHUNK = 16
 
 
@@ -47,13 +48,32 @@ class Found:
     status: str
 
 
+@dataclass(frozen=True)
+class Point:
+    """A line of the table of points.
+
+    Attributes:
+        image: The image's file name.
+        class_: The class.
+        y: Row, in pixels.
+        x: Column, in pixels.
+        score: High means sure.
+    """
+
+    image: str
+    class_: str
+    y: float
+    x: float
+    score: float
+
+
 def predict_files(
     model: Path, images: Sequence[Path], output: Path, device: str = "auto", progress: Progress | None = None
 ) -> tuple[int, dict[str, str]]:
     """Predict image files with a saved model.
 
     Writes to `output`, for an image `NAME.png`: `NAME.tif`, uint8 (K, H, W), the masks of the K classes, and
-    `NAME-overlay.png`; and for all images one `predictions.csv`.
+    `NAME-overlay.png`; and for all images one `predictions.csv` and, of a model that finds points, one `points.csv`.
 
     Args:
         model: A saved model's folder.
@@ -88,6 +108,7 @@ def predict_files(
         if stems.setdefault(file.stem, file) != file:
             failures[str(file)] = f"its masks would replace those of {stems[file.stem]}; predict it to another folder"
     rows: list[Found] = []
+    points: list[Point] | None = None
     done = 0
     unique = list(stems.values())
     for start in range(0, len(unique), _CHUNK):
@@ -102,11 +123,18 @@ def predict_files(
             if isinstance(answer, Prediction):
                 _write(output, file, loaded[file], answer, saved.info.classes)
                 rows += _found(file.name, answer, saved.info.classes)
+                if answer.points is not None:
+                    points = [] if points is None else points
+                    points += _points(file.name, answer.points, saved.info.classes)
             else:
                 failures[str(file)] = answer
         done += len(chunk)
         progress.advance("predict", done, len(stems))
-    _write_table(output / TABLE, rows)
+    _write_table(output / TABLE, rows, Found)
+    if points is None:
+        (output / POINTS).unlink(missing_ok=True)  # of an earlier model: it would be taken for this one's
+    else:
+        _write_table(output / POINTS, points, Point)
     return len({row.image for row in rows}), failures
 
 
@@ -153,10 +181,17 @@ def _found(name: str, prediction: Prediction, classes: tuple[str, ...]) -> list[
     return rows
 
 
-def _write_table(path: Path, rows: Iterable[Found]) -> None:
+def _points(name: str, points: tuple[FloatArray, ...], classes: tuple[str, ...]) -> Iterator[Point]:
+    for class_, some in zip(classes, points, strict=True):
+        for point in some:
+            # As float32, which is written with all its digits: scores that are rounded might become equal.
+            yield Point(name, class_, *point)
+
+
+def _write_table(path: Path, rows: Iterable[Found | Point], kind: type[Found | Point]) -> None:
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name.rstrip("_") for field in fields(Found)])
+        writer.writerow([field.name.rstrip("_") for field in fields(kind)])
         for row in rows:
             writer.writerow([_cell(value) for value in astuple(row)])
 

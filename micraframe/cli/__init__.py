@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from micraframe.cli import catalog, check, demo, evaluate, finetune, predict, study, sweep, train
+from micraframe.cli import agreement, catalog, check, demo, evaluate, finetune, predict, study, sweep, train
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.command("train")(train.train)
 app.command("finetune")(finetune.finetune)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("agreement")(agreement.agreement)
 app.command("sweep")(sweep.sweep)
 app.add_typer(study.app, name="study")
 

@@ -50,18 +50,19 @@ def progress() -> Progress:
     from micraframe.types import Progress
 
     class Lines(Progress):
-        """Prints a line when something begins, when it ends, and at most every ten seconds between."""
+        """Prints a line when something begins, ends, or has a new number, and at most every ten seconds between."""
 
         def __init__(self) -> None:
-            self._last: dict[str, float] = {}
+            self._last: dict[tuple[str, ...], float] = {}
 
         def advance(
             self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})
         ) -> None:
             now = time.monotonic()
-            if done < total and now - self._last.get(label, -math.inf) < 10:
+            key = (label, *numbers)
+            if done < total and now - self._last.get(key, -math.inf) < 10:
                 return
-            self._last[label] = now
+            self._last[key] = now
             print(_line(label, done, total, numbers), file=sys.stderr, flush=True)
 
     class Bars(Progress):

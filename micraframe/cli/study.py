@@ -61,9 +61,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         print_records(_cell_records(found), as_json=True)
         return
-    print_records(_cell_records(found), as_json=False)
-    print()
-    print(_plan_text(found))
+    _print_plan(found)
 
 
 @app.command()
@@ -86,12 +84,10 @@ def run_and_print(
 
     found = status_of(plan(study), StudyFolder(output))
     if dry_run:
-        if not as_json:
-            print_records(_cell_records(found), as_json=False)
-            print()
-            print(_plan_text(found))
-        else:
+        if as_json:
             print_records(_cell_records(found), as_json=True)
+        else:
+            _print_plan(found)
         return
     print(_plan_text(found), file=sys.stderr)
     outcome = run_study(study, output, progress(), executor)
@@ -163,6 +159,17 @@ def _print_outcome(outcome: Outcome, output: Path, as_json: bool) -> None:
     for picture in outcome.pictures:
         print(f"Picture: {picture}")
     print(f"Report: {outcome.report}")
+
+
+def _print_plan(found: StudyStatus) -> None:
+    records = _cell_records(found)
+    # Beside the other columns, there is no room for an error.
+    print_records([{key: value for key, value in each.items() if key != "error"} for each in records], as_json=False)
+    for each in found.cells:
+        if each.error:
+            print(f"\n{each.cell} has failed:\n  {each.error}")
+    print()
+    print(_plan_text(found))
 
 
 def _cell_records(found: StudyStatus) -> list[dict[str, object]]:

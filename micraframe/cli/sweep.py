@@ -49,7 +49,9 @@ def sweep(
         tile,
         cast("Precision", precision),
     )
-    report = asdict(sweep_file(model, image, output, options, device, progress()))
+    report = asdict(
+        sweep_file(model, image, output, options, device, progress(), lambda note: typer.echo(note, err=True))
+    )
     agreement = report.pop("agreement") or {}
     flat: dict[str, Any] = report | {f"agreement: {key}": value for key, value in agreement.items()}
     if as_json:

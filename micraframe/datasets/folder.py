@@ -201,8 +201,10 @@ class Folder(Dataset):
         params = self.params
         files = [path for entry in self._entries for path in (entry.path, *entry.masks)]
         tables = [resolve(path) for path in (params.labels, params.index) if path]
-        # The same files in another place are the same dataset.
-        settings = params.model_dump(mode="json", exclude={"images", "masks", "labels", "index"})
+        # The same files in another place are the same dataset, whatever it is called and whomever it belongs to.
+        settings = params.model_dump(
+            mode="json", exclude={"images", "masks", "labels", "index", "name", "licence", "citation"}
+        )
         return DatasetInfo(
             name=params.name or _name_of(resolve(params.images)),
             classes=self._classes,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,9 @@ def frozen_copy(classifier: Classifier, fold: bool = False) -> Classifier:
 def fold_batch_norms(classifier: Classifier) -> None:
     """Fold, in place, each batch normalisation into the convolution whose output it takes.
 
+    Of timm's, which have an activation besides, that is what is left. One that comes before the convolution, or takes a
+    sum or a concatenation (as densenet's do), stays: it has no convolution's output to itself.
+
     Which belong together is seen in a dry run. If the activations of any layer then differ - because a convolution
     serves twice, or its output is used elsewhere - or the network does not take the dry run's image, all is left as it
     was.
@@ -39,7 +44,7 @@ def fold_batch_norms(classifier: Classifier) -> None:
     Args:
         classifier: In evaluation mode.
     """
-    first = next((module for module in classifier.modules() if isinstance(module, nn.Conv2d)), None)
+    first = _first_convolution(classifier)
     if first is None:
         return
     side = 2 * max(layer.stride for layer in classifier.layers) + 1
@@ -50,7 +55,9 @@ def fold_batch_norms(classifier: Classifier) -> None:
         before, pairs = _dry_run(classifier, images)
         for convolution, norm in pairs:
             if norm.running_mean is not None and norm.running_var is not None:
-                replaced |= {convolution: fuse_conv_bn_eval(convolution, norm), norm: nn.Identity()}
+                rest = list(norm.children())  # timm's: dropout, activation
+                left = nn.Sequential(*rest) if rest else nn.Identity()
+                replaced |= {convolution: fuse_conv_bn_eval(convolution, norm), norm: left}
         _replace(classifier, replaced)
         now, _ = _dry_run(classifier, images)
         safe = all(torch.allclose(a, b, atol=1e-9 * float(a.abs().max())) for a, b in zip(before, now, strict=True))
@@ -74,7 +81,12 @@ def _dry_run(classifier: Classifier, images: Tensor) -> tuple[list[Tensor], list
             pairs.append((convolutions[id(inputs[0])], module))
 
     # Only of these very types: what a subclass does besides would be lost.
-    watched = [module for module in classifier.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
+    foldable: list[type[nn.Module]] = [nn.Conv2d, nn.BatchNorm2d]
+    if "timm" in sys.modules:  # else the network has none of timm's, and seconds of importing are saved
+        from timm.layers.norm_act import BatchNormAct2d
+
+        foldable.append(BatchNormAct2d)
+    watched = [module for module in classifier.modules() if type(module) in foldable]
     hooks = [module.register_forward_hook(after) for module in watched]
     try:
         with torch.no_grad():
@@ -82,6 +94,33 @@ def _dry_run(classifier: Classifier, images: Tensor) -> tuple[list[Tensor], list
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _first_convolution(classifier: Classifier) -> nn.Conv2d | None:
+    return next((module for module in classifier.modules() if isinstance(module, nn.Conv2d)), None)
+
+
+@contextmanager
+def checked_images(classifier: Classifier, images: FloatArray) -> Iterator[None]:
+    """Check images, and say it where a forward pass within fails for their number of channels.
+
+    What the first convolution takes is what is wanted, unless the backbone adds channels of its own: it is asked only
+    after a failure.
+
+    Raises:
+        DataError: If images are not (B, C, H, W), or the network takes another C.
+    """
+    if images.ndim != 4:
+        raise DataError(f"images of shape {images.shape}; (B, C, H, W) is wanted: stack images (C, H, W) of one size")
+    try:
+        yield
+    except RuntimeError as error:
+        first = _first_convolution(classifier)
+        if first is None or first.in_channels == images.shape[1]:
+            raise
+        raise DataError(
+            f"images of shape {images.shape} have {images.shape[1]} channels; the network takes {first.in_channels}"
+        ) from error
 
 
 def check_classes(chosen: Sequence[Sequence[int]], images: int, classes: int) -> list[tuple[int, ...]]:

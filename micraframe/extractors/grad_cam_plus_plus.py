@@ -22,7 +22,7 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
     where g is not 0 (Chattopadhay, A. et al. "Grad-CAM++: generalized gradient-based visual explanations for deep
     convolutional networks". WACV 2018). The paper's activations come from a ReLU; of others the positive part goes
-    into S_k, so that nothing is divided by 0. The sum is not rectified.
+    into S_k, so that nothing is divided by 0 (pytorch-grad-cam takes both parts). The sum is not rectified.
     """
     positive = gradients.relu()
     total = activations.relu().sum((2, 3), keepdim=True)
@@ -31,7 +31,11 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 @final
 class GradCamPlusPlus(Extractor):
-    """Grad-CAM++ (Chattopadhay et al. 2018) of every layer: small structures count as much as large ones."""
+    """Grad-CAM++ (Chattopadhay et al. 2018) of every layer: small structures count as much as large ones.
+
+    For layers that a ReLU puts out these are pytorch-grad-cam's maps. For others they differ: negative activations,
+    with which the divisor could be 0 or less, are left out of S_k, and pytorch-grad-cam lets them in.
+    """
 
     class Params(SinglePass):
         pass

@@ -6,7 +6,6 @@ with respect to them, to the layer's map.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -17,17 +16,15 @@ from torch import Tensor
 
 from micraframe.classifier import Classifier
 from micraframe.config import Precision
-from micraframe.device import choose_precision
+from micraframe.device import choose_precision, exact_float32
 from micraframe.errors import ModelError
-from micraframe.extractors.frozen import check_classes, frozen_copy, probabilities
+from micraframe.extractors.frozen import check_classes, checked_images, frozen_copy, probabilities
+from micraframe.extractors.memory import INSIDE, Plan, budget, layer_bytes, plan, reused_if_large, smaller
 from micraframe.interfaces import ClassRule, Explain, Parameters
 from micraframe.types import FloatArray, Maps
 
 LayerMap = Callable[[Tensor, Tensor], Tensor]
 """From activations A and gradients dy/dA, both (B, k, h, w), to maps (B, h, w)."""
-
-GPU_PIXELS = 64 * 256 * 256
-"""Pixels that are computed together on a GPU, if the parameters do not say."""
 
 
 class SinglePass(Parameters):
@@ -39,7 +36,7 @@ class SinglePass(Parameters):
     micro_batch: PositiveInt | None = Field(
         None,
         description="Images computed together; by default one on a CPU, whose caches more would overflow, "
-        "and as many as fill it on a GPU.",
+        "and as many as half of its memory holds on a GPU.",
     )
 
 
@@ -55,7 +52,8 @@ def prepare(classifier: Classifier, layer_map: LayerMap, params: SinglePass) -> 
 
     It keeps a frozen copy of the classifier, with batch normalisations folded into convolutions and channels last in
     memory. Gradients are taken with respect to the activations only, so that neither those of parameters nor of the
-    image are ever computed.
+    image are ever computed. Where a GPU's memory does not suffice, the call begins anew with less at a time, and
+    asks the rule again.
     """
     twin = frozen_copy(classifier, fold=True)
     device = next(twin.parameters()).device
@@ -63,33 +61,62 @@ def prepare(classifier: Classifier, layer_map: LayerMap, params: SinglePass) -> 
     twin.backbone.to(precision)
 
     def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
-        size = images.shape[2:]
-        step = params.micro_batch or (1 if device.type == "cpu" else max(1, GPU_PIXELS // math.prod(size)))
-        batch = torch.from_numpy(np.ascontiguousarray(images))
-        # The rule sees all images at once, so that all forward passes come first.
-        parts = [forward(twin, chunk.to(device, precision)) for chunk in torch.split(batch, step)]
-        scores = np.concatenate([probabilities(part.logits) for part in parts])
-        chosen = check_classes(rule(scores), len(images), scores.shape[1])
-        explained: list[Maps] = []
-        while parts:
-            part = parts.pop(0)  # its graph is freed once it has been used
-            rows = slice(len(explained), len(explained) + len(part.logits))
-            arrays = backward(part, chosen[rows], layer_map, twin)
-            explained += [
-                Maps(size, classes, twin.layers, maps, row)
-                for classes, maps, row in zip(chosen[rows], arrays, scores[rows], strict=True)
-            ]
-        return explained
+        with checked_images(twin, images):
+            if not len(images):
+                return []
+            size, width = images.shape[2:], precision.itemsize
+            image = INSIDE * sum(layer_bytes(twin.layers, size, width))
+            step = params.micro_batch or (1 if device.type == "cpu" else None)
+            attempt: Plan | None = plan(len(images), image, budget(device), step)
+            batch = torch.from_numpy(np.ascontiguousarray(images)).to(precision)
+            with exact_float32(), reused_if_large(device, twin.layers, size, width):
+                while attempt is not None:
+                    try:
+                        return explain_batch(twin, batch, rule, layer_map, attempt)
+                    except torch.OutOfMemoryError as error:
+                        failed = error.with_traceback(None)  # whose frames hold what was computed
+                    attempt = smaller(attempt)
+                raise failed
 
     return explain
 
 
-def forward(classifier: Classifier, images: Tensor) -> Part:
-    """Run images (B, C, H, W) through a frozen classifier, and keep what gradients with respect to activations need."""
-    with torch.enable_grad():
-        activations = classifier.features(images.contiguous(memory_format=torch.channels_last).requires_grad_())
+def explain_batch(
+    classifier: Classifier, images: Tensor, rule: ClassRule, layer_map: LayerMap, plan: Plan
+) -> list[Maps]:
+    """Explain images (B, C, H, W), of the frozen classifier's precision, by `plan`; see `prepare`."""
+    device = next(classifier.parameters()).device
+    chunks = torch.split(images, plan.step)
+    # The rule sees all images at once, so that all forward passes come first.
+    parts = [forward(classifier, chunk.to(device), plan.keep) for chunk in chunks]
+    scores = np.concatenate([probabilities(part.logits) for part in parts])
+    chosen = check_classes(rule(scores), len(images), scores.shape[1])
+    explained: list[Maps] = []
+    for chunk in chunks:
+        part = parts.pop(0)  # its graph is freed once it has been used
+        if not plan.keep:
+            part = forward(classifier, chunk.to(device))
+        rows = slice(len(explained), len(explained) + len(chunk))
+        arrays = backward(part, chosen[rows], layer_map, classifier)
+        explained += [
+            Maps((images.shape[2], images.shape[3]), classes, classifier.layers, maps, row)
+            for classes, maps, row in zip(chosen[rows], arrays, scores[rows], strict=True)
+        ]
+    return explained
+
+
+def forward(classifier: Classifier, images: Tensor, keep: bool = True) -> Part:
+    """Run images (B, C, H, W) through a frozen classifier.
+
+    Args:
+        classifier: Is left as it is.
+        images: On its device, of its precision.
+        keep: Keep what gradients with respect to activations need; otherwise return logits only.
+    """
+    with torch.set_grad_enabled(keep):
+        activations = classifier.features(images.contiguous(memory_format=torch.channels_last).requires_grad_(keep))
         logits = classifier.logits(activations[-1].float())
-    return Part(activations, logits)
+    return Part(activations if keep else [], logits)
 
 
 def backward(

@@ -43,14 +43,21 @@ def centroid_distance(one: BoolArray, other: BoolArray) -> float:
     return float(np.hypot(*(first - second)))
 
 
-def contour_distance(one: BoolArray, other: BoolArray) -> float:
+def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None = None) -> float:
     """Return the mean distance in pixels from the contour of either mask (H, W) to the other's.
 
     It is the mean over all pixels of both contours, each a mask's pixels with an edge neighbour outside it or outside
-    the image; NaN if a mask is blank.
+    the image; NaN if a mask has none.
+
+    Args:
+        one: bool (H, W).
+        other: bool (H, W).
+        ignore: bool (H, W): pixels that are no contour.
     """
-    if not (one.any() and other.any()):
+    counted = np.True_ if ignore is None else ~ignore
+    # Contours are found before pixels are ignored: where what counts ends is no contour of the structure.
+    edges = [mask & counted & ~ndimage.binary_erosion(mask) for mask in (one, other)]
+    if not (edges[0].any() and edges[1].any()):
         return np.nan
-    edges = [mask & ~ndimage.binary_erosion(mask) for mask in (one, other)]
     away = [ndimage.distance_transform_edt(~edge) for edge in edges]
     return float(np.concatenate([away[1][edges[0]], away[0][edges[1]]]).mean())

@@ -56,13 +56,42 @@ def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np
         predicted: (M, 2).
         most: In the points' unit.
     """
-    steps = truth[:, None].astype(np.float64) - predicted[None]
-    distance = np.hypot(steps[..., 0], steps[..., 1])
+    distance = distances(truth, predicted)
     near = distance <= most
     # Far pairs cost more than all near ones together, and all the same.
     cost = np.where(near, distance, (most + 1) * (1 + min(distance.shape)))
     rows, columns = linear_sum_assignment(cost)
     return _kept(rows, columns, near[rows, columns])
+
+
+def match_by_score(
+    truth: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], most: float
+) -> npt.NDArray[np.bool_]:
+    """Return which predicted points are hits, bool (M,): best score first, each takes the nearest true one still free.
+
+    As in the challenges of Pascal VOC (Everingham et al. 2010) and COCO, and not as many as can be: whether a point is
+    a hit then depends on better ones alone, so that one association holds for every threshold of the score. There may
+    be fewer hits than `match_by_distance` finds pairs.
+
+    Args:
+        truth: (N, 2).
+        predicted: (M, 3), the score last. Of equal scores, the nearer to a true point goes first.
+        most: How far apart they may be, in the points' unit.
+    """
+    distance = distances(truth, predicted[:, :2])
+    rows, columns = np.nonzero(distance <= most)
+    free, hit = np.ones(len(truth), bool), np.zeros(len(predicted), bool)
+    for index in np.lexsort((distance[rows, columns], -predicted[columns, 2])):
+        row, column = rows[index], columns[index]
+        if free[row] and not hit[column]:
+            free[row], hit[column] = False, True
+    return hit
+
+
+def distances(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return the distance of every point (N, 2) from every other one (M, 2), (N, M)."""
+    steps = one[:, None].astype(np.float64) - other[None]
+    return np.asarray(np.hypot(steps[..., 0], steps[..., 1]))
 
 
 def f1_score(hits: int, true: int, predicted: int) -> float:

@@ -15,8 +15,8 @@ from micraframe.metrics.evidence import check_fit, instances_of, undefined
 from micraframe.types import FloatArray, IntArray, Prediction, Sample
 
 FAILURES = ("missed", "extra", "split", "merged")
-CURVE = np.arange(1, 20) / 20
-"""The IOUs over which the curve of F1 is taken."""
+CURVE = tuple(number / 20 for number in range(1, 20))
+"""The IOUs over which the curve of F1 is taken: 0.05, 0.1, ... 0.95."""
 
 
 @final
@@ -28,7 +28,7 @@ class Objects(Metric):
 
     class Params(Parameters):
         iou: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-            (0.5,), description="IOUs from which on two objects count as one."
+            CURVE, description="IOUs from which on two objects count as one."
         )
 
     def __init__(self, params: Params) -> None:
@@ -55,10 +55,13 @@ class Objects(Metric):
         shared = overlaps(truth, predicted)
         iou = ious(shared)
         modes = failures(shared)
-        return [*f1_curve(iou, self.params.iou), area_under(iou), *(modes[name] for name in FAILURES)]
+        curve = f1_curve(iou, CURVE)
+        known = dict(zip(CURVE, curve, strict=True))  # what the area is made of is not associated twice
+        named = [known[least] if least in known else f1_curve(iou, [least])[0] for least in self.params.iou]
+        return [*named, area_under(curve), *(modes[name] for name in FAILURES)]
 
 
-def f1_curve(iou: npt.NDArray[np.float64], least: Sequence[float] | npt.NDArray[np.float64]) -> list[float]:
+def f1_curve(iou: npt.NDArray[np.float64], least: Sequence[float]) -> list[float]:
     """Return the F1 of objects for each IOU from which on two count as one; NaN where there is no object.
 
     Args:
@@ -68,9 +71,13 @@ def f1_curve(iou: npt.NDArray[np.float64], least: Sequence[float] | npt.NDArray[
     return [f1_score(len(match_by_iou(iou, one)), *iou.shape) for one in least]
 
 
-def area_under(iou: npt.NDArray[np.float64]) -> float:
-    """Return the area under F1 against IOU from 0.05 to 0.95, normalised: 1 for perfect objects."""
-    return float(np.trapezoid(f1_curve(iou, CURVE), CURVE) / (CURVE[-1] - CURVE[0]))
+def area_under(curve: Sequence[float]) -> float:
+    """Return the area under F1 against IOU from 0.05 to 0.95, normalised: 1 for perfect objects.
+
+    Args:
+        curve: F1 at each IOU of `CURVE`.
+    """
+    return float(np.trapezoid(curve, CURVE) / (CURVE[-1] - CURVE[0]))
 
 
 def failures(shared: npt.NDArray[np.int64]) -> dict[str, float]:

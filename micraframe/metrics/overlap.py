@@ -21,9 +21,10 @@ NAMES = ("precision", "recall", "f1", "iou", "iou_if_present", "boundary_dice")
 class Overlap(Metric):
     """Precision, recall, F1, IOU and symmetric boundary dice of each class's mask.
 
-    They are undefined, NaN, where the class is neither in the truth nor in the prediction, and 0 where it is in one
-    of them only. `iou_if_present` is the IOU where the class is in the truth, so that it does not mix in how well its
-    presence was decided. Instances count as the mask of all of them.
+    They are undefined, NaN, where the class is neither in the truth nor in the prediction. Where it is in one of them
+    only, precision is undefined if nothing was predicted, recall if nothing is true, and the others are 0.
+    `iou_if_present` is the IOU where the class is in the truth, so that it does not mix in how well its presence was
+    decided. Instances count as the mask of all of them.
     """
 
     class Params(Parameters):
@@ -59,7 +60,8 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
     """Return `precision`, `recall`, `f1` and `iou`, each float32 (K,), of the pixels of masks.
 
     With TP, FP and FN pixels: precision TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), and
-    IOU TP / (TP + FP + FN). All are NaN where truth and prediction are both blank, and 0 where one of them is.
+    IOU TP / (TP + FP + FN). Each is NaN where that is 0 / 0: precision of a blank prediction, recall of a blank truth,
+    F1 and IOU where both are blank.
 
     Args:
         truth: bool (K, H, W).
@@ -70,11 +72,9 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
     hit = np.count_nonzero(truth & predicted & counted, axis=(1, 2))
     true = np.count_nonzero(truth & counted, axis=(1, 2))
     claimed = np.count_nonzero(predicted & counted, axis=(1, 2))
-    nowhere = true + claimed == 0
 
     def share(of: npt.NDArray[Any]) -> FloatArray:
-        value = hit / np.where(of > 0, of, 1)  # where `of` is 0, so is `hit`
-        return np.where(nowhere, np.nan, value).astype(np.float32)
+        return np.where(of > 0, hit / np.where(of > 0, of, 1), np.nan).astype(np.float32)
 
     return {
         "precision": share(claimed),

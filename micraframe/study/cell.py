@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
@@ -15,16 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe import registry
-from micraframe.config import Study
+from micraframe.annotators.costs import Pricing
+from micraframe.config import Choice, Study
+from micraframe.errors import DataError
 from micraframe.interfaces import Annotator, Dataset, Fitted, Metric
 from micraframe.metrics.evidence import labels_of, ranks
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell, Job
+from micraframe.study.plan import Cell, Job, unpriced
 from micraframe.study.tables import Row
 from micraframe.study.tuning import Tuned, kept, redecided, tune
 from micraframe.types import (
     Annotation,
-    BoolArray,
     Cost,
     FloatArray,
     Prediction,
@@ -70,7 +71,7 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
     thresholds: dict[str, tuple[Threshold, ...]] = {}
 
     def measured() -> Iterator[Prediction]:
-        predictions = fitted.predict(sample.image for sample in test)
+        predictions = fitted.predict(_images(test))
         for number, (sample, prediction) in enumerate(zip(test, predictions, strict=True)):
             rows.measure("fixed", sample, prediction)
             thresholds.setdefault("fixed", prediction.thresholds)
@@ -80,12 +81,15 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
                 progress.advance(f"{cell}: predict", number + 1, len(test))
             yield prediction
 
-    known = tuple(kept(measured()))
-    rows.rank("fixed")
+    valid: tuple[Sample, ...] = ()
     cost = Cost()
     if fitted.head is not None and study.tune:
-        valid, cost = tuning_samples(cell, study, subset(dataset.samples("valid"), study.tune, cell.seed))
-        told = tuple(kept(fitted.predict(sample.image for sample in valid)))
+        # Before anything is predicted: where there are none, that is soon told.
+        valid, cost = tuning_samples(cell, study, dataset.samples("valid"), number_annotated(cell, dataset, "valid"))
+    known = tuple(kept(measured()))
+    rows.rank("fixed")
+    if fitted.head is not None and valid:
+        told = tuple(kept(fitted.predict(_images(valid))))
         for origin, samples, found in (("validation", valid, told), ("oracle", test, known)):
             progress.advance(f"{cell}: tune on {origin}", 0, 1)
             tuned = tune(fitted, samples, found)
@@ -93,7 +97,7 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
             for sample, prediction in zip(test, redecided(fitted, head, test, known), strict=True):
                 rows.measure(origin, sample, prediction)
                 if origin not in thresholds:
-                    thresholds[origin] = tuple(_with_origin(each, tuned, origin) for each in prediction.thresholds)
+                    thresholds[origin] = tuple(with_origin(each, tuned, origin) for each in prediction.thresholds)
             rows.rank(origin)
     folder.write_results(cell, rows.rows, masks, thresholds, cost, time.perf_counter() - start)
 
@@ -120,28 +124,49 @@ def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence
     """
     if number is None or number >= len(samples):
         return samples
-    chosen = np.random.default_rng(seed).permutation(len(samples))[:number]
-    return [samples[int(place)] for place in np.sort(chosen)]
+    return [samples[place] for place in _drawn(len(samples), number, seed)]
 
 
-def tuning_samples(cell: Cell, study: Study, samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], Cost]:
-    """Return validation samples as the study's tuning annotator leaves them, and what that costs.
+def tuning_samples(
+    cell: Cell, study: Study, valid: Sequence[Sample], paid: int | None
+) -> tuple[tuple[Sample, ...], Cost]:
+    """Return the validation samples to tune on as the study's tuning annotator leaves them, and what that costs.
 
-    It costs nothing more where the method has had this annotation of all of them. Of samples whose objects nobody has
-    outlined, only the labels are left, and so only thresholds of presence are tuned on them.
+    Where the contender's own annotation of a sample has been the same, it costs nothing more. Of samples whose objects
+    nobody has outlined, only the labels are left, so that only thresholds of presence are tuned on them; they are paid
+    for as image-level ones, unless the contender's own annotator has given them already.
+
+    Args:
+        cell: The contender, and the seed that draws the samples.
+        study: How many, and annotated by whom.
+        valid: All validation samples.
+        paid: How many of these the contender's own annotator has annotated, drawn by the same seed; None: all.
+
+    Raises:
+        DataError: If there are no validation samples.
     """
-    choice = study.tuning_annotator
-    annotator = registry.build("annotator", choice.name, **choice.params)
+    if not valid:
+        raise DataError(
+            f"dataset {cell.info.name!r} has 0 validation images, and thresholds are to be tuned on up to "
+            f"{study.tune}; add validation images, or set tune: 0"
+        )
+    choice, own = study.tuning_annotator, cell.contender.annotator
+    annotator, labeller, before = _annotator(choice), _labeller(choice), _annotator(own)
+    already = set(_drawn(len(valid), paid, cell.seed))
     found, cost = [], Cost()
-    for sample in samples:
-        if sample.masks is None and sample.instances is None:
-            found.append(sample.keep({Annotation.LABELS}))
-            continue
-        (told,), price = annotate([sample], annotator, frozenset(Annotation), cell.seed)
+    for place in _drawn(len(valid), study.tune, cell.seed):
+        sample = valid[place]
+        if sample.masks is not None or sample.instances is not None:
+            (told,), price = annotate([sample], annotator, frozenset(Annotation), cell.seed)
+            free = place in already and unpriced(own) == unpriced(choice)
+        elif sample.labels is not None:
+            (told,), price = annotate([sample], labeller, frozenset({Annotation.LABELS}), cell.seed)
+            free = place in already and before.annotate(sample, cell.seed)[0].labels is not None
+        else:  # nobody knows anything of it, and nothing is paid
+            told, price, free = sample.keep(()), Cost(), True
         found.append(told)
-        cost += price
-    same = cell.contender.annotator == choice and cell.contender.images is None
-    return tuple(found), Cost() if same else cost
+        cost += Cost() if free else price
+    return tuple(found), cost
 
 
 def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, progress: Progress) -> Fitted:
@@ -150,22 +175,13 @@ def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, 
     method = registry.build("method", choice.name, **choice.params)
     if not folder.is_trained(cell):
         start = time.perf_counter()
-        annotator = registry.build("annotator", cell.contender.annotator.name, **cell.contender.annotator.params)
-        given: dict[Split, tuple[Sample, ...]] = {}
-        cost = Cost()
-        share = 1.0
-        wanted = cell.contender.images
-        for split in ("train", "valid"):
-            samples = dataset.samples(split)
-            if wanted and split == "train":
-                share = wanted / max(len(samples), 1)
-            chosen = subset(samples, max(round(share * len(samples)), 1) if wanted else None, cell.seed)
-            given[split], price = annotate(chosen, annotator, method.learns_from, cell.seed)
-            cost += price
+        folder.clear_training(cell)
+        given, cost = given_to(cell, dataset, method.learns_from)
         named = _Named(progress, str(cell))
         run = Run(cell.seed, folder.training(cell), study.device, study.precision, named)
         learned = method.fit(given["train"], given["valid"], cell.info, run)
-        folder.write_cost(cell, cost, time.perf_counter() - start)
+        folder.write_cost(cell, cost)
+        folder.write_training_seconds(cell, time.perf_counter() - start)
         # A model is there whole or not at all, however the method saves it.
         part = folder.training(cell) / "model"
         shutil.rmtree(part, ignore_errors=True)
@@ -173,7 +189,58 @@ def fitted_for(cell: Cell, study: Study, dataset: Dataset, folder: StudyFolder, 
         learned.save(part / cell.training_key)
         (part / cell.training_key).replace(folder.model(cell))
         part.rmdir()
+    # Not only when it has just been saved: a process may have been killed between the two.
+    folder.remove_checkpoints(cell)
     return method.load(folder.model(cell), study.device)
+
+
+def given_to(
+    cell: Cell, dataset: Dataset, allowed: frozenset[Annotation]
+) -> tuple[dict[Split, tuple[Sample, ...]], Cost]:
+    """Return the training and validation samples that the contender is given, and what their annotation costs."""
+    annotator = _annotator(cell.contender.annotator)
+    given: dict[Split, tuple[Sample, ...]] = {}
+    cost = Cost()
+    for split in ("train", "valid"):
+        chosen = subset(dataset.samples(split), number_annotated(cell, dataset, split), cell.seed)
+        given[split], price = annotate(chosen, annotator, allowed, cell.seed)
+        cost += price
+    return given, cost
+
+
+def number_annotated(cell: Cell, dataset: Dataset, split: Split) -> int | None:
+    """Return how many samples of a split the contender's annotator annotates, drawn by the seed; None: all."""
+    wanted = cell.contender.images
+    if wanted is None or split == "train":
+        return wanted
+    share = wanted / max(len(dataset.samples("train")), 1)
+    return max(round(share * len(dataset.samples(split))), 1)
+
+
+def _drawn(total: int, number: int | None, seed: int) -> tuple[int, ...]:
+    """Return the places of so many of `total` samples, drawn by the seed, in order; all where None is wanted.
+
+    Fewer of the same total and seed are among more.
+    """
+    if number is None or number >= total:
+        return tuple(range(total))
+    return tuple(sorted(np.random.default_rng(seed).permutation(total)[:number].tolist()))
+
+
+def _images(samples: Iterable[Sample]) -> Iterator[FloatArray]:
+    """Return the images and nothing that leads to what else is known: a generator's frame would hold the samples."""
+    return iter([sample.image for sample in samples])
+
+
+def _annotator(choice: Choice) -> Annotator:
+    return registry.build("annotator", choice.name, **choice.params)
+
+
+def _labeller(choice: Choice) -> Annotator:
+    """Return who gives image-level labels at the prices of the chosen annotator, where it has such."""
+    pricing = dict(_annotator(choice).params).get("cost")
+    prices = {"cost": pricing.model_dump()} if isinstance(pricing, Pricing) else {}
+    return registry.build("annotator", "micraframe/image-level", **prices)
 
 
 @contextmanager
@@ -210,7 +277,7 @@ class _Rows:
     def __init__(self, cell: Cell, metrics: Sequence[Metric]) -> None:
         self.rows: list[Row] = []
         self.scores: dict[str, list[FloatArray]] = {}
-        self._images: dict[str, list[tuple[str, BoolArray | None]]] = {}
+        self._samples: dict[str, list[Sample]] = {}
         self._cell = cell
         self._metrics = metrics
 
@@ -218,30 +285,29 @@ class _Rows:
         """Measure one image."""
         for metric in self._metrics:
             for name, values in metric.measure(prediction, sample).items():
-                self._add(origin, sample.id, name, values)
+                self._add(origin, sample, name, values)
         self.scores.setdefault(origin, []).append(prediction.scores)
-        self._images.setdefault(origin, []).append((sample.id, labels_of(sample)))
+        self._samples.setdefault(origin, []).append(sample)
 
     def rank(self, origin: str) -> None:
         """Measure what depends on all images, when all of them have been measured."""
         scores = self.scores.get(origin, [])
-        images = self._images.get(origin, [])
-        for name, table in ranks(self._metrics, scores, [labels for _, labels in images]).items():
-            for (image, _), values in zip(images, table, strict=True):
-                self._add(origin, image, name, values)
+        samples = self._samples.get(origin, [])
+        for name, table in ranks(self._metrics, scores, [labels_of(sample) for sample in samples]).items():
+            for sample, values in zip(samples, table, strict=True):
+                self._add(origin, sample, name, values)
 
-    def _add(self, origin: str, image: str, metric: str, values: FloatArray) -> None:
+    def _add(self, origin: str, sample: Sample, metric: str, values: FloatArray) -> None:
         cell = self._cell
-        named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, image)
+        named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, sample.id, sample.group or sample.id)
         for class_, value in zip(cell.info.classes, values, strict=True):
             self.rows.append(Row(*named, class_, metric, float(value)))
 
 
-def _with_origin(threshold: Threshold, tuned: Tuned, origin: Any) -> Threshold:
-    """Return the threshold with where it came from; the head's own rule stays what it was."""
-    if threshold.name == "mask" and tuned.mask is None:
-        return threshold
-    return dataclasses.replace(threshold, origin=origin)
+def with_origin(threshold: Threshold, tuned: Tuned, origin: Any) -> Threshold:
+    """Return the threshold with where it came from; what is the head's own stays what it was."""
+    own = tuned.mask is None if threshold.name == "mask" else tuned.decision is None
+    return threshold if own else dataclasses.replace(threshold, origin=origin)
 
 
 class _Named(Progress):

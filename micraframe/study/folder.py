@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,8 @@ from micraframe.types import BoolArray, Cost, Threshold
 class StudyFolder:
     """The files of a study.
 
-    A trained model and its cost are known by the hash of what determines them, a cell's results by theirs. `rows.csv`
-    is a cell's last file: where it is, the cell is done.
+    A trained model is known by the hash of what determines it, a cell's results by theirs, what annotation costs by
+    that of its prices besides. `rows.csv` is a cell's last file: where it is, the cell is done.
 
     Attributes:
         path: The folder.
@@ -68,24 +69,33 @@ class StudyFolder:
         """Keep a failed cell's traceback."""
         write_text(self.cell(cell) / "error.txt", text)
 
-    def write_cost(self, cell: Cell, cost: Cost, seconds: float) -> None:
-        """Keep what the annotation of the cell's training and validation samples costs.
+    def write_cost(self, cell: Cell, cost: Cost) -> None:
+        """Keep what the annotation of the cell's training and validation samples costs, at the cell's prices."""
+        write_json(self._beside_model(cell, f"cost-{cell.prices}"), vars(cost))
 
-        Args:
-            cell: The cell.
-            cost: Of what the method was given.
-            seconds: How long the training took, on this machine, from its last start.
-        """
-        write_json(self._beside_model(cell, "cost"), vars(cost))
+    def cost(self, cell: Cell) -> Cost | None:
+        """Return what `write_cost` kept; None where it was never reckoned at the cell's prices."""
+        return _cost(self._beside_model(cell, f"cost-{cell.prices}"))
+
+    def write_training_seconds(self, cell: Cell, seconds: float) -> None:
+        """Keep how long the cell's training took, on this machine, from its last start."""
         write_json(self._beside_model(cell, "seconds"), seconds)
-
-    def cost(self, cell: Cell) -> Cost:
-        """Return what `write_cost` kept."""
-        return Cost(**_read(self._beside_model(cell, "cost")))
 
     def training_seconds(self, cell: Cell) -> float:
         """Return how long the cell's training took."""
         return float(_read(self._beside_model(cell, "seconds")))
+
+    def clear_training(self, cell: Cell) -> None:
+        """Remove what a process that was killed while it wrote has left in the folder of the cell's training."""
+        for leftover in self.training(cell).glob(".*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+    def remove_checkpoints(self, cell: Cell) -> None:
+        """Remove the checkpoints of a training that is done; its log and curves stay."""
+        shutil.rmtree(self.training(cell) / "checkpoints", ignore_errors=True)
 
     def write_results(
         self,
@@ -103,14 +113,15 @@ class StudyFolder:
             rows: All its numbers.
             masks: Of the test images, by their number: those of the fixed thresholds, eight columns to a byte.
             thresholds: What was decided by, by origin.
-            tuning_cost: What the labels cost that thresholds were tuned on.
+            tuning_cost: What the labels cost that thresholds were tuned on, at the cell's prices.
             seconds: How long all this took, training not counted.
         """
         folder = self.cell(cell)
         with atomic(folder / "masks.npz") as temporary:
             np.savez_compressed(temporary, **masks)  # type: ignore[arg-type]  # numpy's stub takes no keywords of arrays
         told = {origin: [_threshold(each) for each in used] for origin, used in thresholds.items()}
-        write_json(folder / "thresholds.json", {"used": told, "tuning_cost": vars(tuning_cost)})
+        write_json(folder / "thresholds.json", {"used": told})
+        self.write_tuning_cost(cell, tuning_cost)
         write_json(folder / "seconds.json", seconds)
         write_csv(folder / "rows.csv", rows, Row)
         (folder / "error.txt").unlink(missing_ok=True)
@@ -122,7 +133,7 @@ class StudyFolder:
         """
         named = (cell.info.name, cell.annotator, cell.method, cell.seed)
         for row in read_rows(self.cell(cell) / "rows.csv"):
-            yield Row(*named, row.thresholds, row.image, row.class_, row.metric, row.value)
+            yield Row(*named, row.thresholds, row.image, row.group, row.class_, row.metric, row.value)
 
     def masks(self, cell: Cell, number: int, width: int) -> BoolArray | None:
         """Return the masks, bool (K, H, W), that the cell made of a test image; None where the method makes none.
@@ -142,13 +153,20 @@ class StudyFolder:
         found: dict[str, list[dict[str, Any]]] = _read(self.cell(cell) / "thresholds.json")["used"]
         return found
 
-    def tuning_cost(self, cell: Cell) -> Cost:
-        """Return what the labels cost that the cell's thresholds were tuned on."""
-        return Cost(**_read(self.cell(cell) / "thresholds.json")["tuning_cost"])
+    def write_tuning_cost(self, cell: Cell, cost: Cost) -> None:
+        """Keep what the labels cost that the cell's thresholds were tuned on, at the cell's prices."""
+        write_json(self._tuning_cost(cell), vars(cost))
+
+    def tuning_cost(self, cell: Cell) -> Cost | None:
+        """Return what `write_tuning_cost` kept; None where it was never reckoned at the cell's prices."""
+        return _cost(self._tuning_cost(cell))
 
     def seconds(self, cell: Cell) -> float:
         """Return how long a cell that is done took, training not counted."""
         return float(_read(self.cell(cell) / "seconds.json"))
+
+    def _tuning_cost(self, cell: Cell) -> Path:
+        return self.cell(cell) / f"tuning_cost-{cell.tuning_prices}.json"
 
     def _beside_model(self, cell: Cell, what: str) -> Path:
         return self.path / "models" / f"{cell.training_key}.{what}.json"
@@ -159,6 +177,10 @@ def _threshold(threshold: Threshold) -> dict[str, Any]:
     # JSON has no NaN: where each image has its own threshold, there is no value.
     told["value"] = None if np.isnan(threshold.value) else threshold.value
     return told
+
+
+def _cost(path: Path) -> Cost | None:
+    return Cost(**_read(path)) if path.exists() else None
 
 
 def _read(path: Path) -> Any:

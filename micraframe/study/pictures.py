@@ -64,7 +64,7 @@ def draw(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> tuple[Path
             assert isinstance(fitted, FittedMicraNet)
             slug = re.sub(r"[^a-z0-9]+", "-", cell.method.lower()).strip("-")
             path = folder.path / "pictures" / f"{name}-{slug}-steps.png"
-            draw_steps(path, chosen.values(), fitted.steps(s.image for s in chosen.values()), cell.info.classes)
+            draw_steps(path, chosen.values(), fitted.steps(iter([s.image for s in chosen.values()])), cell.info.classes)
             pictures.append(path)
     return tuple(pictures)
 

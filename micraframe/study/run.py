@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +18,14 @@ from micraframe.config import Study
 from micraframe.errors import ConfigError
 from micraframe.files import write_json, write_text
 from micraframe.modelfile import provenance as provenance_of
+from micraframe.study.bills import annotation_cost, tuning_cost
 from micraframe.study.cell import run_job
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.pictures import draw
-from micraframe.study.plan import Cell, jobs, plan
+from micraframe.study.plan import Cell, Job, jobs, plan
 from micraframe.study.report import write_report
+from micraframe.study.status import status
 from micraframe.study.tables import Difference, Row, Summary, Values, differences, summarise, write_csv
 from micraframe.types import Progress
 
@@ -84,14 +87,15 @@ def run_study(
     open_cells = {job[0].training_key: sum(not folder.is_done(cell) for cell in job) for job in jobs(cells)}
     missing = [job for job in jobs(cells) if open_cells[job[0].training_key]]
     done = sum(folder.is_done(cell) for cell in cells)
-    progress.advance("study", done, len(cells))
+    progress.advance("study", done, len(cells), _to_go(cells, folder, missing))
     work = functools.partial(_work, study=study, folder=folder)
     for job, failures in (executor or Local()).run(missing, work, progress):
         for cell in job:
             if str(cell) in failures and not folder.is_done(cell):
                 folder.write_error(cell, failures[str(cell)])
         done += open_cells[job[0].training_key]
-        progress.advance("study", done, len(cells))
+        missing = [other for other in missing if other is not job]
+        progress.advance("study", done, len(cells), _to_go(cells, folder, missing))
     return write_results(study, cells, folder, progress)
 
 
@@ -112,7 +116,7 @@ def write_results(study: Study, cells: Sequence[Cell], folder: StudyFolder, prog
     write_csv(folder.table("summary"), summary, Summary)
     tests = differences(values, wanted)
     write_csv(folder.table("statistics"), tests, Difference)
-    bills = costs(done, folder)
+    bills = costs(done, study, folder)
     write_csv(folder.table("costs"), bills, CostRow)
     provenance = _provenance(cells, failures)
     write_json(folder.path / "provenance.json", provenance)
@@ -122,16 +126,23 @@ def write_results(study: Study, cells: Sequence[Cell], folder: StudyFolder, prog
     return Outcome(summary, failures, pictures, report)
 
 
-def costs(cells: Sequence[Cell], folder: StudyFolder) -> list[CostRow]:
-    """Return what the annotation of cells that are done costs."""
+def costs(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> list[CostRow]:
+    """Return what the annotation of cells that are done costs, at the study's prices."""
     found = []
     for cell in cells:
         named = (cell.info.name, cell.annotator, cell.method, cell.seed)
-        cost = folder.cost(cell)
+        cost = annotation_cost(cell, folder)
         found.append(CostRow(*named, "fixed", **vars(cost)))
         if "validation" in folder.thresholds(cell):
-            found.append(CostRow(*named, "validation", **vars(cost + folder.tuning_cost(cell))))
+            found.append(CostRow(*named, "validation", **vars(cost + tuning_cost(cell, study, folder))))
     return found
+
+
+def _to_go(cells: Sequence[Cell], folder: StudyFolder, missing: Iterable[Job]) -> dict[str, float]:
+    """Return how long the missing jobs will take, as a number worth showing; none while nothing is known by which."""
+    names = {str(cell) for job in missing for cell in job}
+    seconds = sum(each.seconds for each in status(cells, folder).cells if str(each.cell) in names)
+    return {} if not names or math.isnan(seconds) else {"minutes to go on one machine": seconds / 60}
 
 
 def _work(job: tuple[Cell, ...], progress: Progress, study: Study, folder: StudyFolder) -> dict[str, str]:
@@ -141,6 +152,12 @@ def _work(job: tuple[Cell, ...], progress: Progress, study: Study, folder: Study
 def _all_rows(cells: Sequence[Cell], folder: StudyFolder) -> Iterator[Row]:
     for cell in cells:
         yield from folder.rows(cell)
+
+
+def _origin(cell: Cell) -> dict[str, str]:
+    told = provenance_of(cell.seed, cell.info.fingerprint)
+    del told["seed"]  # the study has several, which are named beside
+    return told
 
 
 def _provenance(cells: Sequence[Cell], failures: dict[str, str]) -> dict[str, object]:
@@ -154,10 +171,10 @@ def _provenance(cells: Sequence[Cell], failures: dict[str, str]) -> dict[str, ob
             "python": platform.python_version(),
         },
         "datasets": {
-            cell.info.name: provenance_of(0, cell.info.fingerprint)
-            | {"licence": cell.info.licence, "citation": cell.info.citation}
+            cell.info.name: _origin(cell) | {"licence": cell.info.licence, "citation": cell.info.citation}
             for cell in cells
         },
+        "seeds": sorted({cell.seed for cell in cells}),
         "cells": {str(cell): cell.key for cell in cells},
         "failures": sorted(failures),
     }

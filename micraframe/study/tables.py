@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe.files import atomic
-from micraframe.statistics import bootstrap_mean, compare
+from micraframe.statistics import bootstrap_difference, bootstrap_mean, compare
 from micraframe.types import FloatArray
 
 
@@ -22,7 +22,8 @@ from micraframe.types import FloatArray
 class Row:
     """One number: of one image and class, of one method that learned with one seed from one annotation.
 
-    `thresholds` says where the method's thresholds came from: `fixed`, `validation` or `oracle`.
+    `thresholds` says where the method's thresholds came from: `fixed`, `validation` or `oracle`. Images of one `group`,
+    such as crops of one field, are not independent.
     """
 
     dataset: str
@@ -31,6 +32,7 @@ class Row:
     seed: int
     thresholds: str
     image: str
+    group: str
     class_: str
     metric: str
     value: float
@@ -47,9 +49,10 @@ class Summary:
         thresholds: Where its thresholds came from: `fixed`, `validation`, or `oracle`, which is no result.
         metric: The metric.
         mean: Mean over images of the mean over the classes and seeds for which the metric is defined there.
-        low: Lower end of the interval, images being resampled.
+        low: Lower end of the interval, groups of images being resampled.
         high: Upper end.
         n: Number of images for which it is defined.
+        groups: Number of groups that these are of.
         seeds: Number of seeds.
         seed_sd: Standard deviation of the seeds' means; NaN for one seed.
     """
@@ -63,6 +66,7 @@ class Summary:
     low: float
     high: float
     n: int
+    groups: int
     seeds: int
     seed_sd: float
 
@@ -79,11 +83,12 @@ class Difference:
         first: A method and what it was told; empty for F.
         second: The other one.
         statistic: F, or the difference of the means, first minus second.
-        low: Lower end of the difference's 95 % bootstrap interval, images being resampled; NaN for F.
+        low: Lower end of the difference's 95 % bootstrap interval, groups of images being resampled; NaN for F.
         high: Upper end.
-        p: How often chance makes as much, images' values being exchanged between methods.
+        p: How often chance makes as much, the values of whole groups of images being exchanged between methods.
         p_holm: After Holm's correction for all pairs of this dataset and metric; NaN for F.
-        n: Number of images for which the metric is defined for all, or both, methods.
+        n: Number of images for which the metric is defined for any of the methods.
+        groups: Number of groups that these are of.
     """
 
     dataset: str
@@ -98,6 +103,7 @@ class Difference:
     p: float
     p_holm: float
     n: int
+    groups: int
 
 
 class Group(NamedTuple):
@@ -118,11 +124,11 @@ class Values:
     """The values of all groups and metrics per seed and image, means over classes."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._images: dict[str, dict[str, None]] = {}
+        self._images: dict[str, dict[str, str]] = {}
         self._found: dict[Group, dict[str, dict[int, dict[str, float]]]] = {}
-        for (dataset, annotator, method, thresholds, seed, image), some in groupby(rows, _of_one_prediction):
+        for (dataset, annotator, method, thresholds, seed, image, cluster), some in groupby(rows, _of_one_prediction):
             group = Group(dataset, annotator, method, thresholds)
-            self._images.setdefault(dataset, {}).setdefault(image)
+            self._images.setdefault(dataset, {}).setdefault(image, cluster)
             by_metric: dict[str, list[float]] = {}
             for row in some:
                 by_metric.setdefault(row.metric, []).append(row.value)
@@ -142,6 +148,10 @@ class Values:
         """Return the names of a dataset's test images in their order."""
         return tuple(self._images[dataset])
 
+    def clusters(self, dataset: str) -> tuple[str, ...]:
+        """Return the groups that a dataset's test images are of, in the images' order."""
+        return tuple(self._images[dataset].values())
+
     def table(self, group: Group, metric: str) -> npt.NDArray[np.float64]:
         """Return the values (seeds, images of the dataset), NaN where undefined."""
         seeds = self._found[group][metric].values()
@@ -159,12 +169,12 @@ def summarise(values: Values, resamples: int = 10_000) -> list[Summary]:
     for group in values.groups():
         for metric in values.metrics(group):
             table = values.table(group, metric)
-            defined = values.per_image(group, metric)
-            defined = defined[~np.isnan(defined)]
-            interval = bootstrap_mean(defined, seed=0, resamples=resamples) if defined.size else (math.nan,) * 3
+            found, clusters = values.per_image(group, metric), values.clusters(group.dataset)
+            interval = bootstrap_mean(found, seed=0, resamples=resamples, clusters=clusters)
             means = [_mean(row) for row in table]
             spread = float(np.std(means, ddof=1)) if len(means) > 1 else math.nan
-            summaries.append(Summary(*group, metric, *interval, defined.size, len(means), spread))
+            sizes = _sizes(~np.isnan(found), clusters)
+            summaries.append(Summary(*group, metric, *interval, *sizes, len(means), spread))
     return summaries
 
 
@@ -185,7 +195,7 @@ def differences(values: Values, metrics: Sequence[str], resamples: int = 10_000)
                 }
                 arrays = {name: array for name, array in arrays.items() if not np.isnan(array).all()}
                 if len(arrays) > 1:
-                    found += _differences(dataset, metric, origin, arrays, resamples)
+                    found += _differences(dataset, metric, origin, arrays, values.clusters(dataset), resamples)
     return found
 
 
@@ -206,48 +216,33 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def _differences(
-    dataset: str, metric: str, origin: str, arrays: Mapping[str, npt.NDArray[np.float64]], resamples: int
+    dataset: str,
+    metric: str,
+    origin: str,
+    arrays: Mapping[str, npt.NDArray[np.float64]],
+    clusters: Sequence[str],
+    resamples: int,
 ) -> list[Difference]:
-    together = compare(arrays, seed=0, paired=True, resamples=resamples)
-    everywhere = int((~np.isnan(list(arrays.values())).any(axis=0)).sum())
+    together = compare(arrays, seed=0, paired=True, resamples=resamples, clusters=clusters)
     named = (dataset, metric, origin)
-    found = [
-        Difference(
-            *named,
-            "F",
-            "",
-            "",
-            together.overall.statistic,
-            math.nan,
-            math.nan,
-            together.overall.p,
-            math.nan,
-            everywhere,
-        )
-    ]
-    for pair in together.pairs:
-        between = arrays[pair.first] - arrays[pair.second]
-        between = between[~np.isnan(between)]
-        _, low, high = bootstrap_mean(between, seed=0, resamples=resamples)
-        found.append(
-            Difference(
-                *named,
-                "randomisation",
-                pair.first,
-                pair.second,
-                pair.difference,
-                low,
-                high,
-                pair.p,
-                pair.p_holm,
-                between.size,
-            )
-        )
+    f, p = together.overall
+    anywhere = np.asarray((~np.isnan(np.stack(list(arrays.values())))).any(axis=0))
+    found = [Difference(*named, "F", "", "", f, math.nan, math.nan, p, math.nan, *_sizes(anywhere, clusters))]
+    for first, second, difference, p, p_holm in together.pairs:
+        a, b = arrays[first], arrays[second]
+        _, low, high = bootstrap_difference(a, b, seed=0, resamples=resamples, clusters=clusters)
+        sizes = _sizes(~(np.isnan(a) & np.isnan(b)), clusters)
+        found.append(Difference(*named, "randomisation", first, second, difference, low, high, p, p_holm, *sizes))
     return found
 
 
-def _of_one_prediction(row: Row) -> tuple[str, str, str, str, int, str]:
-    return row.dataset, row.annotator, row.method, row.thresholds, row.seed, row.image
+def _sizes(chosen: npt.NDArray[np.bool_], clusters: Sequence[str]) -> tuple[int, int]:
+    """Return how many images are chosen, bool (N,), and of how many clusters they are."""
+    return int(chosen.sum()), len({cluster for cluster, is_chosen in zip(clusters, chosen, strict=True) if is_chosen})
+
+
+def _of_one_prediction(row: Row) -> tuple[str, str, str, str, int, str, str]:
+    return row.dataset, row.annotator, row.method, row.thresholds, row.seed, row.image, row.group
 
 
 def _row(record: Mapping[str, str]) -> Row:
@@ -258,6 +253,7 @@ def _row(record: Mapping[str, str]) -> Row:
         int(record["seed"]),
         record["thresholds"],
         record["image"],
+        record["group"],
         record["class"],
         record["metric"],
         float(record["value"]) if record["value"] else math.nan,

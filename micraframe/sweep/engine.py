@@ -10,6 +10,7 @@ The two differ in what the network sees beyond a window's edge: the image there 
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -21,12 +22,12 @@ from scipy.special import expit
 from torch import Tensor
 
 from micraframe.classifier import Classifier
-from micraframe.device import choose_precision
+from micraframe.device import choose_precision, exact_float32
 from micraframe.errors import ModelError
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.windows import Axis, reduce_runs
-from micraframe.types import FloatArray, Normalisation
+from micraframe.types import FloatArray, Normalisation, Progress
 
 CPU_PIXELS = 4 * 256 * 256
 """Pixels of the windows that are computed together on a CPU, whose caches more would overflow."""
@@ -84,41 +85,62 @@ def freeze(classifier: Classifier, precision: str) -> tuple[Classifier, torch.dt
     return twin, dtype
 
 
-def reach(classifier: Classifier) -> int:
+def reach(classifier: Classifier, progress: Progress | None = None) -> int:
     """Return how many cells beyond its own a cell of the deepest layer depends on, at most, in any direction.
 
-    Half of a strip of image is set to NaN, which no layer lets vanish; the cells of the other half that turn to NaN
-    are counted. Unlike gradients this cannot be misled by weights of zero or inactive units.
+    The middle third of a strip of image is set to NaN, which no layer lets vanish; the furthest cell beyond it that
+    turns to NaN is found. Unlike gradients this cannot be misled by weights of zero or inactive units.
+
+    Args:
+        classifier: Is left as it is.
+        progress: Whom to tell.
 
     Raises:
         ModelError: If there is no such limit, as with squeeze-and-excitation.
     """
+    progress = progress or Progress()
+    # In float64, whose convolutions on a CPU take no short cuts through values that they need not look at.
     twin = frozen_copy(classifier).to("cpu", torch.float64)
-    channels = next(module for module in twin.modules() if isinstance(module, torch.nn.Conv2d)).in_channels
     stride = twin.layers[-1].stride
-    half = 8
-    while half <= _FURTHEST:
-        dirty = torch.zeros(2 * half, dtype=torch.bool)
-        dirty[:half] = True
-        found = []
-        for spoilt in (dirty, dirty.flip(0)):
-            for axis in (2, 3):
-                shape = [1, channels, 4 * stride, 4 * stride]
-                shape[axis] = 2 * half * stride
-                strip = torch.zeros(shape, dtype=torch.float64)
-                strip.movedim(axis, 0)[spoilt.repeat_interleave(stride)] = math.nan
-                with torch.inference_mode():
-                    deepest = twin.features(strip)[-1]
-                _check_cells(deepest, shape, stride)
-                reached = deepest.isnan().movedim(axis, 0).flatten(1).any(1)
-                found.append(int((reached & ~spoilt).sum()))
-        if max(found) < half:
-            return max(found)
-        half *= 2
+    thirds = [8 * 2**n for n in range(int(math.log2(_FURTHEST // 8)) + 1)]
+    for done, third in enumerate(thirds):
+        progress.advance("measure the network's reach", done, len(thirds))
+        found = 0
+        for axis in (0, 1):
+            sides, spoilt = [4, 4], [slice(None), slice(None)]
+            sides[axis], spoilt[axis] = 3 * third, slice(third * stride, 2 * third * stride)
+            cells = _lost(twin, (sides[0], sides[1]), (spoilt[0], spoilt[1])).any(1 - axis).nonzero().flatten().tolist()
+            found = max([found, *(max(third - cell, cell - 2 * third + 1) for cell in cells)])
+        if found < third:
+            progress.advance("measure the network's reach", len(thirds), len(thirds))
+            return found
+        # Everything is reached: by one pixel that far away too? To double up to that would take long.
+        if third == thirds[0] and _is_global(twin):
+            raise ModelError(
+                "each cell of the network looks at the whole image at once (as squeeze-and-excitation does), so that "
+                "features cannot be computed tile by tile; sweep with mode exact, or train another backbone"
+            )
     raise ModelError(
-        f"the network looks further than {_FURTHEST * stride} pixels around, perhaps at the whole image (as "
-        "squeeze-and-excitation does), so that features cannot be computed tile by tile; sweep with mode exact"
+        f"the network looks further than {_FURTHEST * stride} pixels around, so that features cannot be computed tile "
+        "by tile; sweep with mode exact, or train another backbone"
     )
+
+
+def _is_global(twin: Classifier) -> bool:
+    """Return whether one pixel in the corner reaches all cells of a strip of the greatest length."""
+    return bool(_lost(copy.deepcopy(twin).float(), (4, 2 * _FURTHEST), (slice(1), slice(1))).all())
+
+
+def _lost(twin: Classifier, cells: tuple[int, int], spoilt: tuple[slice, slice]) -> Tensor:
+    """Return which cells (down, across) of the deepest layer are NaN where those pixels of an image are."""
+    first = next(module for module in twin.modules() if isinstance(module, torch.nn.Conv2d))
+    stride = twin.layers[-1].stride
+    image = torch.zeros((1, first.in_channels, cells[0] * stride, cells[1] * stride), dtype=first.weight.dtype)
+    image[:, :, spoilt[0], spoilt[1]] = math.nan
+    with torch.inference_mode():
+        deepest = twin.features(image)[-1]
+    _check_cells(deepest, image.shape, stride)
+    return deepest[0].isnan().any(0)
 
 
 def dense_tile(engine: Engine, halo: int, row: int, column: int) -> FloatArray:
@@ -140,7 +162,7 @@ def dense_tile(engine: Engine, halo: int, row: int, column: int) -> FloatArray:
         cores.append(slice(first - start, last - start))
         outer.append((start, min(axis.cells, last + halo)))
         cuts.append([int(cut) - first for cut in axis.cuts if first <= cut <= last])
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         images = engine.part(outer[0], outer[1])
         deepest = engine.classifier.features(images)[-1]
         _check_cells(deepest, images.shape, engine.rows.stride)
@@ -200,7 +222,7 @@ def exact_tile(engine: Engine, row: int, column: int) -> FloatArray:
     height, width = engine.rows.window * stride, engine.columns.window * stride
     at_once = max(1, (CPU_PIXELS if whole.device.type == "cpu" else GPU_PIXELS) // (height * width))
     answers = []
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32():
         for start in range(0, len(corners), at_once):
             crops = [
                 whole[:, :, top : top + height, left : left + width] for top, left in corners[start : start + at_once]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +17,14 @@ import zarr
 
 from micraframe.errors import DataError
 from micraframe.files import digest
-from micraframe.images import TIFF_SUFFIXES, UNNAMED, read_image
+from micraframe.images import TIFF_SUFFIXES, UNNAMED, read_planes
 from micraframe.types import FloatArray, check_image
+
+SPILL = 64 * 2**20
+"""Bytes of a PNG or JPEG beyond which its pixels wait in a temporary file, and not in memory, to be asked for."""
+
+SMALLER = 4
+"""A file's largest image is the one that is meant if each other has fewer than a quarter of its pixels."""
 
 _ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
@@ -31,6 +39,7 @@ class LargeImage:
         axes: One letter for each axis of the array: Y, X, C, and others of length 1.
         fingerprint: Changes when the image does.
         channels: Number of channels C; an alpha channel, which comes last, is not one.
+        notes: What was taken for granted when it was opened, a sentence each.
     """
 
     name: str
@@ -38,6 +47,7 @@ class LargeImage:
     axes: str
     fingerprint: str
     channels: int
+    notes: tuple[str, ...] = ()
 
     @property
     def height(self) -> int:
@@ -78,13 +88,46 @@ class LargeImage:
         return image
 
 
+@final
+class _Spilled:
+    """Planes (C, H, W) in a file of interleaved pixels, of which only what is asked for is in memory."""
+
+    def __init__(self, stream: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype = shape, dtype
+        self._stream = stream
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        channels, height, width = self.shape
+        # Mapped anew each time: pages that were once looked at would else count as memory to the end.
+        pixels = np.memmap(self._stream, self.dtype, "r", shape=(height, width, channels))
+        return np.array(np.moveaxis(pixels, -1, 0)[index])
+
+
+def _spilled(planes: npt.NDArray[Any], path: Path, opened: ExitStack) -> Any:
+    """Return the same planes, in a temporary file if they are large; no kill leaves it behind."""
+    if planes.nbytes <= SPILL:
+        return planes
+    try:
+        stream = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - closed with the image
+        for row in np.moveaxis(planes, 0, -1):
+            stream.write(row.tobytes())
+        stream.flush()
+    except OSError as error:
+        raise DataError(
+            f"{path}: its {planes.nbytes >> 20} MiB of pixels cannot be put into {tempfile.gettempdir()}: {error}; set "
+            "TMPDIR to a folder with room, or save the image as a tiled TIFF"
+        ) from error
+    return _Spilled(stream, planes.shape, planes.dtype)
+
+
 @contextmanager
 def open_image(source: Path | npt.NDArray[Any]) -> Iterator[LargeImage]:
     """Give an image of which nothing is read yet; at the end its file is closed.
 
     Args:
-        source: A TIFF (of a pyramid the finest level), the folder of a Zarr array or of an OME-Zarr image (likewise), a
-            PNG or JPEG, which is read whole; or an array (H, W) or (C, H, W).
+        source: A TIFF (of a pyramid the finest level; of a picture with a thumbnail or a label the picture), the folder
+            of a Zarr array or of an OME-Zarr image (likewise), a PNG or JPEG, which is decoded whole, in the type of
+            the file, and put into a temporary file if it is large; or an array (H, W) or (C, H, W).
 
     Raises:
         DataError: If there is no such image, or it has a depth or time axis.
@@ -110,13 +153,14 @@ def _open(path: Path, opened: ExitStack) -> LargeImage:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     alpha = False
+    notes: tuple[str, ...] = ()
     if path.is_dir():
-        array, axes = _open_zarr(path)
+        array, axes, notes = _open_zarr(path)
     elif path.suffix.lower() in TIFF_SUFFIXES:
-        array, axes, alpha = _open_tiff(path, opened)
+        array, axes, alpha, notes = _open_tiff(path, opened)
     else:
-        array, axes = read_image(path), "CYX"
-    return _checked(str(path), array, axes, _stamp(path), alpha)
+        array, axes = _spilled(read_planes(path), path, opened), "CYX"
+    return replace(_checked(str(path), array, axes, _stamp(path), alpha), notes=notes)
 
 
 def _checked(name: str, array: Any, axes: str, fingerprint: str, alpha: bool = False) -> LargeImage:
@@ -140,38 +184,101 @@ def _checked(name: str, array: Any, axes: str, fingerprint: str, alpha: bool = F
     return LargeImage(name, array, named, fingerprint, channels - alpha)
 
 
-def _open_tiff(path: Path, opened: ExitStack) -> tuple[Any, str, bool]:
-    """Return the array, its axes, and whether its last sample says how opaque a pixel is."""
+def main_series(pixels: Sequence[int]) -> int | None:
+    """Return which of a file's images is meant, by their numbers of pixels; None if the largest does not stand out."""
+    order = sorted(range(len(pixels)), key=pixels.__getitem__, reverse=True)
+    stands_out = len(order) == 1 or (len(order) > 1 and SMALLER * pixels[order[1]] < pixels[order[0]])
+    return order[0] if stands_out else None
+
+
+def _open_tiff(path: Path, opened: ExitStack) -> tuple[Any, str, bool, tuple[str, ...]]:
+    """Return the array, its axes, whether its last sample says how opaque a pixel is, and notes."""
     file = opened.enter_context(tifffile.TiffFile(path))
-    if len(file.series) != 1:
+    number = main_series([_pixels(series) for series in file.series])
+    if number is None:
         shapes = ", ".join(str(series.shape) for series in file.series) or "none"
         raise DataError(f"{path}: holds {len(file.series)} images ({shapes}); save the one that is meant alone")
-    series = file.series[0]
+    series = file.series[number]
+    notes: tuple[str, ...] = ()
+    if len(file.series) > 1:
+        left = ", ".join(str(other.shape) for other in file.series if other is not series)
+        notes = (f"{path}: holds {len(file.series)} images; the largest, {series.shape}, is swept, not {left}",)
     axes = series.get_axes(squeeze=False)
     if series.dataoffset is not None and len(series.levels) == 1:
-        array: Any = tifffile.memmap(path, mode="r").reshape(series.get_shape(squeeze=False))
+        array: Any = tifffile.memmap(path, series=number, mode="r").reshape(series.get_shape(squeeze=False))
     else:
         array = zarr.open_array(series.aszarr(level=0, squeeze=False), mode="r")
-    extra = tuple(file.pages.first.extrasamples)
-    return array, axes, "S" in axes and bool(extra) and extra[-1] in _ALPHA
+    extra = tuple(series.keyframe.extrasamples)
+    return array, axes, "S" in axes and bool(extra) and extra[-1] in _ALPHA, notes
 
 
-def _open_zarr(path: Path) -> tuple[Any, str]:
+def _pixels(series: tifffile.TiffPageSeries) -> int:
+    return math.prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis in "YX")
+
+
+def _open_zarr(path: Path) -> tuple[Any, str, tuple[str, ...]]:
+    """Return the array, its axes, and notes."""
     node = zarr.open(path, mode="r")
-    if isinstance(node, zarr.Group):
-        attributes = dict(node.attrs)
-        told: Any = attributes.get("ome", attributes)
-        if not told.get("multiscales"):
-            raise DataError(f"{path}: a Zarr group that is no OME-Zarr image; name the folder of its array")
-        scales = told["multiscales"][0]
-        array = node[scales["datasets"][0]["path"]]
-        return array, "".join(axis["name"].upper() for axis in scales["axes"])
-    names = getattr(node.metadata, "dimension_names", None)
+    array, axes = _open_multiscale(node, path) if isinstance(node, zarr.Group) else (node, _axes_of(node))
+    there, wanted = _chunks(array)
+    if there == wanted:
+        return array, axes, ()
+    unit = "chunks" if array.shards is None else "shards"
+    note = (
+        f"{path}: {wanted - there} of {wanted} {unit} are absent and read as {array.fill_value}; if they were not left "
+        "out for being empty, files are missing: copy the image again"
+    )
+    return array, axes, (note,)
+
+
+def _chunks(array: Any) -> tuple[int, int]:
+    """Return how many chunks, or shards, an array has on the disk, and how many it should have."""
+    if array.shards is None:
+        return array.nchunks_initialized, array.nchunks
+    # zarr counts the chunks of whole shards as there, even those beyond the array's end.
+    each = math.prod(shard // chunk for shard, chunk in zip(array.shards, array.chunks, strict=True))
+    wanted = math.prod(-(-side // shard) for side, shard in zip(array.shape, array.shards, strict=True))
+    return array.nchunks_initialized // each, wanted
+
+
+def _open_multiscale(group: zarr.Group, path: Path) -> tuple[Any, str]:
+    """Return the finest level of an OME-Zarr image, and its axes."""
+    attributes = dict(group.attrs)
+    told: Any = attributes.get("ome", attributes)
+    # As bioformats2raw writes it: images in groups, a single one too.
+    if told.get("bioformats2raw.layout") == 3 and not told.get("multiscales"):
+        names = _series(group)
+        if len(names) != 1:
+            found = ", ".join(str(path / name) for name in names) or "none"
+            raise DataError(f"{path}: holds {len(names)} images ({found}); name the folder of the one that is meant")
+        inner = group[names[0]]
+        if not isinstance(inner, zarr.Group):
+            raise DataError(f"{path / names[0]}: an array; an OME-Zarr image is wanted where bioformats2raw says so")
+        return _open_multiscale(inner, path / names[0])
+    if not told.get("multiscales"):
+        raise DataError(f"{path}: a Zarr group that is no OME-Zarr image; name the folder of its array")
+    scales = told["multiscales"][0]
+    # Up to 0.2 nothing is said, for there are always five; in 0.3 they are names, from 0.4 on objects.
+    axes = scales.get("axes", "tczyx")
+    letters = "".join(axis if isinstance(axis, str) else axis["name"] for axis in axes).upper()
+    return group[scales["datasets"][0]["path"]], letters
+
+
+def _series(group: zarr.Group) -> list[str]:
+    """Return the names of the images in a group that bioformats2raw wrote, in its order."""
+    listed: dict[str, Any] = dict(group["OME"].attrs) if "OME" in group else {}
+    named = listed.get("ome", listed).get("series")
+    return list(named) if named else sorted((name for name in group.group_keys() if name.isdecimal()), key=int)
+
+
+def _axes_of(array: Any) -> str:
+    """Return the axes of an array that belongs to no image: by its own names, or else by its lengths."""
+    names = getattr(array.metadata, "dimension_names", None)
     if names and all(names):
-        return node, "".join(name[0].upper() for name in names)
-    if node.ndim == 3:
-        return node, "YXQ" if node.shape[2] <= UNNAMED < node.shape[0] else "QYX"
-    return node, "YX" if node.ndim == 2 else "?" * node.ndim
+        return "".join(name[0].upper() for name in names)
+    if array.ndim == 3:
+        return "YXQ" if array.shape[2] <= UNNAMED < array.shape[0] else "QYX"
+    return "YX" if array.ndim == 2 else "?" * int(array.ndim)
 
 
 def _stamp(path: Path) -> str:

@@ -19,6 +19,11 @@ Parts = Callable[[], Iterator[FloatArray]]
 Doubles = npt.NDArray[np.float64]
 
 
+def passes(normalisation: Normalisation) -> int:
+    """Return how many passes over the image `fix` makes."""
+    return {"none": 0, "fixed": 0, "percentile": 2}.get(normalisation.kind, 1)
+
+
 def fix(normalisation: Normalisation, parts: Parts) -> Normalisation:
     """Return the `fixed` (or `none`) normalisation that does to any part of an image what the given one does to all."""
     if normalisation.kind in ("none", "fixed"):

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
-from micraframe import registry
+from micraframe import __version__, registry
+from micraframe.classifier import Classifier
 from micraframe.config import Precision
-from micraframe.errors import ConfigError, ModelError
+from micraframe.errors import ConfigError, DataError, ModelError
 from micraframe.files import atomic, digest, digest_json, write_json
 from micraframe.images import write_png
 from micraframe.micranet import NAME, FittedMicraNet
-from micraframe.modelfile import load_model
+from micraframe.modelfile import hash_weights, load_model, versions
 from micraframe.reuse import release_blocks, reused_blocks
 from micraframe.sweep import engine as engines
 from micraframe.sweep.engine import Engine
 from micraframe.sweep.image import LargeImage, open_image
-from micraframe.sweep.intensities import fix
+from micraframe.sweep.intensities import fix, passes
 from micraframe.sweep.ome_zarr import write_map
 from micraframe.sweep.picture import draw, shrink
 from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson, write_table
+from micraframe.sweep.tiles import DIGITS, Measured, Tiles, forget_others
 from micraframe.sweep.windows import lay, probability_map
-from micraframe.types import FloatArray, Progress
+from micraframe.types import FloatArray, Normalisation, Progress
 
 Mode = Literal["dense", "exact", "both"]
 
@@ -37,6 +39,7 @@ TABLE = "proposals.csv"
 GEOJSON = "proposals.geojson"
 OVERLAY = "overlay.png"
 REPORT = "report.json"
+WINDOWS = "windows-{mode}.csv"
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Agreement:
     """How far dense and exact sweeps agree.
 
     Attributes:
-        correlation: Pearson's, of the windows' probabilities of all classes; None where one of them is constant.
+        correlation: The least of the classes', so that one on which they disagree shows; None where there is none.
+        correlations: Pearson's, of the windows' probabilities, by class; None where they are constant in either sweep.
         mean_difference: Mean absolute difference of these probabilities.
         windows_above: Windows (of each class) that are at or above the threshold in both sweeps.
         windows_above_dense: In the dense sweep.
@@ -83,6 +87,7 @@ class Agreement:
     """
 
     correlation: float | None
+    correlations: dict[str, float | None]
     mean_difference: float
     windows_above: int
     windows_above_dense: int
@@ -99,10 +104,16 @@ class Report:
 
     Attributes:
         image: Where the image came from.
+        model: The folder of the model; None if it came from memory.
+        weights: SHA-256 of the model's weights: of its file `weights.safetensors`.
+        versions: Of micraframe, its plugins, and what they compute with.
+        fingerprint: Of all that decides what tiles hold; `tiles/` has a folder named by its beginning.
         size: (H, W) in pixels.
         classes: Names of the K classes.
         mode: `dense`, `exact` or `both`.
-        window: (height, width) of a window in pixels: what was asked for, as a multiple of the network's stride.
+        window: (height, width) of a window in pixels: what was asked for, as a multiple of the network's stride, and at
+            most the image.
+        window_asked: (height, width) in pixels that was asked for, or of the images that the model learned from.
         step: Pixels from one window to the next: a multiple of the stride too.
         windows: Number of windows.
         threshold: On the probability, for proposals.
@@ -112,13 +123,19 @@ class Report:
         area: Share of the image that the proposals cover, in [0, 1]: what is left to look at.
         seconds: That computing took, by mode, resumed runs included.
         agreement: Between dense and exact, where both were asked for.
+        notes: What a reader of the results should know, a sentence each.
     """
 
     image: str
+    model: str | None
+    weights: str
+    versions: dict[str, str]
+    fingerprint: str
     size: tuple[int, int]
     classes: tuple[str, ...]
     mode: Mode
     window: tuple[int, int]
+    window_asked: tuple[int, int]
     step: int
     windows: int
     threshold: float
@@ -128,6 +145,7 @@ class Report:
     area: float
     seconds: dict[str, float]
     agreement: Agreement | None
+    notes: tuple[str, ...]
 
 
 def sweep_file(
@@ -137,6 +155,7 @@ def sweep_file(
     options: Options | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Report:
     """Sweep an image file with a saved model; see `sweep_image`.
 
@@ -149,7 +168,7 @@ def sweep_file(
         raise ModelError(f"{model} is a model of {saved.method.name}; only one of {NAME} can sweep")
     fitted = registry.build("method", saved.method.name, **saved.method.params).load(model, device)
     assert isinstance(fitted, FittedMicraNet)
-    return sweep_image(fitted, image, output, options, progress)
+    return _sweep_image(fitted, image, output, options, progress, say, model)
 
 
 def sweep_image(
@@ -158,66 +177,137 @@ def sweep_image(
     output: Path,
     options: Options | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Report:
     """Find where in an image, which may be larger than memory, the classes are.
 
     Writes to `output`: the probability map as OME-Zarr, ranked proposals as CSV and as GeoJSON for QuPath, a picture of
     the whole, the probabilities of all windows as `windows-dense.csv` or `windows-exact.csv`, and `report.json`. What
     was computed for each tile is kept in `tiles/`: a sweep of the same image with the same model goes on from there.
+    What an earlier sweep left in `output` is replaced when all is computed.
 
     Args:
         fitted: A trained model.
         image: A path, or an array (H, W) or (C, H, W) in the units that the model's normalisation begins with.
         output: The folder to write to.
         options: How to sweep.
-        progress: Whom to tell.
+        progress: Whom to tell how far it has come.
+        say: Is called with each of the report's notes, as soon as it is known.
 
     Raises:
         ConfigError: If no window is given and the model does not know the size of its training images.
         ModelError: If mode is not `exact` and the network looks at the whole image at once.
         DataError: If the image cannot be read or has other channels than the model's images.
     """
+    return _sweep_image(fitted, image, output, options, progress, say, None)
+
+
+@final
+class _Notes:
+    """Collects notes, and tells each at once."""
+
+    def __init__(self, say: Callable[[str], None] | None) -> None:
+        self.all: list[str] = []
+        self._say = say
+
+    def add(self, note: str) -> None:
+        self.all.append(note)
+        if self._say:
+            self._say(note)
+
+
+def _sweep_image(
+    fitted: FittedMicraNet,
+    image: Path | npt.NDArray[Any],
+    output: Path,
+    options: Options | None,
+    progress: Progress | None,
+    say: Callable[[str], None] | None,
+    model: Path | None,
+) -> Report:
     options = options or Options()
     progress = progress or Progress()
+    notes = _Notes(say)
     with open_image(image) as opened:
         if opened.channels != fitted.info.channels:
             raise ModelError(
                 f"{opened.name} has {opened.channels} channels; the model learned from images of {fitted.info.channels}"
             )
-        return _sweep(fitted, opened, output, options, progress)
+        for note in opened.notes:
+            notes.add(note)
+        return _sweep(fitted, opened, output, options, progress, notes, model)
 
 
-def _sweep(fitted: FittedMicraNet, image: LargeImage, output: Path, options: Options, progress: Progress) -> Report:
-    machine, fingerprint = _prepare(fitted, image, options, progress)
-    tiles = output / "tiles" / fingerprint[:16]
+def _sweep(
+    fitted: FittedMicraNet,
+    image: LargeImage,
+    output: Path,
+    options: Options,
+    progress: Progress,
+    notes: _Notes,
+    model: Path | None,
+) -> Report:
     classes = fitted.info.classes
     modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
+    asked = _window(fitted, options)
+    stride = fitted.classifier.layers[-1].stride
+    size = (image.height, image.width)
+    rows, columns = lay(size, stride, asked, options.overlap, options.tile)
+    window = (rows.window * stride, columns.window * stride)
+    if any(used + stride <= wanted for used, wanted in zip(window, asked, strict=True)):
+        notes.add(
+            f"{image.name}: windows of {asked[0]} x {asked[1]} pixels do not fit in {size[0]} x {size[1]}; they are "
+            f"cut to {window[0]} x {window[1]}"
+        )
+    classifier, precision = engines.freeze(fitted.classifier, options.precision)
+    weights = hash_weights(fitted.classifier.state_dict())
+    fingerprint = digest(
+        __version__,
+        image.fingerprint,
+        digest_json([asdict(fitted.info.normalisation), asdict(rows), asdict(columns), str(precision)]),
+        f"{fitted.classifier.backbone} {fitted.classifier.pooling}",
+        weights,
+    )
+    tiles = Tiles(output / "tiles" / fingerprint[:DIGITS])
+    measured = _measure(classifier, image, fitted.info.normalisation, rows.tile * stride, modes, tiles, progress)
+    assert measured.normalisation is not None
+    machine = Engine(classifier, precision, image, measured.normalisation, rows, columns)
 
     probabilities: dict[str, FloatArray] = {}
     maps: dict[str, FloatArray] = {}
     proposals: dict[str, list[Proposal]] = {}
     seconds: dict[str, float] = {}
-    size = (image.height, image.width)
-    block = machine.rows.step * machine.rows.stride
+    block = rows.step * stride
     for mode in modes:
-        probabilities[mode], seconds[mode] = _run(mode, machine, tiles, progress)
-        maps[mode] = probability_map(probabilities[mode], machine.rows, machine.columns)
+        probabilities[mode], seconds[mode] = _run(mode, machine, measured, tiles, progress, notes)
+        maps[mode] = probability_map(probabilities[mode], rows, columns)
         proposals[mode] = propose(maps[mode], classes, block, size, options.threshold)
-        _write_windows(output / f"windows-{mode}.csv", probabilities[mode], machine, classes)
 
+    # From here on old results go; their report first, so that it never lies beside others than its own.
+    (output / REPORT).unlink(missing_ok=True)
+    for mode in ("dense", "exact"):
+        if mode in modes:
+            _write_windows(output / WINDOWS.format(mode=mode), probabilities[mode], machine, classes)
+        else:
+            (output / WINDOWS.format(mode=mode)).unlink(missing_ok=True)
+    forget_others(tiles.folder)
     first = modes[0]
     write_map(output / MAP, maps[first], classes, block)
     write_table(output / TABLE, proposals[first])
     write_geojson(output / GEOJSON, proposals[first], classes)
     small, factor = shrink(image)
     write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
-    window = (machine.rows.window * machine.rows.stride, machine.columns.window * machine.rows.stride)
     report = Report(
         image=image.name,
+        model=None if model is None else str(model),
+        weights=weights,
+        versions=versions(),
+        fingerprint=fingerprint,
         size=size,
         classes=classes,
         mode=options.mode,
         window=window,
+        window_asked=asked,
         step=block,
         windows=len(machine.rows.windows) * len(machine.columns.windows),
         threshold=options.threshold,
@@ -226,67 +316,89 @@ def _sweep(fitted: FittedMicraNet, image: LargeImage, output: Path, options: Opt
         proposals=len(proposals[first]),
         area=_covered(proposals[first], block, size),
         seconds={mode: round(value, 3) for mode, value in seconds.items()},
-        agreement=_agreement(probabilities, proposals, seconds, options.threshold, window)
+        agreement=_agreement(probabilities, classes, proposals, seconds, options.threshold, window)
         if options.mode == "both"
         else None,
+        notes=tuple(notes.all),
     )
     write_json(output / REPORT, asdict(report))
     return report
 
 
-def _prepare(fitted: FittedMicraNet, image: LargeImage, options: Options, progress: Progress) -> tuple[Engine, str]:
-    """Return what computes, and a hash of all that determines what it computes for each tile."""
+def _window(fitted: FittedMicraNet, options: Options) -> tuple[int, int]:
     window = options.window or fitted.info.image_size
     if window is None:
         raise ConfigError(
             "the model does not know the size of the images that it learned from: give the side of a window in pixels "
             "(--window), which should be that size"
         )
-    stride = fitted.classifier.layers[-1].stride
-    rows, columns = lay((image.height, image.width), stride, window, options.overlap, options.tile)
-    classifier, precision = engines.freeze(fitted.classifier, options.precision)
-    state = fitted.classifier.state_dict()
-    fingerprint = digest(
-        image.fingerprint,
-        digest_json([asdict(fitted.info.normalisation), asdict(rows), asdict(columns), str(precision)]),
-        f"{fitted.classifier.backbone} {fitted.classifier.pooling}",
-        *(digest(name, tensor.detach().cpu().contiguous().numpy().tobytes()) for name, tensor in state.items()),
-    )
+    return window
+
+
+def _measure(
+    classifier: Classifier,
+    image: LargeImage,
+    normalisation: Normalisation,
+    side: int,
+    modes: Sequence[str],
+    tiles: Tiles,
+    progress: Progress,
+) -> Measured:
+    """Return what must be known before the first tile, and keep it, each part as soon as it is known."""
+    measured = tiles.measured()
+    # The reach first: it may be that there is none, and this is sooner known than the intensities.
+    if "dense" in modes and measured.reach is None:
+        began = time.perf_counter()
+        reach = engines.reach(classifier, progress)
+        measured = replace(measured, reach=reach, seconds=time.perf_counter() - began)
+        tiles.keep_measured(measured)
+    if measured.normalisation is not None:
+        return measured
+    labels = pass_labels(passes(normalisation))
 
     def parts() -> Iterator[FloatArray]:
-        side = rows.tile * stride
+        label = next(labels)
         tops = range(0, image.height, side)
         for number, top in enumerate(tops):
             for left in range(0, image.width, side):
                 yield image.read(top, min(top + side, image.height), left, min(left + side, image.width))
-            progress.advance("measure intensities", number + 1, len(tops))
+            progress.advance(label, number + 1, len(tops))
 
-    normalisation = fix(fitted.info.normalisation, parts)
-    return Engine(classifier, precision, image, normalisation, rows, columns), fingerprint
+    measured = replace(measured, normalisation=fix(normalisation, parts))
+    tiles.keep_measured(measured)
+    return measured
 
 
-def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[FloatArray, float]:
+def pass_labels(count: int) -> Iterator[str]:
+    """Yield what each pass over an image is called, so that two are told apart."""
+    for number in range(1, count + 1):
+        yield "measure intensities" if count == 1 else f"measure intensities, pass {number} of {count}"
+
+
+def _run(
+    mode: str, machine: Engine, measured: Measured, tiles: Tiles, progress: Progress, notes: _Notes
+) -> tuple[FloatArray, float]:
     """Compute the tiles that are not done, and return the windows' probabilities and the seconds that all took."""
-    began = time.perf_counter()
-    halo = engines.reach(machine.classifier) if mode == "dense" else 0
-    seconds = time.perf_counter() - began
+    halo, seconds = (measured.reach or 0, measured.seconds) if mode == "dense" else (0, 0.0)
     numbers = [(row, column) for row in range(len(machine.rows.tiles)) for column in range(len(machine.columns.tiles))]
-
-    def path(row: int, column: int) -> Path:
-        return tiles / f"{mode}-{row}-{column}.npz"
+    damaged = 0
 
     def load(row: int, column: int) -> FloatArray:
-        with np.load(path(row, column)) as saved:
-            values: FloatArray = saved["values"]
-        return values
+        done = tiles.load(mode, row, column)
+        if done is None:
+            raise DataError(
+                f"{tiles.folder}: the tile {mode}-{row}-{column} was written and cannot be read any more; run the same "
+                "sweep again, which computes it anew"
+            )
+        return done[0]
 
     shape = None
     with reused_blocks():
         for done, (row, column) in enumerate(numbers, start=1):
-            if path(row, column).exists():
-                with np.load(path(row, column)) as saved:
-                    seconds += float(saved["seconds"])
-            else:
+            there = tiles.exists(mode, row, column)
+            finished = tiles.load(mode, row, column)
+            damaged += there and finished is None
+            if finished is None:
                 began = time.perf_counter()
                 before, shape = shape, _shape(machine, row, column)
                 if shape != before:
@@ -295,11 +407,12 @@ def _run(mode: str, machine: Engine, tiles: Path, progress: Progress) -> tuple[F
                     values = engines.dense_tile(machine, halo, row, column)
                 else:
                     values = engines.exact_tile(machine, row, column)
-                took = time.perf_counter() - began
-                with atomic(path(row, column)) as temporary:
-                    np.savez(temporary, values=values, seconds=took)
-                seconds += took
+                finished = values, time.perf_counter() - began
+                tiles.keep(mode, row, column, *finished)
+            seconds += finished[1]
             progress.advance(f"sweep {mode}", done, len(numbers))
+    if damaged:
+        notes.add(f"{tiles.folder}: tiles of mode {mode} whose files were damaged, computed anew: {damaged}")
     began = time.perf_counter()
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
     probabilities = join(machine, load)
@@ -340,17 +453,30 @@ def _covered(proposals: list[Proposal], block: int, size: tuple[int, int]) -> fl
     return float(np.diff(edges[0]) @ covered @ np.diff(edges[1])) / (size[0] * size[1])
 
 
+def correlations(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> list[float | None]:
+    """Return Pearson's correlation of the columns of two arrays (windows, K); None where a column is constant.
+
+    Not of all columns together, which what differs between classes would raise.
+    """
+    return [
+        float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) > 0 and np.ptp(second) > 0 else None
+        for first, second in zip(one.T, other.T, strict=True)
+    ]
+
+
 def _agreement(
     probabilities: dict[str, FloatArray],
+    classes: tuple[str, ...],
     proposals: dict[str, list[Proposal]],
     seconds: dict[str, float],
     threshold: float,
     window: tuple[int, int],
 ) -> Agreement:
-    dense, exact = (probabilities[mode].astype(np.float64).ravel() for mode in ("dense", "exact"))
-    varies = np.ptp(dense) > 0 and np.ptp(exact) > 0
+    dense, exact = (probabilities[mode].astype(np.float64).reshape(-1, len(classes)) for mode in ("dense", "exact"))
+    by_class = correlations(dense, exact)
     return Agreement(
-        correlation=float(np.corrcoef(dense, exact)[0, 1]) if varies else None,
+        correlation=min((value for value in by_class if value is not None), default=None),
+        correlations=dict(zip(classes, by_class, strict=True)),
         mean_difference=float(np.abs(dense - exact).mean()),
         windows_above=int(((dense >= threshold) & (exact >= threshold)).sum()),
         windows_above_dense=int((dense >= threshold).sum()),

@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 
 from micraframe.annotators.costs import PRESETS, Preset, Pricing, Task
-from micraframe.errors import DataError
 
 
 def test_every_preset_prices_every_task_within_its_range() -> None:
@@ -51,5 +50,24 @@ def test_numbers_out_of_order_are_refused() -> None:
         Pricing(object=5, object_low=6)
     with pytest.raises(ValidationError, match="image: .* not in the order"):
         Pricing(image_low=6, image_high=5)
-    with pytest.raises(DataError, match="is not a cost"):
-        Pricing(object_low=1000).cost("outline", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"object_high": 1}, "object: 1.75, 3.5 and 1 s for point are not in the order low, value, high"),
+        ({"image_low": 5}, "the value is that of micranet2022: give image as well"),
+        ({"object_low": 1000}, "give object as well"),
+        ({"preset": "coco2014", "object_low": 60}, "the value is that of coco2014: give object as well"),
+        ({"preset": "bearman2016", "object_low": 1}, "object: 1, 0 and 0 s for point"),
+    ],
+)
+def test_a_range_that_the_presets_value_is_not_in_is_refused(given: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        Pricing.model_validate(given)
+
+
+def test_a_range_about_the_presets_value() -> None:
+    price = Pricing(image_low=1.5, object_high=100).price("outline")
+    assert (price.image.low, price.image.value, price.image.high) == (1.5, 2, 4)
+    assert (price.object.low, price.object.value, price.object.high) == (7, 14, 100)

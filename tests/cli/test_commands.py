@@ -293,6 +293,54 @@ def test_perfect_predictions_are_measured_as_perfect(command, folder, model, tmp
     assert means["f1", "disc"] == 1
 
 
+def test_points_are_written_and_their_curve_is_measured(command, folder, model, tmp_path):
+    from sklearn.metrics import average_precision_score
+
+    told = json.loads((model / "model.json").read_text())
+    told["method"]["params"]["head"] = {"name": "detection", "params": {"points": "peaks", "decision": 0.0}}
+    for file in model.iterdir():
+        (tmp_path / "model" / file.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model" / "model.json").write_text(json.dumps(told))
+    out = tmp_path / "out"
+    assert command("predict", tmp_path / "model", folder / "images", "--output", out).code == 0
+    points = read(out / "points.csv")
+    assert list(points[0]) == ["image", "class", "y", "x", "score"]
+    # As if a model had found every disc but one, and on the way something else.
+    (out / "points.csv").unlink()
+    lines, hits = ["image,class,y,x,score"], []
+    discs = [sample for sample in full_samples(12, (40, 40)) if sample.masks is not None and sample.masks[0].any()]
+    for number, sample in enumerate(discs[1:]):
+        assert sample.masks is not None
+        y, x = np.argwhere(sample.masks[0]).mean(axis=0)
+        lines.append(f"{sample.id}.png,disc,{y},{x},{0.9 - 0.1 * (number % 3)}")
+        hits.append((True, 0.9 - 0.1 * (number % 3)))
+    lines.append(f"{discs[0].id}.png,disc,-30,-30,0.75")
+    (out / "points.csv").write_text("\n".join(lines) + "\n")
+    ran = command("evaluate", out, folder / "masks", "--output", tmp_path / "rows.csv", "--distance", 2, "--json")
+    assert ran.code == 0
+    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
+    wanted = average_precision_score(*zip(*hits, (False, 0.75), strict=True)) * len(hits) / len(discs)
+    assert means["pooled_average_precision", "disc"] == pytest.approx(wanted)
+    assert means["pooled_average_precision", "square"] == 0
+    assert means["pooled_average_precision", "all"] == pytest.approx(wanted / 2)
+    curve = read(tmp_path / "precision_recall.csv")
+    assert list(curve[0]) == ["class", "threshold", "precision", "recall"]
+    assert [row["threshold"] for row in curve] == ["0.899999976", "0.800000012", "0.75", "0.699999988"]
+    assert float(curve[-1]["recall"]) == pytest.approx(len(hits) / len(discs))
+    assert {row["metric"] for row in read(tmp_path / "rows.csv")} > {"detection_f1", "detection_average_precision"}
+    assert command("evaluate", out, folder / "labels.csv").code == 0, "labels say nothing of where objects are"
+    clash = command("evaluate", out, folder / "masks", "--output", tmp_path / "precision_recall.csv")
+    assert clash.code == 2
+    (out / "points.csv").write_text("image,class,y,x,score\na.png,disc,1,2,many\n")
+    ran = command("evaluate", out, folder / "masks")
+    assert ran.code == 1
+    assert "is not image, y, x, score and class" in ran.err
+    # What one model found is not taken for another's.
+    command("predict", model, folder / "images", "--output", out)
+    assert not (out / "points.csv").exists()
+
+
 def test_evaluate_names_an_image_without_truth(command, folder, model, tmp_path):
     command("predict", model, folder / "images" / "sample-1.png", "--output", tmp_path)
     (tmp_path / "truth").mkdir()

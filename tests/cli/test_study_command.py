@@ -117,6 +117,33 @@ def test_status_says_what_is_done_failed_begun_and_waiting(half_done: Path, comm
     assert "RuntimeError: cannot learn this" in ran.out
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_errors_are_below_the_table_and_whole(half_done: Path, command: Command, dry: bool) -> None:
+    folder = StudyFolder(half_done)
+    whole = "ValueError: " + "word " * 60 + "end"
+    failed = plan(config.read(folder.config, Study))[1]
+    folder.write_error(failed, f"Traceback (most recent call last):\n  File\n{whole}\n")
+    words = ["run", folder.config, "--output", half_done, "--dry-run"] if dry else ["status", half_done]
+    ran = command("study", *words)
+    table, _, below = ran.out.partition("\n\n")
+    assert "ValueError" not in table
+    assert f"{failed} has failed:\n  {whole}\n\n4 cells" in below
+
+
+def test_what_nothing_measures_is_refused_by_a_dry_run(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", primary="iuo")), encoding="utf-8")
+    ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "primary: no metric of this study measures 'iuo'" in ran.err
+
+
+def test_the_time_to_go_is_printed_when_the_first_job_is_done(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", "random-map")), encoding="utf-8")
+    ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study")
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("study 1/2")]
+    assert line.startswith("study 1/2  minutes to go on one machine ")
+
+
 def test_status_as_json(half_done: Path, command: Command) -> None:
     found = json.loads(command("study", "status", half_done, "--json").out)
     assert [cell["state"] for cell in found] == ["done", "failed", "begun", "waiting"]

@@ -210,12 +210,16 @@ def test_a_normalisation_fitted_to_the_training_images_travels(cells: dict[str, 
         np.testing.assert_array_equal(normalisation.apply(one.image), other.image)
 
 
-def test_the_fingerprint_follows_parameters_and_bytes_but_not_the_place(cells: dict[str, Any], tmp_path: Path) -> None:
+def test_the_fingerprint_follows_parameters_and_bytes_but_neither_place_nor_name(
+    cells: dict[str, Any], tmp_path: Path
+) -> None:
     fingerprint = build(**cells).info().fingerprint
     assert build(**cells).info().fingerprint == fingerprint
     for change in ({"crop": 16}, {"share": 0.1}, {"classes": ["nucleus"]}, {"limit": 8}):
         assert build(**cells, **change).info().fingerprint != fingerprint
     assert build(**cells, share=0, stride=None).info().fingerprint == fingerprint
+    told = build(**cells | {"name": "Cells", "licence": "CC0 1.0", "citation": "Nobody"}).info()
+    assert (told.fingerprint, told.name, told.licence, told.citation) == (fingerprint, "Cells", "CC0 1.0", "Nobody")
     (tmp_path / "moved").mkdir()
     for folder in ("images", "masks"):
         (tmp_path / folder).rename(tmp_path / "moved" / folder)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import gc
+import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
-from micraframe import registry
+from benchmarks import peer_maps
+from micraframe import registry, reuse
 from micraframe.classifier import Classifier
 from micraframe.errors import DataError, ModelError
+from micraframe.extractors import memory, single_pass
 from micraframe.types import Layer
 
 NETWORKS = {
@@ -74,41 +79,35 @@ def test_hires_cam_is_captums_gradient_times_activation():
         assert_same(one.maps, other.maps, 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "peer"),
-    [("grad-cam", "GradCAM"), ("layer-cam", "LayerCAM"), ("hires-cam", "HiResCAM"), ("grad-cam++", "GradCAMPlusPlus")],
-)
-def test_maps_are_those_of_pytorch_grad_cam(name, peer):
-    library = pytest.importorskip("pytorch_grad_cam", reason="the peer is not installed: pip install grad-cam")
-    classifier, batch = make(), images(1)
-    with torch.no_grad():  # the peer adds 1e-6 to a denominator; beside gradients of this size it is nothing
-        classifier.linear.weight *= 1e4
-    blocks = list(classifier.backbone.blocks.values())
-    with getattr(library, peer)(model=classifier, target_layers=blocks) as cam:
-        tensor = torch.from_numpy(batch)
-        cam.activations_and_grads(tensor)[0, 2].backward()
-        arrays = [
-            (activation.numpy(), gradient.numpy())
-            for activation, gradient in zip(
-                cam.activations_and_grads.activations, cam.activations_and_grads.gradients, strict=True
-            )
-        ]
-        theirs = [
-            cam.get_cam_image(tensor, block, [], *pair, eigen_smooth=False)
-            for block, pair in zip(blocks, arrays, strict=True)
-        ]
-    assert_same(explain(name, classifier, batch, [(2,)])[0].maps, theirs, 1e-4)
+COMPUTED = [(peer, name) for peer, (_, names) in peer_maps.PEERS.items() for name in names]
 
 
-@pytest.mark.parametrize(("name", "peer"), [("grad-cam", "GradCAM"), ("layer-cam", "LayerCAM")])
-def test_maps_are_those_of_torchcam(name, peer):
-    methods = pytest.importorskip("torchcam.methods", reason="the peer is not installed: pip install torchcam")
-    classifier, batch = make(), images(1)
-    blocks = list(classifier.backbone.blocks.values())
-    with getattr(methods, peer)(classifier, target_layer=blocks, input_shape=batch.shape[1:]) as cam:
-        cam._relu = False
-        scores = classifier(torch.from_numpy(batch))
-        theirs = [found.numpy() for found in cam.compute_cams(2, scores, normalized=False)]
+@pytest.mark.parametrize(("peer", "name"), COMPUTED)
+def test_maps_are_the_committed_ones_of_other_libraries(peer, name):
+    with safe_open(peer_maps.FILE, "np") as file:
+        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # a file is no dict
+        targets = json.loads(file.metadata()["about"])["targets"]
+    classifier = peer_maps.tiny()
+    weights = {key.removeprefix("weights/"): torch.from_numpy(saved[key]) for key in saved if key.startswith("weights")}
+    classifier.load_state_dict(weights)
+    ours = explain(name, classifier, saved["images"], [(target,) for target in targets])
+    for index, maps in enumerate(ours):
+        theirs = [saved[f"maps/{peer}/{name}/{layer.name}"][[index]] for layer in classifier.layers]
+        assert all(found.any() for found in theirs)
+        assert_same(maps.maps, theirs, 1e-4)
+
+
+def test_the_committed_maps_say_whose_they_are():
+    with safe_open(peer_maps.FILE, "np") as file:
+        assert json.loads(file.metadata()["about"])["versions"].keys() == {*peer_maps.PEERS, "torch"}
+    assert peer_maps.FILE.stat().st_size < 64 << 10
+
+
+@pytest.mark.parametrize(("peer", "name"), COMPUTED)
+def test_maps_are_those_of_the_libraries_installed(peer, name):
+    pytest.importorskip(peer.replace("grad-cam", "pytorch_grad_cam"), reason=f"not installed: pip install {peer}")
+    classifier, batch = peer_maps.lively(make()), images(1)
+    theirs = peer_maps.PEERS[peer][0](classifier, batch, 2, name)
     assert_same(explain(name, classifier, batch, [(2,)])[0].maps, theirs, 1e-4)
 
 
@@ -202,8 +201,9 @@ def test_memory_does_not_grow():
     assert tensors_after(2) == tensors_after(30)
 
 
-def test_no_image_gives_no_maps():
-    assert explain("grad-cam", make(), images(0), []) == []
+@pytest.mark.parametrize("name", [*NAMES, "captum"])
+def test_no_image_gives_no_maps(name):
+    assert explain(name, make(), images(0), []) == []
 
 
 def test_bfloat16_is_close():
@@ -236,3 +236,133 @@ def test_all_zero_activations_give_zero_maps():
         nn.init.constant_(block.norm.bias, -1)
     for name in NAMES:
         assert all(not maps.any() for maps in explain(name, classifier, images(1), [(0, 1)])[0].maps)
+
+
+def slow_grad_cam_plus_plus(activations: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+    """Grad-CAM++ as it is written, one cell at a time, S_k of what is positive, (h, w) for (k, h, w)."""
+    found = np.zeros(activations.shape[1:])
+    for plane, gradient in zip(activations.astype(float), gradients.astype(float), strict=True):
+        total = sum(max(0.0, value) for value in plane.ravel())
+        weight = sum(g**2 / (2 * g**2 + total * g**3) * g for g in gradient.ravel() if g > 0)
+        found += weight * plane
+    return found
+
+
+def test_grad_cam_plus_plus_without_relu_counts_positive_activations():
+    class Linear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+
+        def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+            first = self.one(tensor)
+            return [first, self.two(nn.functional.gelu(first))]
+
+    torch.manual_seed(0)
+    classifier = Classifier(Linear(), (Layer("one", 3, 1), Layer("two", 4, 1)), 2, "mean").eval()
+    batch = images(1, (9, 7), 1)
+    activations = classifier.features(torch.from_numpy(batch))
+    gradients = torch.autograd.grad(classifier.logits(activations[-1])[0, 1], activations)
+    wanted = [
+        slow_grad_cam_plus_plus(one.detach().numpy()[0], other.numpy()[0])[None]
+        for one, other in zip(activations, gradients, strict=True)
+    ]
+    assert all((layer < 0).any() for layer in activations)
+    assert_same(explain("grad-cam++", classifier, batch, [(1,)])[0].maps, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "captum"])
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((3, 5, 24, 24), "images of shape (3, 5, 24, 24) have 5 channels; the network takes 2"),
+        ((2, 24, 24), "images of shape (2, 24, 24); (B, C, H, W) is wanted"),
+    ],
+)
+def test_images_that_do_not_fit_are_an_error(name, shape, message):
+    with pytest.raises(DataError, match=re.escape(message)):
+        explain(name, make(), np.zeros(shape, np.float32), [()] * 3)
+
+
+def test_other_failures_are_not_put_down_to_channels():
+    def rule(scores):
+        raise RuntimeError("the rule's own")
+
+    with pytest.raises(RuntimeError, match="the rule's own"):
+        registry.build("extractor", "grad-cam").prepare(make())(images(), rule)
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "captum"])
+def test_float32_is_exact_while_explaining_and_what_it_was_after(name):
+    before = torch.backends.cudnn.conv.fp32_precision
+    seen = []
+
+    def rule(scores):
+        seen.append(torch.backends.cudnn.conv.fp32_precision)
+        return CHOSEN
+
+    registry.build("extractor", name).prepare(make())(images(), rule)
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before
+
+
+def test_large_blocks_are_reused_where_there_are_such_and_change_nothing(monkeypatch):
+    classifier, batch, depths = make(), images(), []
+
+    def rule(scores):
+        depths.append(reuse._depth)
+        return CHOSEN
+
+    extractor = registry.build("extractor", "grad-cam").prepare(classifier)
+    small = extractor(batch, rule)
+    monkeypatch.setattr(memory, "MAPPED", 1)
+    large = extractor(batch, rule)
+    with reuse.reused_blocks():
+        extractor(batch, rule)
+    assert depths == [0, 1, 2]
+    assert reuse._depth == 0
+    for one, other in zip(small, large, strict=True):
+        assert [maps.tobytes() for maps in one.maps] == [maps.tobytes() for maps in other.maps]
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_without_memory_for_all_graphs_maps_are_the_same(monkeypatch, micro_batch):
+    classifier, batch, kept = make(), images(), []
+    wanted = explain("grad-cam", classifier, batch, CHOSEN, micro_batch=micro_batch)
+    monkeypatch.setattr(single_pass, "budget", lambda device: 1)
+    whole = single_pass.forward
+
+    def forward(network, chunk, keep=True):
+        kept.append(keep)
+        return whole(network, chunk, keep)
+
+    monkeypatch.setattr(single_pass, "forward", forward)
+    found = explain("grad-cam", classifier, batch, CHOSEN, micro_batch=micro_batch)
+    chunks = 3 if micro_batch is None else 2
+    assert kept == [False] * chunks + [True] * chunks
+    for one, other in zip(found, wanted, strict=True):
+        assert_same(one.maps, other.maps, 1e-5)
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+
+
+def test_where_memory_does_not_suffice_less_is_tried(monkeypatch):
+    plans = []
+
+    def scarce(network, tensor, rule, layer_map, plan):
+        plans.append(tuple(plan))
+        if plan.step > 1:
+            raise torch.OutOfMemoryError("no more")
+        return []
+
+    monkeypatch.setattr(single_pass, "explain_batch", scarce)
+    assert explain("grad-cam", make(), images(), CHOSEN, micro_batch=4) == []
+    assert plans == [(4, True), (4, False), (2, False), (1, False)]
+
+
+def test_where_memory_does_not_suffice_for_one_image_it_is_an_error(monkeypatch):
+    def never(network, tensor, rule, layer_map, plan):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(single_pass, "explain_batch", never)
+    with pytest.raises(torch.OutOfMemoryError, match="no more"):
+        explain("grad-cam", make(), images(), CHOSEN)

@@ -24,10 +24,10 @@ def test_points_count_once_and_within_the_distance():
     assert measure(truth, found, distance=4) == pytest.approx([2 / 3, 1, 4 / 5])
 
 
-def test_one_empty_side_is_zero_and_two_are_undefined():
+def test_what_is_nothing_of_nothing_is_undefined():
     none, one = np.zeros((0, 3), np.float32), points((5, 6, 0.9))
-    assert measure({"points": (points((5, 5)),)}, {"points": (none,)}) == [0, 0, 0]
-    assert measure({"points": (none[:, :2],)}, {"points": (one,)}) == [0, 0, 0]
+    assert measure({"points": (points((5, 5)),)}, {"points": (none,)}) == pytest.approx([np.nan, 0, 0], nan_ok=True)
+    assert measure({"points": (none[:, :2],)}, {"points": (one,)}) == pytest.approx([0, np.nan, 0], nan_ok=True)
     assert np.isnan(measure({"points": (none[:, :2],)}, {"points": (none,)})).all()
 
 

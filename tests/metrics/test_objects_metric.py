@@ -81,13 +81,28 @@ def test_points_are_associated_as_the_best_of_all(truth, predicted, most):
 @settings(deadline=None)
 def test_f1_falls_with_the_iou_and_its_area_is_its_mean(truth, predicted):
     iou = ious(overlaps(truth, predicted))
+    curve = np.array(f1_curve(iou, CURVE))
     if not sum(iou.shape):
-        assert np.isnan(area_under(iou))
+        assert np.isnan(area_under(curve))
         return
     fine = np.linspace(CURVE[0], CURVE[-1], 4001)
-    curve = np.array(f1_curve(iou, CURVE))
     assert (np.diff(curve) <= 0).all()
-    assert area_under(iou) == pytest.approx(np.interp(fine, CURVE, curve).mean(), abs=1e-3)
+    assert area_under(curve) == pytest.approx(np.interp(fine, CURVE, curve).mean(), abs=1e-3)
+
+
+@given(labels, labels)
+@settings(deadline=None)
+def test_by_default_the_whole_curve_is_measured(truth, predicted):
+    found = measure(truth[None], predicted[None])
+    names = [f"object_f1@{least:g}" for least in CURVE]
+    assert names[:3] + names[-1:] == ["object_f1@0.05", "object_f1@0.1", "object_f1@0.15", "object_f1@0.95"]
+    assert list(found)[: len(CURVE)] == names
+    wanted = f1_curve(ious(overlaps(truth, predicted)), CURVE)
+    assert [found[name][0] for name in names] == pytest.approx(wanted, nan_ok=True)
+    chosen = measure(truth[None], predicted[None], iou=[0.42, 0.5])
+    assert [name for name in chosen if "@" in name] == ["object_f1@0.42", "object_f1@0.5"]
+    wanted = f1_curve(ious(overlaps(truth, predicted)), [0.42, 0.5])
+    assert [chosen[name][0] for name in ("object_f1@0.42", "object_f1@0.5")] == pytest.approx(wanted, nan_ok=True)
 
 
 def test_perfect_objects_and_none():

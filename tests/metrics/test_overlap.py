@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import jaccard_score, precision_recall_fscore_support
+from sklearn.metrics import f1_score, jaccard_score, precision_recall_fscore_support
 
 from micraframe.errors import DataError
 from micraframe.metrics.overlap import NAMES, boundary_dice, overlap
@@ -29,9 +29,10 @@ def test_the_numbers_are_those_of_scikit_learn(three):
     if not (t.any() or p.any()):
         assert all(np.isnan(value) for value in found.values())
         return
-    precision, recall, f1, _ = precision_recall_fscore_support(t, p, average="binary", zero_division=0)
-    assert found["precision"][0] == pytest.approx(precision)
-    assert found["recall"][0] == pytest.approx(recall)
+    precision, recall, _, _ = precision_recall_fscore_support(t, p, average="binary", zero_division=np.nan)
+    f1 = f1_score(t, p, zero_division=0)
+    assert found["precision"][0] == pytest.approx(precision, nan_ok=True)
+    assert found["recall"][0] == pytest.approx(recall, nan_ok=True)
     assert found["f1"][0] == pytest.approx(f1)
     assert found["iou"][0] == pytest.approx(jaccard_score(t, p, zero_division=0))
 
@@ -77,15 +78,17 @@ def test_a_perfect_mask_is_one_and_a_disjoint_one_is_zero():
     assert boundary_dice(mask, grown) < overlap(mask[None], grown[None])["f1"][0]
 
 
-def test_a_class_that_is_nowhere_is_undefined_and_one_on_one_side_is_zero():
+def test_what_is_nothing_of_nothing_is_undefined_and_one_blank_side_is_zero():
     truth, masks = np.zeros((2, 4, 6, 5), bool)
     truth[1, 2, 2] = truth[3, 2, 2] = True
     masks[2, 2, 2] = masks[3, 2, 2] = True
     found = measure(truth, masks)
     assert set(found) == set(NAMES)
-    for name in ("precision", "recall", "f1", "iou", "boundary_dice"):
+    assert found["precision"] == pytest.approx([np.nan, np.nan, 0, 1], nan_ok=True)
+    assert found["recall"] == pytest.approx([np.nan, 0, np.nan, 1], nan_ok=True)
+    assert all(values.dtype == np.float32 for values in found.values())
+    for name in ("f1", "iou", "boundary_dice"):
         assert found[name] == pytest.approx([np.nan, 0, 0, 1], nan_ok=True)
-        assert found[name].dtype == np.float32
     assert found["iou_if_present"] == pytest.approx([np.nan, 0, np.nan, 1], nan_ok=True)
 
 

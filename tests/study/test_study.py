@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gc
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 
 from micraframe import config
 from micraframe.config import Choice, Contender, Study
-from micraframe.errors import ConfigError
+from micraframe.errors import ConfigError, DataError
 from micraframe.registry import build
 from micraframe.study import plan, run_study
-from micraframe.study.cell import annotate, tuning_samples
+from micraframe.study.cell import annotate, subset, tuning_samples, with_origin
+from micraframe.study.folder import StudyFolder
 from micraframe.study.tables import Row, Values, read_rows, summarise, write_csv
-from micraframe.types import Annotation, Sample
+from micraframe.study.tuning import Tuned
+from micraframe.types import Annotation, Cost, Sample, Threshold
 
 DIGITS = {"name": "modified-digits", "params": {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}}
 NET = {
@@ -25,11 +28,13 @@ NET = {
     "head": {"name": "semantic", "params": {"decision": 0.2}},
 }
 
-METHODS = """
+METHODS = '''
 import numpy as np
+from dataclasses import replace
 from typing import final
 from micraframe.interfaces import Fitted, Method
-from micraframe.types import Annotation, Prediction
+from micraframe.registry import build
+from micraframe.types import Annotation, ScoreMap
 
 @final
 class Failing(Method):
@@ -41,7 +46,7 @@ class Failing(Method):
 
 @final
 class Cheating(Method):
-    '''Looks for annotation wherever its arguments lead.'''
+    """Looks for annotation wherever its arguments lead."""
     learns_from = frozenset({Annotation.LABELS})
     seen = []
     def fit(self, train, valid, info, run):
@@ -49,13 +54,45 @@ class Cheating(Method):
         raise RuntimeError("has looked")
     def load(self, folder, device="auto"):
         raise RuntimeError
-"""
+
+@final
+class Peeking(Method):
+    """Looks for annotation wherever the images come from that it is to predict of."""
+    learns_from = frozenset({Annotation.LABELS})
+    def fit(self, train, valid, info, run):
+        return Peeked(build("head", "semantic", decision=0.9), len(info.classes))
+    def load(self, folder, device="auto"):
+        return Peeked(build("head", "semantic", decision=0.9), int((folder / "classes").read_text()))
+
+@final
+class Peeked(Fitted):
+    found = []
+    look = None
+    def __init__(self, head, classes):
+        self.head, self.classes = head, classes
+    def with_head(self, head):
+        return Peeked(head, self.classes)
+    def predict(self, images):
+        # Now: a generator that has ended leads nowhere.
+        Peeked.found.append(Peeked.look(images))
+        for image in images:
+            # The brighter, the less it finds: a threshold in between is more accurate, and wants further score maps.
+            scores = np.full(self.classes, 1 / (1 + image.sum()), np.float32)
+            wanted = self.head.wanted(scores)
+            values = np.repeat(np.clip(image[:1], 0, 1), len(wanted), axis=0)
+            score_map = ScoreMap(wanted, values, values, ("ok",) * len(wanted))
+            yield replace(self.head.decide(score_map, scores, image), score_map=score_map)
+    def save(self, folder):
+        folder.mkdir()
+        (folder / "classes").write_text(str(self.classes))
+'''
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
 MICRAFRAME_API = 1
 @hookimpl
 def micraframe_components():
-    return [Component("method", name.lower(), f"fake_methods:{name}", name) for name in ("Failing", "Cheating")]
+    names = ("Failing", "Cheating", "Peeking")
+    return [Component("method", name.lower(), f"fake_methods:{name}", name) for name in names]
 """
 
 
@@ -137,8 +174,12 @@ def reachable(start: object) -> list[object]:
         found = queue.pop()
         if id(found) in seen or isinstance(found, type | type(math)):
             continue
+        if isinstance(found, dict) and "__builtins__" in found:
+            continue  # a module by another way: the globals of a function
         seen[id(found)] = found
         queue += gc.get_referents(found)
+        if isinstance(found, np.ndarray):
+            queue.append(found.base)  # which arrays do not tell the garbage collector
     return list(seen.values())
 
 
@@ -160,6 +201,30 @@ def test_a_method_that_looks_for_masks_finds_none(tmp_path, install):
     assert not masks
 
 
+def test_a_fitted_method_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch):
+    install("fake", ENTRY, fake_methods=METHODS)
+    import fake_methods
+
+    monkeypatch.setattr(fake_methods.Peeked, "look", staticmethod(reachable))
+    # No room for score maps, so that they are made anew with every head that wants any.
+    monkeypatch.setattr("micraframe.study.tuning.kept.__defaults__", (0,))
+    outcome = run_study(study(Contender(method=Choice(name="peeking")), tune=3), tmp_path)
+    assert not outcome.failures
+    digits = build("dataset", "modified-digits", **DIGITS["params"])
+    known = {sample.image.tobytes() for split in ("test", "valid") for sample in digits.samples(split)}
+    # Test and validation images; then, by either origin, those to tune on and the test images by what was tuned.
+    counts = []
+    for everything in fake_methods.Peeked.found:
+        assert not any(isinstance(found, Sample) for found in everything)
+        arrays = [found for found in everything if isinstance(found, np.ndarray)]
+        # What arrays are views of is among them: it is the image as well, and nothing that could hold a mask besides.
+        assert all(array.dtype == np.float32 and array.tobytes() in known for array in arrays)
+        counts.append(len({array.tobytes() for array in arrays}))
+    assert counts[:2] == [4, 3]
+    assert len(counts) == 6
+    assert all(counts)
+
+
 def test_what_the_annotator_does_not_give_the_method_does_not_get():
     samples = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
     given, cost = annotate(samples, build("annotator", "full"), frozenset({Annotation.MASKS}), seed=0)
@@ -169,23 +234,80 @@ def test_what_the_annotator_does_not_give_the_method_does_not_get():
     assert all(sample.masks is None and sample.labels is not None for sample in given)
 
 
+VALID = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
+
+
+def tuned_on(contender: Contender, samples: Sequence[Sample], paid: int | None = None, **changes):
+    """Return the samples and the cost of tuning a contender's thresholds."""
+    made = config.resolve(study(contender, **changes))
+    return tuning_samples(plan(made)[0], made, samples, paid)
+
+
+def told(annotator: str, images: int | None = None) -> Contender:
+    return Contender(method=Choice(name="centre-blob"), annotator=Choice(name=annotator), images=images)
+
+
 def test_thresholds_are_tuned_on_what_the_annotator_wrote_down():
-    valid = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
-
-    def told(**changes):
-        made = config.resolve(study(net("net"), **changes))
-        return tuning_samples(plan(made)[0], made, valid)
-
-    outlined, cost = told()
-    assert all(np.array_equal(one.masks, sample.masks) for one, sample in zip(outlined, valid, strict=True))
-    labelled, less = told(tuning_annotator=Choice(name="image-level"))
+    outlined, cost = tuned_on(net("net"), VALID)
+    assert all(np.array_equal(one.masks, sample.masks) for one, sample in zip(outlined, VALID, strict=True))
+    labelled, less = tuned_on(told("full"), VALID, tuning_annotator=Choice(name="image-level"))
     assert all(one.masks is None and one.instances is None and one.labels is not None for one in labelled)
-    assert 0 <= less.seconds < cost.seconds
-    bare = [sample.keep({Annotation.LABELS}) for sample in valid]
-    made = config.resolve(study(net("net")))
-    kept, nothing = tuning_samples(plan(made)[0], made, bare)
-    assert [one.id for one in kept] == [one.id for one in valid]
-    assert nothing.seconds == 0
+    assert 0 < less.seconds < cost.seconds
+
+
+def test_labels_to_tune_on_are_paid_for_once():
+    bare = [sample.keep({Annotation.LABELS}) for sample in VALID]
+    # By the contender's own annotator, who gives them of all four or of two.
+    kept, nothing = tuned_on(net("net"), bare)
+    assert [one.id for one in kept] == [one.id for one in bare]
+    assert nothing == Cost()
+    _, two = tuned_on(net("net"), bare, paid=2)
+    assert (two.decisions, two.seconds) == (2, 4.0)
+    # At the prices of the tuning annotator.
+    dear = Choice(name="full", params={"cost": {"preset": "bearman2016"}})
+    _, one = tuned_on(net("net"), bare, paid=1, tune=2, tuning_annotator=dear)
+    assert (one.decisions, one.seconds) == (1, 20.0)
+    unknown = [sample.keep(()) for sample in bare]
+    kept, nothing = tuned_on(net("net"), unknown, paid=1)
+    assert all(sample.labels is None for sample in kept)
+    assert nothing == Cost()
+
+
+def test_outlines_that_the_contender_has_had_are_not_paid_for_again():
+    _, whole = tuned_on(net("net"), VALID, tune=3)
+    _, nothing = tuned_on(told("full"), VALID, tune=3)
+    assert whole.seconds > 0
+    assert nothing == Cost()
+    _, rest = tuned_on(told("full", images=6), VALID, paid=2, tune=3)
+    had = {sample.id for sample in subset(VALID, 2, seed=0)}
+    (further,) = [sample for sample in subset(VALID, 3, seed=0) if sample.id not in had]
+    assert rest == build("annotator", "full").annotate(further, 0)[1]
+
+
+def test_the_bill_has_what_the_contenders_share_of_validation_images_leaves(tmp_path):
+    half = {"annotator": Choice(name="full"), "images": 6}
+    contender = net("net").model_copy(update=half)
+    made = study(contender, tune=3)
+    run_study(made, tmp_path)
+    _, rest = tuned_on(contender, VALID, paid=2, tune=3)
+    (cell,) = plan(made)
+    assert StudyFolder(tmp_path).tuning_cost(cell) == rest
+
+
+def test_without_validation_images_no_thresholds_can_be_tuned():
+    with pytest.raises(DataError, match="'modified-digits' has 0 validation images.*set tune: 0"):
+        tuned_on(net("net"), [])
+
+
+def test_what_is_the_heads_own_keeps_its_origin():
+    own = (Threshold("presence", 0.5), Threshold("mask", 0.3))
+    for tuned, origins in (
+        (Tuned(None, None), ["fixed", "fixed"]),
+        (Tuned(None, 0.3), ["fixed", "oracle"]),
+        (Tuned((0.5,), None), ["oracle", "fixed"]),
+        (Tuned((0.5,), 0.3), ["oracle", "oracle"]),
+    ):
+        assert [with_origin(each, tuned, "oracle").origin for each in own] == origins
 
 
 def test_contenders_that_cannot_be_told_apart_are_refused():
@@ -198,28 +320,15 @@ def test_an_unlabelled_contender_is_named_by_what_differs_from_the_defaults():
     assert cells[0].method == "random-map smoothing=3"
 
 
-def test_keys_change_with_what_determines_the_results():
-    def keys(*contenders: Contender, **changes) -> tuple[str, str]:
-        cell = plan(study(*contenders, **changes))[0]
-        return cell.training_key, cell.key
-
-    one = keys(net("a"))
-    assert keys(net("b")) == one
-    later = keys(net("a", combiner="last-layer"))
-    assert later[0] == one[0]
-    assert later[1] != one[1]
-    for other in (keys(net("a", dropout=0.1)), keys(net("a"), seeds=[1])):
-        assert other[0] != one[0]
-
-
 def test_summaries_are_over_images_and_say_how_seeds_differ():
     def row(seed: int, image: str, class_: str, value: float) -> Row:
-        return Row("d", "a", "m", seed, "fixed", image, class_, "iou", value)
+        return Row("d", "a", "m", seed, "fixed", image, "xz" if image in "xz" else image, class_, "iou", value)
 
     rows = [row(0, "x", "0", 1.0), row(0, "x", "1", 0.0), row(0, "y", "0", math.nan), row(0, "z", "0", 0.25)]
     rows += [row(1, "x", "0", 0.5), row(1, "x", "1", 0.5), row(1, "y", "0", math.nan), row(1, "z", "0", 0.75)]
     (summary,) = summarise(Values(rows))
-    assert (summary.n, summary.seeds) == (2, 2)
+    assert (summary.n, summary.groups, summary.seeds) == (2, 1, 2)
+    assert math.isnan(summary.low)  # of one group, nobody knows how others would do
     assert summary.mean == pytest.approx(0.5)
     assert summary.seed_sd == pytest.approx(np.std([0.375, 0.625], ddof=1))
     (undefined,) = summarise(Values(rows[2:3]))
@@ -228,8 +337,8 @@ def test_summaries_are_over_images_and_say_how_seeds_differ():
 
 
 def test_rows_read_back_as_they_were_written(tmp_path: Path):
-    rows = [Row("d", "a", "m, with comma", 0, "fixed", "x", "0", "iou", float(np.float32(1 / 3)))]
+    rows = [Row("d", "a", "m, with comma", 0, "fixed", "x", "g", "0", "iou", float(np.float32(1 / 3)))]
     write_csv(tmp_path / "rows.csv", rows, Row)
     assert np.float32(next(read_rows(tmp_path / "rows.csv")).value) == np.float32(1 / 3)
-    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "fixed", "x", "0", "iou", math.nan)], Row)
+    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "fixed", "x", "g", "0", "iou", math.nan)], Row)
     assert (tmp_path / "nan.csv").read_text().endswith("iou,\n")

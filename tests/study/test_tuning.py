@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from micraframe.errors import DataError
 from micraframe.interfaces import Fitted
+from micraframe.metrics.overlap import overlap
 from micraframe.registry import build
 from micraframe.study.cell import subset
 from micraframe.study.tuning import GRID, best_decision, kept, redecided, tune
@@ -42,8 +46,8 @@ def ramp(name: str, level: float) -> Sample:
     return Sample(name, image, labels=np.array([True]), masks=image > level)
 
 
-def blank(name: str) -> Sample:
-    image = np.full((1, 8, 8), 0.2, np.float32)
+def blank(name: str, level: float = 0.2) -> Sample:
+    image = np.full((1, 8, 8), level, np.float32)
     return Sample(name, image, labels=np.array([False]), masks=np.zeros((1, 8, 8), bool))
 
 
@@ -53,9 +57,9 @@ def tuned(head, samples):
 
 def test_the_best_thresholds_are_found():
     head = build("head", "semantic", decision=0.1)
-    found = tuned(head, [ramp("a", 0.3), ramp("b", 0.3), blank("c"), ramp("d", 0.9)])
+    found = tuned(head, [ramp("a", 0.3), ramp("b", 0.3), blank("c", 0.6), ramp("d", 0.9)])
     assert found.mask == 0.3
-    assert 0.2 < found.decision[0] <= 1
+    assert 0.6 < found.decision[0] <= 1
 
 
 def test_where_nothing_beats_it_the_heads_own_rule_stays():
@@ -68,6 +72,74 @@ def test_without_masks_only_presence_is_tuned():
     sample = ramp("a", 0.3)
     found = tuned(build("head", "semantic"), [Sample("a", sample.image, labels=sample.labels)])
     assert found == ((0.5,), None)
+    assert tuned(build("head", "classification"), [ramp("a", 0.3)]) == ((0.5,), None)
+
+
+def mean_iou(head, samples: list[Sample]) -> float:
+    """Return the mean over images of the mean IOU over classes; 0 where it is defined for no image."""
+    values = []
+    for sample, prediction in zip(samples, Mapping(head).predict(sample.image for sample in samples), strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of nothing there is no mean
+            values.append(np.nanmean(overlap(sample.masks, prediction.masks)["iou"]))
+    defined = [float(value) for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else 0.0
+
+
+def test_presence_stays_as_it_was_where_what_is_most_accurate_lowers_the_iou():
+    faint = Sample("faint", 0.4 * ramp("", 0.3).image, labels=np.array([True]), masks=ramp("", 0.3).masks)
+    louder = [blank(name, 0.45) for name in "ab"]
+    head = build("head", "semantic", decision=0.1)
+    # Two of three are right where nothing is ever found, and no IOU is above 0 then.
+    assert tuned(head, [sample.keep({"labels"}) for sample in (faint, *louder)]).decision > (0.45,)
+    found = tuned(head, [faint, *louder])
+    assert found.decision is None
+    assert mean_iou(head.with_thresholds(*found), [faint, *louder]) >= mean_iou(head, [faint, *louder]) > 0
+
+
+def scene(name: str, height: float, level: float | None) -> Sample:
+    """Return a ramp up to a height, with a mask where it is above a share of that; None: without any."""
+    ramped = ramp(name, 2.0 if level is None else level)
+    return dataclasses.replace(ramped, image=np.float32(height) * ramped.image, labels=ramped.masks.any(axis=(1, 2)))
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0.0625, 1, width=16), st.none() | st.floats(0, 0.875, width=16)), min_size=1, max_size=6
+    ),
+    st.sampled_from([0.1, 0.5, 0.9]),
+)
+def test_no_candidate_has_a_higher_mean_iou_and_the_heads_own_least_of_all(pairs, decision):
+    samples = [scene(str(number), height, level) for number, (height, level) in enumerate(pairs)]
+    head = build("head", "semantic", decision=decision)
+    accurate = tuned(head, [sample.keep({"labels"}) for sample in samples]).decision
+    every = [mean_iou(head.with_thresholds(one, mask), samples) for one in (None, accurate) for mask in (None, *GRID)]
+    found = tuned(head, samples)
+    best = mean_iou(head.with_thresholds(*found), samples)
+    assert best == pytest.approx(max(every))
+    assert best >= mean_iou(head, samples)
+    if every[0] == max(every):
+        assert found == (None, None)
+
+
+def test_instances_are_masks_enough():
+    samples = [ramp("a", 0.3), ramp("b", 0.3)]
+    instances = [dataclasses.replace(one, masks=None, instances=one.masks.astype(np.int32)) for one in samples]
+    assert tuned(build("head", "semantic"), instances).mask == 0.3
+
+
+def test_unknown_labels_are_not_taken_for_absence():
+    present, absent, unknown = ramp("a", 0.3), blank("b"), Sample("c", 0.9 * ramp("", 0.3).image)
+    told = [sample.keep({"labels"}) for sample in (present, absent)]
+    head = build("head", "semantic")
+    assert tuned(head, [*told, unknown, dataclasses.replace(unknown, id="d")]) == ((0.5,), None)
+    assert tuned(head, [unknown]) == (None, None)
+    assert tuned(head, [dataclasses.replace(present, labels=None)]) == tuned(head, [present])
+
+
+def test_there_must_be_something_to_tune_on():
+    with pytest.raises(DataError, match="0 images to tune thresholds on.*add images, or set tune: 0"):
+        tuned(build("head", "semantic"), [])
 
 
 def test_a_method_without_a_head_cannot_be_tuned():
@@ -127,6 +199,33 @@ def test_predictions_are_the_same_with_another_head_whatever_is_at_hand(room, de
     assert fitted.made == made
 
 
+def test_a_method_is_given_images_and_no_way_to_the_samples():
+    samples = [ramp("a", 0.3), ramp("b", 0.3)]
+    given_: list[list[object]] = []
+
+    class Peeking(Mapping):
+        def with_head(self, head):
+            return Peeking(head)
+
+        def predict(self, images):
+            given_.append(gc.get_referents(*gc.get_referents(images)))
+            return super().predict(images)
+
+    fitted = Peeking(build("head", "semantic"))
+    known = list(kept(fitted.predict(iter([sample.image for sample in samples])), 0))
+    list(redecided(fitted, fitted.head, samples, known))
+    assert [{id(found) for found in each} for each in given_] == [{id(sample.image) for sample in samples}] * 2
+    assert not any(np.shares_memory(image, sample.masks) for image in given_[1] for sample in samples)
+
+
+def test_what_a_score_map_notes_takes_room_too():
+    image = ramp("a", 0.3).image
+    score_map = ScoreMap((0,), image, image, ("ok",), ({"found": (np.zeros(10), [np.zeros(5, np.float32)], "text")},))
+    prediction = Prediction(np.ones(1, np.float32), np.ones(1, bool), score_map=score_map)
+    needed = 2 * image.nbytes + 100
+    assert [next(kept([prediction], room)).score_map is None for room in (needed, needed - 1)] == [False, True]
+
+
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=12))
 def test_no_threshold_decides_better(pairs):
     scores = np.array([score for score, _ in pairs], np.float32)
@@ -138,6 +237,13 @@ def test_no_threshold_decides_better(pairs):
         return float(np.mean((scores >= np.float32(threshold)) == labels))
 
     assert right(found) >= max(right(one) for one in [*np.linspace(0, 1, 101), *scores.tolist()])
+
+
+def test_none_keeps_the_heads_own_thresholds():
+    head = build("head", "instance", decision=(0.25, 0.5), threshold={"name": "triangle"})
+    assert head.with_thresholds(None).params == head.params
+    other = head.with_thresholds(None, 0.7).params
+    assert (other.decision, other.threshold.name, other.threshold.value) == ((0.25, 0.5), "fixed", 0.7)
 
 
 def test_a_head_takes_what_it_has_parameters_for():

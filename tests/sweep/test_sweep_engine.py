@@ -154,8 +154,37 @@ class Global(nn.Module):
 
 
 def test_a_network_that_looks_everywhere_cannot_be_tiled():
-    with pytest.raises(ModelError, match="mode exact"):
+    with pytest.raises(ModelError, match="whole image at once .* mode exact"):
         reach(Classifier(Global(), (Layer("conv", 2, 1),), 1).eval())
+
+
+class Wide(nn.Module):
+    """Looks at pixels up to a distance; with gaps, at every so many."""
+
+    def __init__(self, distance, gap=1):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, (1, 2 * distance // gap + 1), padding=(0, distance), dilation=(1, gap))
+
+    def forward(self, images):
+        return [self.conv(images)]
+
+
+@pytest.mark.parametrize(("distance", "gap"), [(1, 1), (7, 1), (8, 1), (8, 8), (12, 12), (40, 1), (255, 1)])
+def test_reach_is_that_of_the_furthest_pixel(distance, gap):
+    assert reach(Classifier(Wide(distance, gap), (Layer("conv", 2, 1),), 1).eval()) == distance
+
+
+def test_to_look_too_far_is_told_from_looking_everywhere():
+    with pytest.raises(ModelError, match="further than 256 pixels"):
+        reach(Classifier(Wide(256), (Layer("conv", 2, 1),), 1).eval())
+
+
+def test_a_global_network_is_known_at_the_first_strip():
+    network, sizes = Global(), []
+    network.conv.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(inputs[0].shape[2:])))
+    with pytest.raises(ModelError):
+        reach(Classifier(network, (Layer("conv", 2, 1),), 1).eval())
+    assert sizes == [(24, 4), (4, 24), (4, 512)]
 
 
 def test_bfloat16_is_near_float32():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -7,7 +8,7 @@ import zarr
 
 from micraframe.errors import DataError
 from micraframe.images import write_png
-from micraframe.sweep.image import open_image
+from micraframe.sweep.image import main_series, open_image
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 60000, (70, 90), np.uint16)
@@ -89,6 +90,68 @@ def ome_zarr_05(folder):
     return folder / "image.zarr", GREY[None]
 
 
+def ome_zarr_03(folder):
+    group = zarr.create_group(folder / "image.zarr", zarr_format=2)
+    group.create_array("0", data=PLANES, chunks=(1, 32, 32))
+    group.attrs["multiscales"] = [{"version": "0.3", "axes": list("cyx"), "datasets": [{"path": "0"}]}]
+    return folder / "image.zarr", PLANES
+
+
+def ome_zarr_02(folder):
+    group = zarr.create_group(folder / "image.zarr", zarr_format=2)
+    group.create_array("0", data=PLANES[None, :, None], chunks=(1, 1, 1, 32, 32))
+    group.attrs["multiscales"] = [{"version": "0.2", "datasets": [{"path": "0"}]}]
+    return folder / "image.zarr", PLANES
+
+
+def bioformats2raw(folder, series=("0",), listed=False, version=2):
+    group = zarr.create_group(folder / "image.zarr", zarr_format=version)
+    told = {"bioformats2raw.layout": 3}
+    group.attrs.update(told if version == 2 else {"ome": told | {"version": "0.5"}})
+    if listed:
+        names = {"series": list(series)}
+        group.create_group("OME").attrs.update(names if version == 2 else {"ome": names})
+    for name in series:
+        inner = group.create_group(name)
+        inner.create_array("0", data=PLANES[None, :, None], chunks=(1, 1, 1, 32, 32))
+        scales = [{"axes": [{"name": axis} for axis in "tczyx"], "datasets": [{"path": "0"}]}]
+        inner.attrs.update({"multiscales": scales} if version == 2 else {"ome": {"multiscales": scales}})
+    return folder / "image.zarr", PLANES
+
+
+def bioformats2raw_listed(folder):
+    return bioformats2raw(folder, ("first",), listed=True)
+
+
+def bioformats2raw_05(folder):
+    return bioformats2raw(folder, version=3)
+
+
+def sharded(folder):
+    zarr.create_array(folder / "image.zarr", data=GREY, chunks=(16, 16), shards=(32, 32))
+    return folder / "image.zarr", GREY[None]
+
+
+def labelled(folder, first=False, label=(15, 20), compression=None, alpha=False):
+    """Write a picture with a label beside it, as slide scanners do."""
+    small = RGB[: label[0], : label[1]]
+    large = np.concatenate([RGB, np.full((70, 90, 1), 255, np.uint8)], 2) if alpha else RGB
+    extra = ["unassalpha"] if alpha else None
+    pages = [(large, extra), (small, None)]
+    with tifffile.TiffWriter(folder / "image.tif") as writer:
+        for page, samples in reversed(pages) if first else pages:
+            writer.write(page, photometric="rgb", extrasamples=samples, compression=compression, metadata=None)
+    return folder / "image.tif", np.moveaxis(RGB, -1, 0)
+
+
+def label_first(folder):
+    return labelled(folder, first=True, alpha=True)
+
+
+def label_compressed(folder):
+    return labelled(folder, compression="zlib")
+
+
 def array(folder):
     return PLANES, PLANES
 
@@ -107,6 +170,15 @@ FORMATS = [
     zarr_named,
     ome_zarr_04,
     ome_zarr_05,
+    ome_zarr_03,
+    ome_zarr_02,
+    bioformats2raw,
+    bioformats2raw_listed,
+    bioformats2raw_05,
+    sharded,
+    labelled,
+    label_first,
+    label_compressed,
     array,
 ]
 
@@ -120,6 +192,79 @@ def test_any_rectangle_of_any_format(write, tmp_path):
             part = image.read(top, bottom, left, right)
             assert part.dtype == np.float32
             assert np.array_equal(part, wanted[:, top:bottom, left:right])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_picture_is_held_in_the_type_of_its_file(tmp_path, dtype):
+    write_png(tmp_path / "image.png", RGB.astype(dtype))
+    with open_image(tmp_path / "image.png") as image:
+        assert image.array.dtype == dtype
+        assert np.array_equal(image.read(3, 5, 7, 90), np.moveaxis(RGB, -1, 0)[:, 3:5, 7:90])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_large_picture_waits_in_a_file(tmp_path, monkeypatch, channels):
+    monkeypatch.setattr("micraframe.sweep.image.SPILL", 100)
+    opaque = np.concatenate([RGB, np.full((70, 90, 1), 255, np.uint8)], 2)[:, :, :channels].squeeze()
+    (tmp_path / "image.png").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(opaque)))
+    with open_image(tmp_path / "image.png") as image:
+        assert not isinstance(image.array, np.ndarray)
+        wanted = np.moveaxis(RGB, -1, 0)[: image.channels]
+        assert image.channels == min(channels, 3)
+        for top, bottom, left, right in ((0, 70, 0, 90), (31, 33, 5, 90), (69, 70, 0, 1)):
+            assert np.array_equal(image.read(top, bottom, left, right), wanted[:, top:bottom, left:right])
+
+
+def test_no_room_for_a_large_picture_is_said(tmp_path, monkeypatch):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("micraframe.sweep.image.SPILL", 100)
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    path, _ = png(tmp_path)
+    with pytest.raises(DataError, match="No space left on device; set TMPDIR"), open_image(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("pixels", "meant"), [([5], 0), ([100, 24], 0), ([3, 100, 24], 1), ([100, 25], None), ([7, 7], None), ([], None)]
+)
+def test_the_largest_image_is_meant_if_it_stands_out(pixels, meant):
+    assert main_series(pixels) == meant
+
+
+def test_what_lies_beside_the_picture_is_said(tmp_path):
+    path, _ = labelled(tmp_path)
+    with open_image(path) as image:
+        assert image.notes == (f"{path}: holds 2 images; the largest, (70, 90, 3), is swept, not (15, 20, 3)",)
+    path, _ = labelled(tmp_path, label=(40, 60))
+    with pytest.raises(DataError, match="holds 2 images"), open_image(path):
+        pass
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_of_several_series_none_is_guessed(tmp_path, listed):
+    path, _ = bioformats2raw(tmp_path, ("0", "1", "10"), listed)
+    with (
+        pytest.raises(DataError, match=r"holds 3 images \(.*image.zarr/0, .*/1, .*/10\); name the folder"),
+        open_image(path),
+    ):
+        pass
+    with open_image(path / "1") as image:
+        assert image.channels == 2
+
+
+@pytest.mark.parametrize(("write", "missing", "unit"), [(zarr_array, 2, "9 chunks"), (sharded, 1, "9 shards")])
+def test_missing_chunks_are_counted(tmp_path, write, missing, unit):
+    path, _ = write(tmp_path)
+    with open_image(path) as image:
+        assert image.notes == ()
+    for column in range(missing):
+        (path / "c" / "1" / str(column)).unlink()
+    with open_image(path) as image:
+        (note,) = image.notes
+        assert f"{path}: {missing} of {unit} are absent and read as 0" in note
+        assert not image.read(32, 64, 0, 32).any()
 
 
 def fingerprint(source):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from micraframe.sweep.intensities import fix, mean_and_deviation, percentiles
+from micraframe.sweep.intensities import fix, mean_and_deviation, passes, percentiles
 from micraframe.types import Normalisation
 
 values = nps.arrays(
@@ -58,3 +58,11 @@ def test_a_constant_image_becomes_zero(kind):
     image = np.full((1, 8, 9), 7, np.float32)
     fixed = fix(Normalisation(kind), halves(image))
     np.testing.assert_allclose(fixed.apply(image), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["none", "min-max", "percentile", "mean-sd", "fixed"])
+def test_passes_are_as_many_as_are_told(kind):
+    begun = []
+    parts = halves(np.ones((1, 8, 9), np.float32))
+    fix(Normalisation(kind), lambda: begun.append(kind) or parts())
+    assert len(begun) == passes(Normalisation(kind))

@@ -17,6 +17,7 @@ import torch
 import zarr
 from typer.testing import CliRunner
 
+import micraframe
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.cli import app
@@ -26,7 +27,8 @@ from micraframe.micranet import FittedMicraNet, MicraNet
 from micraframe.sweep import Options, sweep_file, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
-from micraframe.types import DatasetInfo, Normalisation
+from micraframe.sweep.run import correlations
+from micraframe.types import DatasetInfo, Normalisation, Progress
 
 OPTIONS = Options(window=(32, 32), tile=64, threshold=0.3)
 OUTPUTS = ("proposals.csv", "proposals.geojson", "overlay.png", "windows-dense.csv")
@@ -99,6 +101,7 @@ def test_both_modes_are_compared(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode="both"))
     agreement = report.agreement
     assert agreement.correlation > 0.8
+    assert agreement.correlations == {"spot": agreement.correlation}
     assert agreement.proposals_in_common == agreement.proposals_dense == agreement.proposals_exact == 2
     assert agreement.windows_above <= min(agreement.windows_above_dense, agreement.windows_above_exact)
     assert set(report.seconds) == {"dense", "exact"}
@@ -151,6 +154,113 @@ def test_what_is_done_is_not_done_again(fitted, image, tmp_path, monkeypatch):
     assert len(calls) == len(tiles[::3]) + 2 * len(tiles)
 
 
+class Told(Progress):
+    """Keeps the labels that it is told of."""
+
+    def __init__(self):
+        self.labels = []
+
+    def advance(self, label, done, total, numbers=None):
+        if label not in self.labels:
+            self.labels.append(label)
+
+
+def test_what_was_measured_is_not_measured_again(fitted, image, tmp_path, monkeypatch):
+    info = dataclasses.replace(fitted.info, normalisation=Normalisation("percentile"))
+    measuring = FittedMicraNet(fitted._params, fitted.classifier, info, {})
+    first, second = Told(), Told()
+    sweep_image(measuring, image, tmp_path, OPTIONS, first)
+    assert first.labels == [
+        "measure the network's reach",
+        "measure intensities, pass 1 of 2",
+        "measure intensities, pass 2 of 2",
+        "sweep dense",
+    ]
+    before = results(tmp_path)
+    monkeypatch.setattr(engines, "reach", None)
+    sweep_image(measuring, image, tmp_path, OPTIONS, second)
+    assert second.labels == ["sweep dense"]
+    assert results(tmp_path) == before
+
+
+def test_a_network_that_looks_everywhere_is_refused_before_the_image_is_read(fitted, image, tmp_path, monkeypatch):
+    def refuse(*args):
+        raise ModelError("everywhere")
+
+    monkeypatch.setattr(engines, "reach", refuse)
+    monkeypatch.setattr(LargeImage, "read", None)
+    with pytest.raises(ModelError, match="everywhere"):
+        sweep_image(fitted, image, tmp_path, OPTIONS)
+
+
+def test_damaged_tiles_are_computed_anew(fitted, image, tmp_path):
+    sweep_image(fitted, image, tmp_path, OPTIONS)
+    before = results(tmp_path)
+    tiles = sorted((tmp_path / "tiles").rglob("*.npz"))
+    for tile, keep in zip(tiles, (0, 10, 100, -4), strict=False):
+        tile.write_bytes(tile.read_bytes()[:keep])
+    said = []
+    report = sweep_image(fitted, image, tmp_path, OPTIONS, say=said.append)
+    assert results(tmp_path) == before
+    (note,) = report.notes
+    assert note.endswith("tiles of mode dense whose files were damaged, computed anew: 4")
+    assert said == [note]
+
+
+def test_old_results_go_and_other_files_stay(fitted, image, tmp_path):
+    (tmp_path / "windows.txt").write_text("mine")
+    (tmp_path / "tiles").mkdir()
+    (tmp_path / "tiles" / "mine.npz").write_text("mine")
+    first = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, mode="both"))
+    assert (tmp_path / "windows-exact.csv").exists()
+    second = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(48, 48)))
+    assert not (tmp_path / "windows-exact.csv").exists()
+    assert {path.name for path in (tmp_path / "tiles").iterdir()} == {second.fingerprint[:16], "mine.npz"}
+    assert first.fingerprint != second.fingerprint
+    # Another mode is the same sweep: what was computed for it is worth keeping.
+    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(48, 48), mode="exact"))
+    assert not (tmp_path / "windows-dense.csv").exists()
+    assert list((tmp_path / "tiles").rglob("dense-*.npz"))
+    assert (tmp_path / "windows.txt").read_text() == (tmp_path / "tiles" / "mine.npz").read_text() == "mine"
+
+
+def test_the_report_says_what_computed(model, fitted, image, tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    report = sweep_file(model, tmp_path / "image.tif", tmp_path / "out", OPTIONS, "cpu")
+    assert report.model == str(model)
+    assert report.weights == json.loads((model / "model.json").read_text())["sha256"]
+    assert report.versions["micraframe"] == micraframe.__version__
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert told["fingerprint"] == report.fingerprint
+    assert told["notes"] == []
+    from_memory = sweep_image(fitted, tmp_path / "image.tif", tmp_path / "out", OPTIONS)
+    assert (from_memory.model, from_memory.fingerprint) == (None, report.fingerprint)
+    monkeypatch.setattr("micraframe.sweep.run.__version__", "0.0.0")
+    assert sweep_image(fitted, tmp_path / "image.tif", tmp_path / "out", OPTIONS).fingerprint != report.fingerprint
+
+
+def test_a_window_larger_than_the_image_is_said(fitted, image, tmp_path):
+    report = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(100000, 32)))
+    assert (report.window_asked, report.window) == ((100000, 32), (200, 32))
+    (note,) = report.notes
+    assert "100000 x 32 pixels do not fit in 200 x 270; they are cut to 200 x 32" in note
+    # A multiple of the stride that is rounded to is nothing to tell.
+    assert not sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(33, 31))).notes
+
+
+def test_correlation_is_by_class():
+    generator = np.random.default_rng(0)
+    low, high = generator.random((2, 200))
+    other = generator.random(200)
+    # Together they would correlate, for one class is high wherever the other is low.
+    one, two = np.stack([low, 100 + high, np.ones(200)], 1), np.stack([low, 100 + other, np.ones(200)], 1)
+    first, second, third = correlations(one, two)
+    assert first == pytest.approx(1)
+    assert abs(second) < 0.2
+    assert third is None
+    assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.99
+
+
 def test_a_killed_sweep_goes_on(model, image, tmp_path):
     path, output = tmp_path / "image.tif", tmp_path / "killed"
     tifffile.imwrite(path, image)
@@ -184,10 +294,13 @@ def test_command(model, image, tmp_path):
     arguments = ["sweep", str(model), str(path), "--output", str(tmp_path / "out"), "--tile", "64", "--mode", "both"]
     done = CliRunner().invoke(app, [*arguments, "--window", "32", "--json"], catch_exceptions=False)
     assert done.exit_code == 0
+    assert "do not fit" not in done.stderr
     (record,) = json.loads(done.stdout)
     assert record["agreement: proposals_in_common"] == 2
     done = CliRunner().invoke(app, [*arguments, "--window", "32"], catch_exceptions=False)
     assert "proposals.csv" in done.stdout
+    done = CliRunner().invoke(app, [*arguments, "--window", "100000"], catch_exceptions=False)
+    assert "windows of 100000 x 100000 pixels do not fit in 200 x 270" in done.stderr
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ConfigError)
     assert "--window" in str(refused.exception)

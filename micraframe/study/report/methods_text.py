@@ -14,6 +14,7 @@ from micraframe.study.report.citations import COMPONENTS, HOLM, PRICES, Referenc
 from micraframe.study.report.definitions import definitions
 from micraframe.study.report.results import ALPHA
 from micraframe.study.report.wording import listed
+from micraframe.study.tuning import GRID
 from micraframe.types import DatasetInfo, Split
 
 _SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy"}
@@ -36,6 +37,7 @@ def methods_text(
     study: Study,
     cells: Sequence[Cell],
     sizes: Mapping[str, Mapping[Split, int]],
+    groups: Mapping[str, int],
     metrics: Sequence[str],
     versions: Mapping[str, str],
 ) -> MethodsText:
@@ -45,12 +47,13 @@ def methods_text(
         study: The study, resolved.
         cells: All of it, done or not.
         sizes: By dataset, the number of images of each split.
+        groups: By dataset, the number of independent groups that its test images are of; 0 where nothing is done yet.
         metrics: Those of the report's tables, the primary one first.
         versions: Of all software that took part, by distribution.
     """
     references = References()
     paragraphs = (
-        ("Data", _data(cells, sizes, references)),
+        ("Data", _data(cells, sizes, groups, references)),
         ("Annotation", _annotation(study, cells, references)),
         ("Methods compared", _methods(study, references)),
         ("Thresholds", _thresholds(study)),
@@ -68,12 +71,17 @@ def price_presets(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(cost["preset"]) for cost in costs if cost.get("preset")))
 
 
-def _data(cells: Sequence[Cell], sizes: Mapping[str, Mapping[Split, int]], references: References) -> str:
+def _data(
+    cells: Sequence[Cell],
+    sizes: Mapping[str, Mapping[Split, int]],
+    groups: Mapping[str, int],
+    references: References,
+) -> str:
     infos = {cell.info.name: cell.info for cell in cells}
-    return " ".join(_dataset(info, sizes[name], references) for name, info in infos.items())
+    return " ".join(_dataset(info, sizes[name], groups[name], references) for name, info in infos.items())
 
 
-def _dataset(info: DatasetInfo, sizes: Mapping[Split, int], references: References) -> str:
+def _dataset(info: DatasetInfo, sizes: Mapping[Split, int], groups: int, references: References) -> str:
     classes = f"{len(info.classes)} classes" if len(info.classes) > 1 else "one class"
     size = f" of {info.image_size[0]} x {info.image_size[1]} pixels" if info.image_size else ""
     channels = f"{info.channels} channels" if info.channels > 1 else "one channel"
@@ -81,7 +89,8 @@ def _dataset(info: DatasetInfo, sizes: Mapping[Split, int], references: Referenc
     return (
         f"The dataset {info.name}{references.cite(info.citation)}{licence} has {classes} "
         f"({', '.join(info.classes)}) and images{size} with {channels}: {sizes['train']} to train on, "
-        f"{sizes['valid']} to validate on and {sizes['test']} to test on."
+        f"{sizes['valid']} to validate on and {sizes['test']} to test on"
+        + (f", the latter of {groups} independent groups." if 0 < groups < sizes["test"] else ".")
     )
 
 
@@ -150,8 +159,11 @@ def _thresholds(study: Study) -> str:
         text += (
             f" Beside these, the thresholds of methods that have any were tuned on up to {study.tune} validation "
             f"images, drawn by the seed and given the annotation {name}, whose hours are added to the method's; and, "
-            "as an upper bound that is no result, on the test images. Tuned thresholds of presence maximise each "
-            "class's accuracy, those of masks the mean IOU."
+            "as an oracle that is no result, on the test images. Tuned thresholds are those of the highest mean IOU on "
+            "these images, presence being decided as with the fixed ones or, class by class, as is most accurate "
+            f"there, and masks cut by the fixed rule or at one of {len(GRID)} values from {GRID[0]:g} to {GRID[-1]:g}; "
+            "where no image has outlines, presence alone is tuned, for accuracy. The oracle is an upper bound of each "
+            "seed's mean IOU with such thresholds, and of no other measure."
         )
     return text
 
@@ -173,11 +185,13 @@ def _measures(study: Study, metrics: Sequence[str]) -> str:
 
 def _statistics(references: References) -> str:
     return (
-        f"Intervals are 95 % percentile bootstrap intervals of {RESAMPLES:,} resamples of the test images. "
-        "For each measure, all contenders were first compared by a repeated-measures F statistic, images being paired, "
-        f"with a p value from {RESAMPLES:,} exchanges of values within images; where it was significant "
+        f"Intervals are 95 % percentile bootstrap intervals of {RESAMPLES:,} resamples of the test images, those of "
+        "one group, such as crops of one field, being resampled together. Means are over the images for which a "
+        "measure is defined, and what is tested is their difference. For each measure, all contenders were first "
+        "compared by a repeated-measures F statistic, groups being paired, with a p value from "
+        f"{RESAMPLES:,} exchanges of all values of a group between contenders; where it was significant "
         f"(p <= {ALPHA:g}), pairs followed by paired randomisation tests of the difference of means ({RESAMPLES:,} "
-        f"resamples), corrected for the number of pairs by Holm's method{references.cite(HOLM)}. Seeds were averaged "
+        f"exchanges), corrected for the number of pairs by Holm's method{references.cite(HOLM)}. Seeds were averaged "
         "before, so that n is the number of test images."
     )
 

@@ -46,6 +46,7 @@ class Section:
     Attributes:
         found: What the study came to.
         sizes: Number of images of each split.
+        groups: Number of groups that the test images are of.
         steps: Between which contenders a growing budget switches.
         orders: The same contenders where costs are at their `low` and `high` end, if those are others.
         crossings: Where curves are as good as other contenders.
@@ -58,6 +59,7 @@ class Section:
 
     found: DatasetResults
     sizes: Mapping[Split, int]
+    groups: int
     steps: tuple[Step, ...]
     orders: Mapping[str, tuple[Result, ...]]
     crossings: tuple[Crossing, ...]
@@ -102,6 +104,7 @@ def write_report(
     versions = _versions(provenance)
     columns = dict.fromkeys(metric for section in sections for metric in section.found.metrics)
     sizes = {section.found.info.name: section.sizes for section in sections}
+    groups = {section.found.info.name: section.groups for section in sections}
     done = [cell for cell in cells if folder.is_done(cell)]
     context = {
         "study": study,
@@ -113,7 +116,7 @@ def write_report(
         "trainings": _trainings(done, folder),
         "annotators": _annotators(study),
         "prices": {name: {task: getattr(PRESETS[name], task) for task in _TASKS} for name in _presets(study)},
-        "methods": methods_text(study, cells, sizes, list(columns), versions),
+        "methods": methods_text(study, cells, sizes, groups, list(columns), versions),
         "yaml": config.to_yaml(study),
         "provenance": provenance,
         "versions": versions,
@@ -147,6 +150,7 @@ def _section(found: DatasetResults, cells: Sequence[Cell], values: Values, folde
     return Section(
         found=found,
         sizes={split: len(dataset.samples(split)) for split in SPLITS},
+        groups=len(set(values.clusters(found.info.name))) if found.results else 0,
         steps=stairs,
         orders=orders,
         crossings=crossed,

@@ -13,7 +13,7 @@ from micraframe.study.folder import StudyFolder
 from micraframe.study.report.results import DatasetResults, Result
 
 ORIGINS = ("fixed", "validation", "oracle")
-"""Where thresholds come from; the last is an upper bound and no result."""
+"""Where thresholds come from; the last has seen the test labels and is no result."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,19 @@ def thresholds_text(per_seed: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
     Args:
         per_seed: For each seed the records of name, value (None where each image has its own) and rule. Those of the
-            presence of several classes are told as their range.
+            presence of several classes are told as their range; one for all classes counts for each of them where
+            other seeds have one for each.
     """
     named: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for records in per_seed:
         for record in records:
             kind = re.sub(r" of class \d+$", "", record["name"])
             named.setdefault(kind, {}).setdefault(record["name"], []).append(record)
+    for kind, by_name in named.items():
+        if len(by_name) > 1:
+            for record in by_name.pop(kind, []):
+                for mine in by_name.values():
+                    mine.append(record)
     return "; ".join(f"{kind} {_values(list(by_name.values()))}" for kind, by_name in named.items())
 
 

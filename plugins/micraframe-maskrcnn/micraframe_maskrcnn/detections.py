@@ -1,132 +1,139 @@
-"""From detections, each a box with a small mask, to objects that share no pixel and to one score map per class."""
+"""Detections, each a box with a small mask: to one score map per class, and to objects that share no pixel."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
-from micraframe.heads.masks import blank_status
-from micraframe.heads.presence import Decision, decide_presence, presence_thresholds
-from micraframe.heads.regions import drop_small
-from micraframe.objects import centroids
-from micraframe.types import FloatArray, IntArray, Prediction, ScoreMap, Status, Threshold
+from micraframe.types import BoolArray, FloatArray, IntArray, ScoreMap, Status
+
+Weights = npt.NDArray[np.float64]
+
+NOTE = "detections"
+"""Under what each class's `Found` stands in the notes of a score map."""
 
 
-class Detections(NamedTuple):
-    """What a detector found in one image, best first.
+class Found(NamedTuple):
+    """What a detector found of one class in one image, best first.
 
     Attributes:
         boxes: float32 (N, 4): (x0, y0, x1, y1) in pixels, the end not included.
-        classes: int64 (N,), from 0.
         scores: float32 (N,), in [0, 1].
         masks: float32 (N, M, M): probability that a cell of the box is of the object.
     """
 
     boxes: FloatArray
-    classes: npt.NDArray[np.int64]
     scores: FloatArray
     masks: FloatArray
 
-
-class Rules(NamedTuple):
-    """What decides which detections count, and where their masks end.
-
-    Attributes:
-        decision: Score from which on a detection counts; one, or one per class.
-        mask: Probability above which a pixel is of the object.
-        own: Share of its pixels that better objects must leave to it.
-        minimum_size: Pixels that an object has at least.
-    """
-
-    decision: Decision
-    mask: float
-    own: float
-    minimum_size: float
+    def chosen(self, which: BoolArray) -> Found:
+        """Return those, bool (N,), alone."""
+        return Found(self.boxes[which], self.scores[which], self.masks[which])
 
 
-def arrange(found: Detections, classes: int, size: tuple[int, int], rules: Rules) -> Prediction:
-    """Return the prediction for one image.
+def as_score_map(found: Sequence[Found], size: tuple[int, int]) -> ScoreMap:
+    """Return the score map of all classes, fine and coarse alike, with what it was made of in its notes.
 
-    The score of a class is that of its best detection. A pixel's score is the largest product, over the class's
-    detections, of the detection's score and the pixel's probability. Where objects of one class overlap, the pixel is
-    the better one's; one to which too little is left is taken for the better one, found twice.
+    A pixel's score is the largest product, over the class's detections, of the detection's score and the pixel's
+    probability. A detection without a pixel is no detection.
 
     Args:
-        found: What was found, whatever its score.
-        classes: Number of classes K.
+        found: Per class, whatever its score.
         size: (H, W) of the image.
-        rules: What counts.
     """
-    scores = np.zeros(classes, np.float32)
-    values = np.zeros((classes, *size), np.float32)
-    labels = np.zeros((classes, *size), np.int32)
-    ranked: list[list[float]] = [[0.0] for _ in range(classes)]  # of a class's objects, by number; 0 is background
-    for box, index, score, mask in zip(*found, strict=True):
-        place, probabilities = paste(mask, box, size)
-        if not probabilities.size:
-            continue
-        scores[index] = max(scores[index], score)
-        values[index][place] = np.maximum(values[index][place], score * probabilities)
-        if decide_presence(np.full(classes, score), rules.decision)[index]:
-            pixels = probabilities > rules.mask
-            free = pixels & (labels[index][place] == 0)
-            if np.count_nonzero(free) > 0 and np.count_nonzero(free) >= rules.own * np.count_nonzero(pixels):
-                labels[index][place][free] = len(ranked[index])
-                ranked[index].append(score)
-
-    instances = np.stack([drop_small(plane, rules.minimum_size) for plane in labels])
-    present = decide_presence(scores, rules.decision)
-    status: tuple[Status, ...] = tuple(
-        blank_status(plane > 0, "ok" if here else "absent") for plane, here in zip(instances, present, strict=True)
-    )
-    seen: tuple[Status, ...] = tuple("ok" if plane.any() else "empty" for plane in values)
-    return Prediction(
-        scores=scores,
-        present=present,
-        masks=instances > 0,
-        instances=instances,
-        points=_points(instances, labels, ranked),
-        status=status,
-        thresholds=(*presence_thresholds(rules.decision), Threshold("mask", rules.mask, rule="fixed")),
-        score_map=ScoreMap(tuple(range(classes)), values, values, seen),
-    )
+    values = np.zeros((len(found), *size), np.float32)
+    notes = []
+    for plane, several in zip(values, found, strict=True):
+        seen = np.zeros(len(several.scores), bool)
+        pasted = paste(several.masks, several.boxes, size)
+        for number, ((place, probabilities), score) in enumerate(zip(pasted, several.scores, strict=True)):
+            seen[number] = probabilities.size > 0
+            np.maximum(plane[place], score * probabilities, out=plane[place])
+        notes.append({NOTE: several.chosen(seen)})
+    status: tuple[Status, ...] = tuple("ok" if plane.any() else "empty" for plane in values)
+    return ScoreMap(tuple(range(len(found))), values, values, status, tuple(notes))
 
 
-def paste(mask: FloatArray, box: FloatArray, size: tuple[int, int]) -> tuple[tuple[slice, slice], FloatArray]:
-    """Return the rows and columns of the pixels whose middle is in a box, and their probabilities (h, w).
+def best_scores(score_map: ScoreMap) -> FloatArray:
+    """Return the score of each class's best detection, float32 (K,): 0 where there is none."""
+    return np.array([note[NOTE].scores.max(initial=0) for note in score_map.notes], np.float32)
+
+
+def separate(found: Found, size: tuple[int, int], threshold: float, own: float) -> tuple[IntArray, FloatArray]:
+    """Return the objects of one class, and their scores.
+
+    Where objects overlap, the pixel is the better one's; one to which too little is left is taken for the better one,
+    found twice.
+
+    Args:
+        found: What counts.
+        size: (H, W) of the image.
+        threshold: Probability above which a pixel is of the object.
+        own: Share of its pixels that better objects must leave to it.
+
+    Returns:
+        int32 (H, W), numbered from 1, best first; float32 (N,), in the order of these numbers.
+    """
+    labels = np.zeros(size, np.int32)
+    scores: list[float] = []
+    for (place, probabilities), score in zip(paste(found.masks, found.boxes, size), found.scores, strict=True):
+        pixels = probabilities > threshold
+        free = pixels & (labels[place] == 0)
+        left = np.count_nonzero(free)
+        if left > 0 and left >= own * np.count_nonzero(pixels):
+            scores.append(score)
+            labels[place][free] = len(scores)
+    return labels, np.array(scores, np.float32)
+
+
+def paste(
+    masks: FloatArray, boxes: FloatArray, size: tuple[int, int]
+) -> Iterator[tuple[tuple[slice, slice], FloatArray]]:
+    """Yield of each mask the rows and columns of the pixels whose middle is in its box, and their probabilities (h, w).
 
     It undoes how torchvision cuts masks for training out of their boxes, by `roi_align`: there, the middle of cell i
     of M is at *pixel index* x0 + (i + 1/2) (x1 - x0) / M. torchvision's own `paste_masks_in_image` stretches masks to
     boxes that are larger by up to two pixels, which counts where objects are small: of nuclei in crops of 64 pixels,
     cut and pasted without any network, it leaves an IOU of 0.88, and this of 0.999.
 
+    Between the middles of cells it interpolates linearly, beyond the outermost it goes on with their values. Rows and
+    columns can be done one after the other: P = R mask C^T, with the weights of rows and columns.
+
     Args:
-        mask: float32 (M, M).
-        box: float32 (4,): (x0, y0, x1, y1).
+        masks: float32 (N, M, M).
+        boxes: float32 (N, 4): (x0, y0, x1, y1).
         size: (H, W) of the image; what is outside of it is left out.
     """
-    place, cells = [], []
-    for start, end, edge, length in zip(box[1::-1], box[:1:-1], size, mask.shape, strict=True):
-        first, last = (int(np.clip(np.ceil(side - 0.5), 0, edge)) for side in (start, end))
-        place.append(slice(first, last))
-        cells.append((np.arange(first, last) - start) / max(end - start, 1e-6) * length - 0.5)
-    pasted = ndimage.map_coordinates(mask, np.meshgrid(*cells, indexing="ij"), order=1, mode="nearest")
-    return (place[0], place[1]), np.asarray(pasted, np.float32)
+    rows = _along(boxes[:, 1::2], size[0], masks.shape[1])
+    columns = _along(boxes[:, ::2], size[1], masks.shape[2])
+    for mask, (y, down), (x, across) in zip(masks.astype(np.float64), rows, columns, strict=True):
+        yield (y, x), (down @ mask @ across.T).astype(np.float32)
 
 
-def _points(instances: IntArray, labels: IntArray, ranked: list[list[float]]) -> tuple[FloatArray, ...]:
-    """Return per class the middle and the score of each object, float32 (N, 3).
+def _along(sides: FloatArray, edge: int, cells: int) -> Iterator[tuple[slice, Weights]]:
+    """Yield of each box the pixels that it fills along one axis, n of them, and the weights (n, M) of its M cells.
 
     Args:
-        instances: int32 (K, H, W): the objects that are left.
-        labels: int32 (K, H, W): the same before small ones were dropped and the others numbered anew.
-        ranked: Per class, the score of each number in `labels`.
+        sides: float32 (N, 2): where it starts and ends.
+        edge: Pixels of the image.
+        cells: M.
     """
-    points = []
-    for plane, before, scores, middle in zip(instances, labels, ranked, centroids(instances), strict=True):
-        kept = np.array(scores)[np.unique(before[plane > 0])]
-        points.append(np.column_stack([middle, kept]).astype(np.float32))
-    return tuple(points)
+    first, last = np.clip(np.ceil(sides - 0.5), 0, edge).astype(np.int64).T
+    counts = np.maximum(last - first, 0)
+    # The pixels of all boxes in one row: there may be hundreds of boxes, and most are small.
+    ends = np.cumsum(counts)
+    pixels = np.arange(counts.sum()) + np.repeat(first - (ends - counts), counts)
+    length = np.maximum(sides[:, 1] - sides[:, 0], 1e-6)
+    weights = linear((pixels - np.repeat(sides[:, 0], counts)) / np.repeat(length, counts) * cells - 0.5, cells)
+    for start, end, number in zip(first.tolist(), ends.tolist(), counts.tolist(), strict=True):
+        yield slice(start, start + number), weights[end - number : end]
+
+
+def linear(places: npt.NDArray[np.float64], cells: int) -> Weights:
+    """Return the weights (N, M) of M cells in linear interpolation at N places, counted in cells."""
+    inside = np.clip(places, 0, cells - 1)
+    weights: Weights = np.maximum(1 - np.abs(inside[:, None] - np.arange(cells)), 0)
+    return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from micraframe import registry
-from micraframe.config import BackboneChoice, Choice
+from micraframe.config import BackboneChoice, Choice, HeadChoice
 from micraframe.device import choose_device
 from micraframe.errors import DataError, ModelError
-from micraframe.heads.presence import Decision
-from micraframe.interfaces import Backbone, Fitted, Method, Parameters
+from micraframe.interfaces import Backbone, Fitted, Head, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Examples, Recipe, fit
 from micraframe.types import (
@@ -30,7 +30,7 @@ from micraframe.types import (
     Sample,
     check_image,
 )
-from micraframe_maskrcnn.detections import Rules, arrange
+from micraframe_maskrcnn.detections import as_score_map, best_scores
 from micraframe_maskrcnn.network import LOSSES, Design, MaskRcnnNetwork
 from micraframe_maskrcnn.targets import pack, pad
 
@@ -82,26 +82,19 @@ class MaskRcnn(Method):
             Recipe(epochs=100, batch_size=4, optimiser="adamw", learning_rate=5e-4, gradient_clipping=10.0),
             description="How it learns; pos_weight has no meaning here.",
         )
-        decision: Decision = Field(
-            0.5, description="Score from which on an object, and so its class, is there; one, or one per class."
-        )
-        mask_threshold: float = Field(0.5, ge=0, lt=1, description="Probability above which a pixel is of the object.")
-        minimum_size: float = Field(0.0, ge=0, description="Drop objects of fewer square pixels.")
         overlap: Annotated[float, Field(gt=0, le=1)] = Field(
             0.5, description="Of boxes of one class with a larger IOU than this, the best one stays."
         )
-        own: float = Field(
-            0.5,
-            ge=0,
-            le=1,
-            description="Share of its pixels that better objects of the class must leave to an object; less: a double.",
+        detections: int = Field(
+            300, ge=1, description="The most detections in an image; the best ones stay, before the head decides."
         )
-        detections: int = Field(300, ge=1, description="The most objects in an image.")
+        head: HeadChoice = Field(
+            Choice(name="detections"),
+            description="What decides; other heads see the score map, not the detections that it is made of.",
+        )
 
     learns_from = frozenset({Annotation.BOXES, Annotation.MASKS, Annotation.INSTANCES})
-    decided_after: ClassVar[frozenset[str]] = frozenset(
-        {"decision", "mask_threshold", "minimum_size", "overlap", "own", "detections"}
-    )
+    decided_after: ClassVar[frozenset[str]] = frozenset({"overlap", "detections", "head"})
 
     def __init__(self, params: Params) -> None:
         self.params = params
@@ -141,12 +134,15 @@ class MaskRcnn(Method):
 
 @final
 class FittedMaskRcnn(Fitted):
-    """A trained network.
+    """A trained network, and the head that makes objects of its detections.
 
     Attributes:
         network: The network, in evaluation mode.
         info: Of the dataset that it learned from.
+        head: What decides.
     """
+
+    head: Head
 
     def __init__(
         self, params: MaskRcnn.Params, network: MaskRcnnNetwork, info: DatasetInfo, origin: Mapping[str, str]
@@ -155,6 +151,13 @@ class FittedMaskRcnn(Fitted):
         self.info = info
         self._params = params
         self._origin = origin
+        self.head = registry.build("head", params.head.name, **params.head.params)
+
+    def with_head(self, head: Head) -> FittedMaskRcnn:
+        """Return the same with another head."""
+        other = copy.copy(self)
+        other.head = head
+        return other
 
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
         """Yield a prediction for each image, in order; each is seen by itself, in float32."""
@@ -173,12 +176,11 @@ class FittedMaskRcnn(Fitted):
         save_model(folder, ModelFile(method, self.info, self._origin, self.network.state_dict()))
 
     def _predict(self, image: FloatArray) -> Prediction:
-        params = self._params
         device = next(self.network.parameters()).device
         found = self.network.detect(torch.from_numpy(np.ascontiguousarray(image)).to(device))
-        rules = Rules(params.decision, params.mask_threshold, params.own, params.minimum_size)
-        prediction = arrange(found, len(self.info.classes), (image.shape[1], image.shape[2]), rules)
-        return dataclasses.replace(prediction, method=NAME)
+        score_map = as_score_map(found, (image.shape[1], image.shape[2]))
+        prediction = self.head.decide(score_map, best_scores(score_map), image)
+        return dataclasses.replace(prediction, score_map=score_map, method=NAME)
 
 
 def _examples(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo) -> tuple[Examples, Examples]:

@@ -28,14 +28,14 @@ from torchvision.ops.poolers import initLevelMapper
 
 from micraframe.errors import ConfigError
 from micraframe.types import Layer
-from micraframe_maskrcnn.detections import Detections
+from micraframe_maskrcnn.detections import Found
 from micraframe_maskrcnn.targets import Objects, unpack
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 """What the loss is the sum of: proposals, their boxes, classes, boxes, masks."""
 
 LEAST_SCORE = 0.05
-"""Detections that score less are noise, and are left out of score maps too."""
+"""Detections that score less are noise: no decision, however low, makes objects of them."""
 
 IGNORED = 0.5
 """A box of which a larger share than this is ignored does not count as background."""
@@ -136,8 +136,8 @@ class MaskRcnnNetwork(nn.Module):
         return summed.expand(len(images), -1)
 
     @torch.no_grad()
-    def detect(self, image: Tensor) -> Detections:
-        """Return what is in an image (C, H, W); in evaluation mode only."""
+    def detect(self, image: Tensor) -> tuple[Found, ...]:
+        """Return what is in an image (C, H, W), per class; in evaluation mode only."""
         images = image[None]
         size = self._size(images)
         seen, features = self._features(images, size)
@@ -145,8 +145,9 @@ class MaskRcnnNetwork(nn.Module):
         [found], _ = self.roi_heads(features, proposals, seen.image_sizes)
         back = [full / small for full, small in zip(image.shape[1:], size, strict=True)][::-1] * 2
         boxes = found["boxes"] * torch.tensor(back, device=image.device)
-        parts = (boxes, found["labels"] - 1, found["scores"], found["masks"][:, 0])
-        return Detections(*(part.cpu().numpy() for part in parts))
+        everything = Found(*(part.cpu().numpy() for part in (boxes, found["scores"], found["masks"][:, 0])))
+        classes = found["labels"].cpu().numpy() - 1
+        return tuple(everything.chosen(classes == index) for index in range(self.classes))
 
     def _size(self, images: Tensor) -> tuple[int, int]:
         """Return the rows and columns that images (B, C, H, W) are seen with."""

@@ -3,7 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from micraframe_maskrcnn.detections import Detections, Rules, arrange, paste
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from micraframe_maskrcnn.detections import NOTE, Found, as_score_map, best_scores, linear, paste, separate
 from micraframe_maskrcnn.targets import number, unpack
 from scipy import ndimage
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
@@ -11,17 +13,15 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 from micraframe.objects import components
 
 SIZE = (20, 31)
-HALF = Rules(0.5, 0.5, 0.5, 0)
 
-Row = tuple[int, float, tuple[float, float, float, float]]
+Row = tuple[float, tuple[float, float, float, float]]
 
 
-def detections(*rows: Row) -> Detections:
+def found(*rows: Row) -> Found:
     """Detections whose masks are 1 all over their box."""
-    return Detections(
-        np.array([row[2] for row in rows], np.float32).reshape(-1, 4),
-        np.array([row[0] for row in rows], np.int64),
-        np.array([row[1] for row in rows], np.float32),
+    return Found(
+        np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
+        np.array([row[0] for row in rows], np.float32),
         np.ones((len(rows), 28, 28), np.float32),
     )
 
@@ -32,14 +32,46 @@ def blobs() -> np.ndarray:
     return components((noise > noise.std())[None])
 
 
+def map_coordinates(mask, box, size):
+    """The same as `paste` does, one mask after the other, pixel by pixel."""
+    place, cells = [], []
+    for start, end, edge, length in zip(box[1::-1], box[:1:-1], size, mask.shape, strict=True):
+        first, last = (int(np.clip(np.ceil(side - 0.5), 0, edge)) for side in (start, end))
+        place.append(slice(first, last))
+        cells.append((np.arange(first, last) - start) / max(end - start, 1e-6) * length - 0.5)
+    return tuple(place), ndimage.map_coordinates(mask, np.meshgrid(*cells, indexing="ij"), order=1, mode="nearest")
+
+
 def test_pasting_undoes_the_cutting_of_masks_for_training():
     objects = unpack(torch.from_numpy(np.concatenate([number(blobs()), np.zeros((1, 97, 131), np.int32)])), 1)
     cells = project_masks_on_boxes(objects.masks, objects.boxes, torch.arange(len(objects.boxes)), 28).numpy()
     assert len(cells) > 10
-    for true, box, mask in zip(objects.masks.numpy() > 0, objects.boxes.numpy(), cells, strict=True):
+    for true, (place, values) in zip(
+        objects.masks.numpy() > 0, paste(cells, objects.boxes.numpy(), (97, 131)), strict=True
+    ):
         pasted = np.zeros(true.shape, np.float32)
-        place, pasted[place] = paste(mask, box, true.shape)
+        pasted[place] = values
         assert ((pasted > 0.5) & true).sum() > 0.97 * ((pasted > 0.5) | true).sum()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 20), st.tuples(st.integers(1, 50), st.integers(1, 50)))
+def test_pasted_masks_are_interpolated_linearly(seed, count, size):
+    rng = np.random.default_rng(seed)
+    corners = rng.uniform(-20, 55, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0, 40, (count, 2)) ** rng.choice([1, -1])], 1)
+    boxes = boxes.astype(np.float32)
+    masks = rng.random((count, 28, 28), np.float32)
+    pasted = list(paste(masks, boxes, size))
+    assert len(pasted) == count
+    for (place, values), mask, box in zip(pasted, masks, boxes, strict=True):
+        there, expected = map_coordinates(mask, box, size)
+        assert values.dtype == np.float32
+        assert values.shape == expected.shape == np.empty(size)[place].shape
+        assert np.abs(values - expected).max(initial=0) < 1e-5
+        assert not values.size or place == there
+        [(_, alone)] = paste(mask[None], box[None], size)
+        assert np.array_equal(alone, values)
 
 
 @pytest.mark.parametrize(
@@ -55,65 +87,47 @@ def test_pasting_undoes_the_cutting_of_masks_for_training():
     ],
 )
 def test_pixels_are_of_a_box_whose_middle_is_in_it(box, place):
-    found, values = paste(np.ones((28, 28), np.float32), np.array(box, np.float32), SIZE)
-    assert found == place
+    [(there, values)] = paste(np.ones((1, 28, 28), np.float32), np.array([box], np.float32), SIZE)
+    assert there == place
     assert values.shape == np.empty(SIZE)[place].shape
     assert (values == 1).all()
 
 
-def test_where_objects_of_a_class_overlap_the_better_one_has_the_pixel():
-    found = detections((0, 0.9, (4, 4, 12, 12)), (1, 0.8, (6, 6, 14, 14)), (0, 0.7, (8, 4, 16, 12)))
-    result = arrange(found, 3, SIZE, HALF)
-    assert np.allclose(result.scores, [0.9, 0.8, 0])
-    assert result.present.tolist() == [True, True, False]
-    assert result.status == ("ok", "ok", "absent")
-    assert [int((result.instances[0] == label).sum()) for label in (1, 2)] == [64, 32]
-    assert int((result.instances[1] == 1).sum()) == 64
-    assert np.array_equal(result.masks, result.instances > 0)
-    assert np.allclose(result.points[0], [[7.5, 7.5, 0.9], [7.5, 13.5, 0.7]])
-    assert result.points[2].shape == (0, 3)
-
-
-def test_an_object_that_was_found_twice_is_there_once():
-    found = detections((0, 0.9, (4, 4, 12, 12)), (0, 0.8, (3, 3, 12, 12)))
-    assert arrange(found, 1, SIZE, HALF).instances.sum() == 64
-    assert np.unique(arrange(found, 1, SIZE, HALF._replace(own=0)).instances).tolist() == [0, 1, 2]
+def test_weights_are_of_the_nearest_cells_and_sum_to_one():
+    weights = linear(np.array([-3, 0, 0.25, 2, 9.5]), 3)
+    assert np.allclose(weights, [[1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0, 0, 1], [0, 0, 1]])
 
 
 def test_the_score_map_is_score_times_probability_of_the_best():
-    result = arrange(detections((0, 0.8, (2, 2, 10, 10)), (0, 0.3, (6, 2, 20, 10))), 1, SIZE, HALF)
-    assert result.score_map.values[0, 6, 8] == np.float32(0.8)
-    assert result.score_map.values[0, 6, 16] == np.float32(0.3)
-    assert result.score_map.values[0, 15, 25] == 0
-    assert result.instances.max() == 1
+    several = found((0.8, (2, 2, 10, 10)), (0.3, (6, 2, 20, 10)))
+    score_map = as_score_map([several, found()], SIZE)
+    assert score_map.classes == (0, 1)
+    assert score_map.values[0, 6, 8] == np.float32(0.8)
+    assert score_map.values[0, 6, 16] == np.float32(0.3)
+    assert score_map.values[0, 15, 25] == 0
+    assert score_map.status == ("ok", "empty")
+    assert np.array_equal(best_scores(score_map), np.array([0.8, 0], np.float32))
+    for one, other in zip(score_map.notes[0][NOTE], several, strict=True):
+        assert np.array_equal(one, other)
 
 
-def test_what_scores_less_than_its_class_must_does_not_count():
-    found = detections((0, 0.6, (2, 2, 10, 10)), (1, 0.6, (2, 2, 10, 10)))
-    result = arrange(found, 2, SIZE, HALF._replace(decision=(0.6, 0.7)))
-    assert result.present.tolist() == [True, False]
-    assert result.instances.any((1, 2)).tolist() == [True, False]
-    assert [(one.name, one.value) for one in result.thresholds] == [
-        ("presence of class 0", 0.6),
-        ("presence of class 1", 0.7),
-        ("mask", 0.5),
-    ]
-
-
-def test_small_objects_are_dropped_and_the_others_numbered_anew():
-    found = detections((0, 0.9, (4, 4, 12, 12)), (0, 0.8, (14, 4, 17, 7)), (0, 0.7, (20, 4, 28, 12)))
-    result = arrange(found, 1, SIZE, HALF._replace(minimum_size=10))
-    assert np.unique(result.instances).tolist() == [0, 1, 2]
-    assert np.allclose(result.points[0][:, 2], [0.9, 0.7])
-    gone = arrange(found, 1, SIZE, HALF._replace(minimum_size=1000))
-    assert gone.status == ("empty",)
-    assert gone.present.all()
-
-
-@pytest.mark.parametrize("rows", [[], [(0, 0.9, (40.0, 40.0, 50.0, 50.0))]])
+@pytest.mark.parametrize("rows", [[], [(0.9, (40.0, 40.0, 50.0, 50.0))]])
 def test_where_nothing_is_found_nothing_is_said(rows):
-    result = arrange(detections(*rows), 2, SIZE, HALF)
-    assert result.scores.tolist() == [0, 0]
-    assert not result.instances.any()
-    assert result.score_map.status == ("empty", "empty")
-    assert all(points.shape == (0, 3) for points in result.points)
+    score_map = as_score_map([found(*rows), found()], SIZE)
+    assert score_map.status == ("empty", "empty")
+    assert best_scores(score_map).tolist() == [0, 0]
+    assert all(len(part) == 0 for note in score_map.notes for part in note[NOTE])
+
+
+def test_where_objects_overlap_the_better_one_has_the_pixel():
+    labels, scores = separate(found((0.9, (4, 4, 12, 12)), (0.7, (8, 4, 16, 12))), SIZE, 0.5, 0.5)
+    assert np.bincount(labels.ravel())[1:].tolist() == [64, 32]
+    assert np.array_equal(scores, np.array([0.9, 0.7], np.float32))
+
+
+def test_an_object_that_was_found_twice_is_there_once():
+    twice = found((0.9, (4, 4, 12, 12)), (0.8, (3, 3, 12, 12)))
+    labels, scores = separate(twice, SIZE, 0.5, 0.5)
+    assert labels.sum() == 64
+    assert len(scores) == 1
+    assert np.unique(separate(twice, SIZE, 0.5, 0)[0]).tolist() == [0, 1, 2]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from micraframe import registry
 from micraframe.annotators.scribbles import Scribbles
 from micraframe.errors import ConfigError, DataError, ModelError
 from micraframe.metrics.objects import f1_curve, ious, overlaps
+from micraframe.metrics.overlap import overlap
 from micraframe.objects import bounding_boxes
+from micraframe.study.tuning import redecided, tune
 from micraframe.testing import check
-from micraframe.types import DatasetInfo, Normalisation, Progress, Run, Sample
+from micraframe.types import DatasetInfo, Normalisation, Prediction, Progress, Run, Sample
 
 INFO = DatasetInfo("shapes", ("bright", "dark"), 2, Normalisation(), "0" * 64)
 RUN = Run(seed=3, device="cpu", precision="float32")
@@ -40,6 +42,7 @@ SMALL = {
     "training": TRAINING,
 }
 SHORT = {**SMALL, "training": {**TRAINING, "epochs": 2}}
+IMAGE = np.zeros((2, 40, 48), np.float32)
 
 
 def samples(count: int, start: int = 0) -> list[Sample]:
@@ -64,6 +67,15 @@ def samples(count: int, start: int = 0) -> list[Sample]:
 
 def method(params: Mapping[str, object] = SHORT, **changes: object):
     return registry.build("method", "mask-rcnn", **{**params, **changes})
+
+
+def detections(**params: object) -> dict[str, object]:
+    return {"name": "detections", "params": params}
+
+
+def mean_iou(test: Sequence[Sample], predictions: Iterable[Prediction]) -> float:
+    both = zip(test, predictions, strict=True)
+    return float(np.nanmean([overlap(sample.masks, prediction.masks)["iou"] for sample, prediction in both]))
 
 
 def only(*kinds: str, count: int = 8, start: int = 0) -> list[Sample]:
@@ -125,15 +137,54 @@ def test_what_decides_is_chosen_after_training(learned, tmp_path: Path):
     image = test[0].image
     [before] = fitted.predict([image])
     assert before.present.any()
-    strict = method(SMALL, decision=1.0).load(tmp_path / "model", "cpu")
+    strict = method(SMALL, head=detections(decision=1.0)).load(tmp_path / "model", "cpu")
     [after] = strict.predict([image])
     assert np.array_equal(after.scores, before.scores)
     assert not after.instances.any()
     [one] = method(SMALL, detections=1).load(tmp_path / "model", "cpu").predict([image])
     assert np.count_nonzero(one.scores) == 1
-    assert set(type(method()).decided_after) == {
-        "decision", "mask_threshold", "minimum_size", "overlap", "own", "detections"
-    }  # fmt: skip
+    assert set(type(method()).decided_after) == {"head", "overlap", "detections"}
+
+
+def test_tuned_thresholds_decide_as_a_new_method_with_them_does(learned, tmp_path: Path):
+    fitted, test = learned
+    fitted.save(tmp_path / "model")
+    images = [sample.image for sample in test]
+    tuned = fitted.with_head(fitted.head.with_thresholds((0.1, 0.95), 0.2))
+    head = detections(decision=[0.1, 0.95], threshold={"name": "fixed", "value": 0.2})
+    new = method(SMALL, head=head).load(tmp_path / "model", "cpu")
+    usual = list(fitted.predict(images))
+    changed = 0
+    for mine, other, before in zip(tuned.predict(images), new.predict(images), usual, strict=True):
+        again = tuned.head.decide(before.score_map, before.scores, IMAGE)
+        for name in ("scores", "present", "masks", "instances"):
+            assert np.array_equal(getattr(mine, name), getattr(other, name))
+            assert np.array_equal(getattr(again, name), getattr(other, name))
+        assert mine.thresholds == other.thresholds == again.thresholds
+        changed += not np.array_equal(mine.instances, before.instances)
+    assert changed
+
+
+def test_thresholds_are_tuned_and_never_for_the_worse(learned):
+    fitted, test = learned
+    strict = fitted.with_head(fitted.head.with_thresholds((1.0, 1.0), 0.95))
+    known = tuple(strict.predict(sample.image for sample in test))
+    tuned = tune(strict, test, known)
+    better = redecided(strict, strict.head.with_thresholds(*tuned), test, known)
+    assert mean_iou(test, better) > 0.6
+    assert not any(prediction.masks.any() for prediction in known)
+
+
+@pytest.mark.parametrize("name", ["semantic", "instance", "detection", "classification"])
+def test_any_other_head_decides_by_the_score_map(learned, name):
+    fitted, test = learned
+    present = [sample.masks.any((1, 2)) for sample in test]
+    other = fitted.with_head(registry.build("head", name))
+    predictions = list(other.predict(sample.image for sample in test))
+    right = [np.array_equal(one.present, truth) for one, truth in zip(predictions, present, strict=True)]
+    assert np.mean(right) > 0.8
+    if name != "classification":
+        assert mean_iou(test, predictions) > 0.6
 
 
 def test_images_are_seen_at_the_size_that_is_asked_for(learned, tmp_path: Path):

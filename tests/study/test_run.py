@@ -1,0 +1,110 @@
+"""What a run tells, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from micraframe.config import Choice, Contender, Study
+from micraframe.study import StudyFolder, plan, run_study
+from micraframe.types import Progress
+
+DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
+NET = {
+    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
+    "dropout": 0,
+    "training": {"epochs": 1, "batch_size": 4},
+    "head": {"name": "semantic", "params": {"decision": 0.2}},
+}
+METHODS = """
+from typing import final
+from micraframe.interfaces import Method
+from micraframe.types import Annotation
+
+@final
+class Failing(Method):
+    learns_from = frozenset({Annotation.LABELS})
+    def fit(self, train, valid, info, run):
+        raise RuntimeError("cannot learn this")
+    def load(self, folder, device="auto"):
+        raise RuntimeError
+"""
+ENTRY = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("method", "failing", "fake_methods:Failing", "Failing")]
+"""
+
+
+def study(*contenders: Contender, **changes: Any) -> Study:
+    return Study(
+        datasets=[Choice(name="modified-digits", params=DIGITS)],
+        contenders=list(contenders),
+        pictures=0,
+        device="cpu",
+        precision="float32",
+        **changes,
+    )
+
+
+def net(label: str = "a", **params: Any) -> Contender:
+    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
+
+
+def test_seeds_are_not_negative():
+    with pytest.raises(ValidationError, match="seeds.0"):
+        study(net("a"), seeds=[-1])
+
+
+def test_of_a_training_that_is_done_the_log_stays_and_nothing_half_written(tmp_path):
+    made = study(net("a"), seeds=[3])
+    training = StudyFolder(tmp_path).training(plan(made)[0])
+    (training / ".log.half.csv").parent.mkdir(parents=True)
+    (training / ".log.half.csv").touch()
+    (training / ".folder").mkdir()
+    run_study(made, tmp_path)
+    assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
+    # Of a process that was killed when the model was saved, but the checkpoints still there.
+    (training / "checkpoints" / "epoch-000001").mkdir(parents=True)
+    run_study(study(net("a", combiner="last-layer"), seeds=[3]), tmp_path)
+    assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
+
+
+def test_provenance_names_the_studys_seeds(tmp_path):
+    run_study(study(Contender(method=Choice(name="centre-blob")), seeds=[7, 4]), tmp_path)
+    told = json.loads((tmp_path / "provenance.json").read_text())
+    assert told["seeds"] == [4, 7]
+    assert "seed" not in told["datasets"]["modified-digits"]
+
+
+class Heard(Progress):
+    def __init__(self) -> None:
+        self.studys: list[tuple[int, dict[str, float]]] = []
+
+    def advance(self, label, done, total, numbers=MappingProxyType({})):
+        if label == "study":
+            self.studys.append((done, dict(numbers)))
+
+
+def test_the_time_to_go_is_told_from_the_first_job_on(tmp_path, install):
+    install("fake", ENTRY, fake_methods=METHODS)
+    names = ("failing", "centre-blob", "random-map", "intensity-otsu")
+    heard = Heard()
+    run_study(study(*(Contender(method=Choice(name=name)) for name in names)), tmp_path, heard)
+    # The one that failed is not tried again, and says nothing of how long others take.
+    assert [(done, list(numbers)) for done, numbers in heard.studys] == [
+        (0, []),
+        (1, []),
+        (2, ["minutes to go on one machine"]),
+        (3, ["minutes to go on one machine"]),
+        (4, []),
+    ]
+    (two,), (one,) = (numbers.values() for _, numbers in heard.studys[2:4])
+    assert two > 0
+    assert one > 0
