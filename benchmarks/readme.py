@@ -42,7 +42,10 @@ def table(folder: Path) -> str:
         spent = hours[annotator, method]
         lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(cells) + " |")
     row = rows[0]
-    lines += ["", f"*{row['dataset']}: {row['n']} test images, {row['seeds']} seed(s), {origin['date']}.*", ""]
+    images = f"{row['n']} test images"
+    if int(row["groups"]) < int(row["n"]):
+        images += f" of {row['groups']} fields"
+    lines += ["", f"*{row['dataset']}: {images}, {row['seeds']} seed(s), {origin['date']}.*", ""]
     return "\n".join(lines)
 
 
