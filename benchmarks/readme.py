@@ -43,7 +43,7 @@ def table(folder: Path) -> str:
         lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(cells) + " |")
     row = rows[0]
     images = f"{row['n']} test images"
-    if int(row["groups"]) < int(row["n"]):
+    if int(row.get("groups") or row["n"]) < int(row["n"]):
         images += f" of {row['groups']} fields"
     lines += ["", f"*{row['dataset']}: {images}, {row['seeds']} seed(s), {origin['date']}.*", ""]
     return "\n".join(lines)

@@ -26,7 +26,10 @@ def sweep(
     ] = "dense",
     window: Annotated[
         int | None,
-        typer.Option(help="Side of a window in pixels; by default that of the training images.", show_default=False),
+        typer.Option(
+            help="Side of a window in pixels, that of the training images; needed unless the dataset was cut to crops.",
+            show_default=False,
+        ),
     ] = None,
     overlap: Annotated[float, typer.Option(help="Share of a window that the next one covers too.")] = 0.75,
     threshold: Annotated[float, typer.Option(help="On the probability, for proposals.")] = 0.5,

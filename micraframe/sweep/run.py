@@ -259,6 +259,12 @@ def _sweep(
             f"{image.name}: windows of {asked[0]} x {asked[1]} pixels do not fit in {size[0]} x {size[1]}; they are "
             f"cut to {window[0]} x {window[1]}"
         )
+    if fitted.info.image_size is None and fitted.info.normalisation.kind not in ("none", "fixed"):
+        notes.add(
+            f"{image.name}: the model learned from images that were each brought to their own range "
+            f"({fitted.info.normalisation.kind}); this one is brought to its range as a whole, and its windows may "
+            "look unlike them: if too much is found, train with normalisation scope: train"
+        )
     classifier, precision = engines.freeze(fitted.classifier, options.precision)
     weights = hash_weights(fitted.classifier.state_dict())
     fingerprint = digest(

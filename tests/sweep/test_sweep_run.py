@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import json
@@ -47,7 +48,7 @@ def fitted():
             parameter.data.zero_()
     classifier.linear.weight.data.fill_(25)
     classifier.linear.bias.data.fill_(-20)
-    info = DatasetInfo("spots", ("spot",), 1, Normalisation("min-max"), "0" * 64)
+    info = DatasetInfo("spots", ("spot",), 1, Normalisation("min-max"), "0" * 64, image_size=(32, 32))
     return FittedMicraNet(method.params, classifier, info, {})
 
 
@@ -248,6 +249,19 @@ def test_a_window_larger_than_the_image_is_said(fitted, image, tmp_path):
     assert not sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(33, 31))).notes
 
 
+def test_images_that_were_brought_to_their_own_range_are_said(fitted, image, tmp_path):
+    def notes(**changes) -> tuple[str, ...]:
+        other = copy.copy(fitted)
+        other.info = dataclasses.replace(fitted.info, **changes)
+        return sweep_image(other, image, tmp_path, OPTIONS).notes
+
+    (note,) = notes(image_size=None)
+    assert "each brought to their own range (min-max)" in note
+    assert "scope: train" in note
+    assert not notes(image_size=None, normalisation=Normalisation("fixed", offset=(0.0,), scale=(1.0,)))
+    assert not notes()
+
+
 def test_correlation_is_by_class():
     generator = np.random.default_rng(0)
     low, high = generator.random((2, 200))
@@ -288,7 +302,7 @@ def test_a_killed_sweep_goes_on(model, image, tmp_path):
     assert results(output) == results(tmp_path / "undisturbed")
 
 
-def test_command(model, image, tmp_path):
+def test_command(model, fitted, image, tmp_path):
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, image)
     arguments = ["sweep", str(model), str(path), "--output", str(tmp_path / "out"), "--tile", "64", "--mode", "both"]
@@ -301,16 +315,17 @@ def test_command(model, image, tmp_path):
     assert "proposals.csv" in done.stdout
     done = CliRunner().invoke(app, [*arguments, "--window", "100000"], catch_exceptions=False)
     assert "windows of 100000 x 100000 pixels do not fit in 200 x 270" in done.stderr
+    unsized = dataclasses.replace(fitted.info, image_size=None)
+    FittedMicraNet(fitted._params, fitted.classifier, unsized, {}).save(tmp_path / "unsized")
+    arguments[1] = str(tmp_path / "unsized")
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ConfigError)
     assert "--window" in str(refused.exception)
 
 
 def test_the_window_is_that_of_the_training_images(fitted, image, tmp_path):
-    info = dataclasses.replace(fitted.info, image_size=(32, 32))
-    knowing = FittedMicraNet(fitted._params, fitted.classifier, info, {})
     options = dataclasses.replace(OPTIONS, window=None)
-    assert sweep_image(knowing, image, tmp_path, options).window == (32, 32)
+    assert sweep_image(fitted, image, tmp_path, options).window == (32, 32)
 
 
 def test_what_cannot_be_swept_is_said(fitted, image, tmp_path):
