@@ -24,6 +24,7 @@ from ruamel.yaml.error import YAMLError
 from micraframe import registry
 from micraframe.errors import ConfigError, PluginError
 from micraframe.interfaces import Parameters
+from micraframe.tiling import Tiling
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -121,6 +122,9 @@ class Study(Parameters):
     )
     tuning_annotator: AnnotatorChoice = Field(
         Choice(name="full"), description="How these are annotated, which goes on the bill of tuned thresholds."
+    )
+    tiling: Tiling | None = Field(
+        None, description="How large test images are cut, for every method that a head decides for; none: not at all."
     )
     pictures: int = Field(6, ge=0, description="Number of test images of each dataset that are drawn.")
     device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")

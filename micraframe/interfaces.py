@@ -23,6 +23,7 @@ from micraframe.types import (
     FloatArray,
     Layer,
     Maps,
+    Part,
     Prediction,
     Run,
     Sample,
@@ -208,6 +209,18 @@ class Fitted(ABC):
         Args:
             images: Each float32 (C, H, W), of any size, normalised as the training images were.
         """
+
+    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
+        """Return the score map and scores of an image that was predicted in tiles, for the head to decide on.
+
+        Override it where a score is not the best of the tiles' scores, or a score map holds more than pixels.
+
+        Args:
+            score_map: The tiles' joined, each pixel from the tile in which it is further from the edge.
+            scores: float32 (K,): the highest of the tiles'.
+            parts: The tiles.
+        """
+        return score_map, scores
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -281,6 +281,40 @@ class ScoreMap:
                 raise DataError(f"score map: {name} reach from {array.min()} to {array.max()}; [0, 1] is wanted")
 
 
+Span = tuple[int, int]
+"""The first pixel along a side and, not included, the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a method says of a tile of an image, and where the tile lies in it.
+
+    Attributes:
+        rows: Of the image, which the tile covers.
+        columns: Likewise.
+        used_rows: Those that are taken from this tile, not from a neighbour.
+        used_columns: Likewise.
+        scores: float32 (K,), in [0, 1].
+        score_map: Of the tile's size.
+    """
+
+    rows: Span
+    columns: Span
+    used_rows: Span
+    used_columns: Span
+    scores: FloatArray
+    score_map: ScoreMap
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """The used rows and columns as the tile counts them."""
+        top, left = self.rows[0], self.columns[0]
+        return (
+            slice(self.used_rows[0] - top, self.used_rows[1] - top),
+            slice(self.used_columns[0] - left, self.used_columns[1] - left),
+        )
+
+
 @dataclass(frozen=True)
 class Threshold:
     """A threshold and where it came from.

@@ -18,6 +18,7 @@ from micraframe.images import IMAGE_SUFFIXES, read_image, write_png, write_tiff
 from micraframe.interfaces import Fitted
 from micraframe.modelfile import load_model
 from micraframe.overlay import overlay
+from micraframe.tiling import Tiling, predict
 from micraframe.types import FloatArray, Prediction, Progress
 
 TABLE = "predictions.csv"
@@ -68,7 +69,12 @@ class Point:
 
 
 def predict_files(
-    model: Path, images: Sequence[Path], output: Path, device: str = "auto", progress: Progress | None = None
+    model: Path,
+    images: Sequence[Path],
+    output: Path,
+    device: str = "auto",
+    progress: Progress | None = None,
+    tiling: Tiling | None = None,
 ) -> tuple[int, dict[str, str]]:
     """Predict image files with a saved model.
 
@@ -81,6 +87,7 @@ def predict_files(
         output: The folder to write to.
         device: `auto`, or a torch device.
         progress: Whom to tell.
+        tiling: How large images are cut; None: they are predicted whole.
 
     Returns:
         The number of images that are done, and what went wrong with the others by the file's name.
@@ -119,7 +126,7 @@ def predict_files(
                 loaded[file] = saved.info.normalisation.apply(read_image(file))
             except MicraframeError as error:
                 failures[str(file)] = str(error)
-        for file, answer in _predict(fitted, loaded):
+        for file, answer in _predict(fitted, loaded, tiling):
             if isinstance(answer, Prediction):
                 _write(output, file, loaded[file], answer, saved.info.classes)
                 rows += _found(file.name, answer, saved.info.classes)
@@ -148,14 +155,16 @@ def _expand(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _predict(fitted: Fitted, images: dict[Path, FloatArray]) -> Iterator[tuple[Path, Prediction | str]]:
+def _predict(
+    fitted: Fitted, images: dict[Path, FloatArray], tiling: Tiling | None
+) -> Iterator[tuple[Path, Prediction | str]]:
     """Predict together; if an image is not to the method's liking, one by one, so that only that one is lost."""
     try:
-        yield from list(zip(images, fitted.predict(images.values()), strict=True))
+        yield from list(zip(images, predict(fitted, images.values(), tiling), strict=True))
     except MicraframeError:
         for file, image in images.items():
             try:
-                yield file, next(fitted.predict([image]))
+                yield file, next(predict(fitted, [image], tiling))
             except MicraframeError as error:
                 yield file, f"{file}: {error}"
 

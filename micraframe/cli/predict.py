@@ -14,14 +14,28 @@ def predict(
     model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
     output: Annotated[Path, typer.Option(help="The folder for masks (TIFF), overlays (PNG) and predictions.csv.")],
+    tile: Annotated[
+        int | None, typer.Option(help="Cut larger images into tiles of so many pixels a side. [default: not at all]")
+    ] = None,
+    halo: Annotated[
+        int, typer.Option(help="Pixels along the inner edges of tiles that are predicted and not used.")
+    ] = 64,
     device: Device = "auto",
 ) -> None:
     """Predict images with a saved model; a bad file is reported at the end and does not stop the others."""
+    from pydantic import ValidationError
+
     from micraframe.batch import predict_files
     from micraframe.batch.predict import TABLE
-    from micraframe.errors import BatchError
+    from micraframe.errors import BatchError, ConfigError
+    from micraframe.registry import explain
+    from micraframe.tiling import Tiling
 
-    done, failures = predict_files(model, images, output, device, progress())
+    try:
+        tiling = None if tile is None else Tiling(size=tile, halo=halo)
+    except ValidationError as error:
+        raise ConfigError(f"--tile {tile} --halo {halo}: {explain(error, Tiling.model_fields)}") from error
+    done, failures = predict_files(model, images, output, device, progress(), tiling)
     print(f"{output / TABLE}")
     if failures:
         raise BatchError(f"predict to {output}", failures, done)

@@ -24,6 +24,7 @@ from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import Cell, Job, unpriced
 from micraframe.study.tables import Row
 from micraframe.study.tuning import Tuned, kept, redecided, tune
+from micraframe.tiling import predict
 from micraframe.types import (
     Annotation,
     Cost,
@@ -71,7 +72,7 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
     thresholds: dict[str, tuple[Threshold, ...]] = {}
 
     def measured() -> Iterator[Prediction]:
-        predictions = fitted.predict(_images(test))
+        predictions = predict(fitted, _images(test), study.tiling)
         for number, (sample, prediction) in enumerate(zip(test, predictions, strict=True)):
             rows.measure("fixed", sample, prediction)
             thresholds.setdefault("fixed", prediction.thresholds)
@@ -89,12 +90,12 @@ def run_cell(cell: Cell, study: Study, folder: StudyFolder, progress: Progress) 
     known = tuple(kept(measured()))
     rows.rank("fixed")
     if fitted.head is not None and valid:
-        told = tuple(kept(fitted.predict(_images(valid))))
+        told = tuple(kept(predict(fitted, _images(valid), study.tiling)))
         for origin, samples, found in (("validation", valid, told), ("oracle", test, known)):
             progress.advance(f"{cell}: tune on {origin}", 0, 1)
-            tuned = tune(fitted, samples, found)
+            tuned = tune(fitted, samples, found, study.tiling)
             head = fitted.head.with_thresholds(*tuned)
-            for sample, prediction in zip(test, redecided(fitted, head, test, known), strict=True):
+            for sample, prediction in zip(test, redecided(fitted, head, test, known, study.tiling), strict=True):
                 rows.measure(origin, sample, prediction)
                 if origin not in thresholds:
                     thresholds[origin] = tuple(with_origin(each, tuned, origin) for each in prediction.thresholds)

@@ -174,6 +174,8 @@ def _cell(study: Study, dataset: Choice, info: DatasetInfo, contender: Contender
         "tune": study.tune,
         "tuning_annotator": unpriced(study.tuning_annotator).model_dump(mode="json"),
     }
+    if study.tiling is not None:
+        everything["tiling"] = study.tiling.model_dump(mode="json")
     keys = digest_json(learning)[:16], digest_json(everything)[:16]
     return Cell(dataset, info, contender, seed, *keys, _prices(contender.annotator), _prices(study.tuning_annotator))
 

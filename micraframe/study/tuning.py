@@ -17,6 +17,7 @@ from micraframe.errors import DataError
 from micraframe.interfaces import Fitted, Head
 from micraframe.metrics.evidence import labels_of, masks_of
 from micraframe.metrics.overlap import overlap
+from micraframe.tiling import Tiling, predict
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
 GRID = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2))
@@ -40,7 +41,7 @@ class Tuned(NamedTuple):
     mask: float | None
 
 
-def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction]) -> Tuned:
+def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction], tiling: Tiling | None = None) -> Tuned:
     """Return the thresholds that are best on these samples.
 
     Those with the highest mean over images of the mean IOU over classes, as tables report it, of presence decided as
@@ -52,6 +53,7 @@ def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction])
         fitted: A method with a head.
         samples: With masks, labels or both. Those whose labels are unknown say nothing of accuracy.
         known: What the method predicts of the samples, in their order.
+        tiling: How large images are cut.
 
     Raises:
         TypeError: If the method has no head.
@@ -68,7 +70,7 @@ def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction])
     heads = [[fitted.head.with_thresholds(decision, mask) for mask in _MASKS] for decision in decisions]
     wide = fitted.head.with_thresholds(_least_wanted([row[0] for row in heads], scores))
     sums, counts, compared = np.zeros(len(candidates)), np.zeros(len(candidates)), False
-    for sample, prediction in zip(samples, redecided(fitted, wide, samples, known), strict=True):
+    for sample, prediction in zip(samples, redecided(fitted, wide, samples, known, tiling), strict=True):
         truth = masks_of(sample)
         if truth is None or prediction.score_map is None or masks_of(prediction) is None:
             continue
@@ -83,7 +85,11 @@ def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction])
 
 
 def redecided(
-    fitted: Fitted, head: Head, samples: Sequence[Sample], known: Sequence[Prediction]
+    fitted: Fitted,
+    head: Head,
+    samples: Sequence[Sample],
+    known: Sequence[Prediction],
+    tiling: Tiling | None = None,
 ) -> Iterator[Prediction]:
     """Yield what the method predicts with another head, made of the score maps at hand where they hold what it wants.
 
@@ -92,6 +98,7 @@ def redecided(
         head: The other one.
         samples: Of which to predict.
         known: What the method predicts of them with its own head.
+        tiling: How large images are cut.
     """
     at_hand = [
         prediction.score_map is not None and set(head.wanted(prediction.scores)) <= set(prediction.score_map.classes)
@@ -100,7 +107,7 @@ def redecided(
     # Images and nothing else: through a generator's frame, a method would find the samples. They are explained one by
     # one, as they are asked for below, in the same order.
     images = iter([sample.image for sample, has in zip(samples, at_hand, strict=True) if not has])
-    anew = fitted.with_head(head).predict(images)
+    anew = predict(fitted.with_head(head), images, tiling)
     for sample, prediction, has in zip(samples, known, at_hand, strict=True):
         if not has or prediction.score_map is None:
             yield next(anew)

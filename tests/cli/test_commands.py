@@ -229,6 +229,24 @@ def test_predict_does_not_write_among_the_images(command, folder, model, tmp_pat
     assert image.read_bytes() == before
 
 
+def test_large_images_are_predicted_in_tiles(command, folder, model, tmp_path):
+    image = read_image(folder / "images" / "sample-1.png")[0]
+    write_png(tmp_path / "large.png", np.tile(image, (4, 5)).astype(np.uint8))
+    cut = ("--output", tmp_path / "cut", "--tile", 64, "--halo", 16)
+    assert command("predict", model, tmp_path / "large.png", folder / "images", *cut).code == 0
+    assert command("predict", model, tmp_path / "large.png", "--output", tmp_path / "whole").code == 0
+    masks, others = (read_image(tmp_path / name / "large.tif") for name in ("cut", "whole"))
+    assert masks.shape == others.shape == (2, 160, 200)
+    assert not np.array_equal(masks, others), "maps are scaled in each tile"
+    assert len({row["image"] for row in read(tmp_path / "cut" / "predictions.csv")}) == 13
+
+
+def test_tiles_without_a_middle_are_refused(command, folder, model, tmp_path):
+    ran = command("predict", model, folder / "images", "--output", tmp_path, "--tile", 128)
+    assert ran.code == 2
+    assert "--tile 128 --halo 64: tiles of 128 pixels with halos of 64 leave less than 32" in ran.err
+
+
 def test_hidden_files_of_a_folder_are_not_images(command, folder, model, tmp_path):
     (tmp_path / "a.png").write_bytes((folder / "images" / "sample-1.png").read_bytes())
     (tmp_path / "._a.png").write_bytes(b"what macOS leaves")

@@ -15,6 +15,7 @@ from micraframe.images import write_png
 from micraframe.study import plan
 from micraframe.study.metric_names import names_of
 from micraframe.study.plan import label
+from micraframe.tiling import Tiling
 
 DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
 NET = {
@@ -78,6 +79,7 @@ def test_what_is_learned_from_changes_both_keys(contender, changes):
         (net("a"), {"metrics": [Choice(name="classification"), Choice(name="overlap", params={"radius": 5})]}),
         (net("a"), {"tune": 2}),
         (net("a"), {"tuning_annotator": Choice(name="boxes")}),
+        (net("a"), {"tiling": Tiling(size=64, halo=0)}),
     ],
 )
 def test_what_comes_after_learning_changes_the_key_of_results_only(contender, changes):

@@ -6,11 +6,14 @@ import json
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from micraframe import registry
 from micraframe.config import Choice, Contender, Study
 from micraframe.study import StudyFolder, plan, run_study
+from micraframe.tiling import Tiling, predict
 from micraframe.types import Progress
 
 DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
@@ -81,6 +84,31 @@ def test_provenance_names_the_studys_seeds(tmp_path):
     told = json.loads((tmp_path / "provenance.json").read_text())
     assert told["seeds"] == [4, 7]
     assert "seed" not in told["datasets"]["modified-digits"]
+
+
+def test_test_images_are_cut_alike_for_all_methods_that_a_head_decides_for(tmp_path):
+    made = study(
+        net("net"),
+        Contender(method=Choice(name="forest"), annotator=Choice(name="full")),
+        Contender(method=Choice(name="intensity-otsu")),
+        tune=2,
+        tiling=Tiling(size=64, halo=16),
+    ).model_copy(update={"datasets": [Choice(name="modified-digits", params={**DIGITS, "size": 120})]})
+    assert not run_study(made, tmp_path).failures
+    dataset = registry.build("dataset", "modified-digits", **made.datasets[0].params | {"size": 120})
+    test = list(dataset.samples("test"))
+    metric = registry.build("metric", "overlap")
+    for cell in plan(made):
+        choice = cell.contender.method
+        method = registry.build("method", choice.name, **choice.params)
+        fitted = method.load(StudyFolder(tmp_path).model(cell), "cpu")
+        cut = list(predict(fitted, (sample.image for sample in test), made.tiling))
+        rows = [row for row in StudyFolder(tmp_path).rows(cell) if (row.thresholds, row.metric) == ("fixed", "iou")]
+        expected = [metric.measure(one, sample)["iou"] for one, sample in zip(cut, test, strict=True)]
+        np.testing.assert_allclose([row.value for row in rows], np.concatenate(expected), rtol=1e-5)
+        whole = list(fitted.predict(sample.image for sample in test))
+        same = [np.array_equal(one.masks, other.masks) for one, other in zip(cut, whole, strict=True)]
+        assert all(same) == (fitted.head is None)
 
 
 class Heard(Progress):

@@ -25,6 +25,7 @@ from micraframe.types import (
     BoolArray,
     DatasetInfo,
     FloatArray,
+    Part,
     Prediction,
     Run,
     Sample,
@@ -164,6 +165,10 @@ class FittedForest(Fitted):
             )
             prediction = self.head.decide(score_map, image_scores(probabilities, self._params.area), image)
             yield dataclasses.replace(prediction, score_map=score_map, method=NAME)
+
+    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
+        """Return the score map, and the scores that its pixels give: those of the tiles' halos do not count."""
+        return score_map, image_scores(score_map.values, self._params.area)
 
     def probabilities(self, image: FloatArray) -> FloatArray:
         """Return each pixel's probability of being of each class, float32 (K, H, W), for an image (C, H, W)."""

@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torchvision.ops import nms
 
-from micraframe.types import BoolArray, FloatArray, IntArray, ScoreMap, Status
+from micraframe.types import BoolArray, FloatArray, IntArray, Part, ScoreMap, Status
 
 Weights = npt.NDArray[np.float64]
 
 NOTE = "detections"
 """Under what each class's `Found` stands in the notes of a score map."""
+
+
+SLACK = 2.0
+"""Pixels by which two tiles may differ in where an object's middle is."""
 
 
 class Found(NamedTuple):
@@ -60,6 +66,35 @@ def as_score_map(found: Sequence[Found], size: tuple[int, int]) -> ScoreMap:
 def best_scores(score_map: ScoreMap) -> FloatArray:
     """Return the score of each class's best detection, float32 (K,): 0 where there is none."""
     return np.array([note[NOTE].scores.max(initial=0) for note in score_map.notes], np.float32)
+
+
+def join(parts: Sequence[Part], overlap: float) -> list[Found]:
+    """Return the detections of an image that was predicted in tiles, per class and best first.
+
+    A tile's detection counts where its middle lies in the part of the tile that is used, or no further than `SLACK`
+    from it: two tiles may place an object a little differently. What both tell of is found twice, and the better kept.
+
+    Args:
+        parts: The tiles, whose score maps have what was found in their notes.
+        overlap: IOU of boxes above which two are one object.
+    """
+    joined = []
+    for index in range(len(parts[0].scores)):
+        several = [_placed(part, part.score_map.notes[index][NOTE]) for part in parts]
+        found = Found(*(np.concatenate(fields) for fields in zip(*several, strict=True)))
+        kept = nms(torch.from_numpy(found.boxes), torch.from_numpy(found.scores), overlap).numpy()
+        joined.append(Found(*(field[kept] for field in found)))
+    return joined
+
+
+def _placed(part: Part, found: Found) -> Found:
+    """Return those detections of a tile that count, with their boxes in the image."""
+    boxes = found.boxes + np.array([part.columns[0], part.rows[0]] * 2, np.float32)
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    counts = np.ones(len(boxes), bool)
+    for middle, (first, last) in zip(middles.T, (part.used_columns, part.used_rows), strict=True):
+        counts &= (middle >= first - SLACK) & (middle < last + SLACK)
+    return Found(boxes, found.scores, found.masks).chosen(counts)
 
 
 def separate(found: Found, size: tuple[int, int], threshold: float, own: float) -> tuple[IntArray, FloatArray]:

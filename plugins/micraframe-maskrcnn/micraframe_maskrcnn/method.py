@@ -25,12 +25,14 @@ from micraframe.types import (
     DatasetInfo,
     FloatArray,
     IntArray,
+    Part,
     Prediction,
     Run,
     Sample,
+    ScoreMap,
     check_image,
 )
-from micraframe_maskrcnn.detections import as_score_map, best_scores
+from micraframe_maskrcnn.detections import as_score_map, best_scores, join
 from micraframe_maskrcnn.network import LOSSES, Design, MaskRcnnNetwork
 from micraframe_maskrcnn.targets import pack, pad
 
@@ -169,6 +171,12 @@ class FittedMaskRcnn(Fitted):
                     f"{self.info.channels}"
                 )
             yield self._predict(image)
+
+    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
+        """Return a score map of the tiles' detections: of each, those whose middle lies where the tile is used."""
+        size = (score_map.values.shape[1], score_map.values.shape[2])
+        joined = as_score_map(join(parts, self._params.overlap), size)
+        return joined, best_scores(joined)
 
     def save(self, folder: Path) -> None:
         """Write weights and configuration to a new folder."""

@@ -21,7 +21,7 @@ from micraframe.errors import ModelError
 from micraframe.interfaces import Fitted, Head, Method, Parameters
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.training import Examples, Recipe, fit
-from micraframe.types import Annotation, DatasetInfo, FloatArray, Prediction, Run, Sample, ScoreMap, Status
+from micraframe.types import Annotation, DatasetInfo, FloatArray, Part, Prediction, Run, Sample, ScoreMap, Status
 from micraframe_unet.losses import Loss, dice, pixel_loss
 from micraframe_unet.networks import begin_with, create
 from micraframe_unet.targets import Counts, TargetArray, check_counts, count, log_odds, pixel_targets, pos_weights
@@ -153,8 +153,12 @@ class FittedUNet(Fitted):
         for batch in batches(images, self.info.channels):
             for image, values in zip(batch, self.probabilities(np.stack(batch)), strict=True):
                 score_map = as_score_map(values)
-                prediction = self.head.decide(score_map, values.max(axis=(1, 2)), image)
+                prediction = self.head.decide(score_map, image_scores(values), image)
                 yield dataclasses.replace(prediction, score_map=score_map, method=NAME)
+
+    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
+        """Return the score map, and the scores of its most probable pixels: those of the tiles' halos do not count."""
+        return score_map, image_scores(score_map.values)
 
     @torch.no_grad()
     def probabilities(self, images: FloatArray) -> FloatArray:
@@ -168,6 +172,12 @@ class FittedUNet(Fitted):
         """Write weights and configuration to a new folder."""
         method = Choice(name=NAME, params=self._params.model_dump(mode="json"))
         save_model(folder, ModelFile(method, self.info, self._origin, self.network.state_dict()))
+
+
+def image_scores(values: FloatArray) -> FloatArray:
+    """Return each class's score, float32 (K,): that of its most probable pixel of (K, H, W)."""
+    scores: FloatArray = values.max(axis=(1, 2))
+    return scores
 
 
 def as_score_map(values: FloatArray) -> ScoreMap:

@@ -13,6 +13,7 @@ from micraframe_unet.method import NAME, FittedUNet, UNet
 from micraframe import registry
 from micraframe.errors import DataError, ModelError
 from micraframe.testing import check, full_samples
+from micraframe.tiling import Tiling, predict
 from micraframe.types import Annotation, DatasetInfo, Normalisation, Progress, Run, Sample
 
 INFO = DatasetInfo("discs and squares", ("disc", "square"), 1, Normalisation("min-max"), "0" * 64)
@@ -168,3 +169,18 @@ def test_a_model_that_is_another_is_refused(tmp_path: Path) -> None:
         unet().load(tmp_path / "control")
     with pytest.raises(ModelError, match="has 2 channels"):
         next(unet(**QUICK).load(tmp_path / "model", "cpu").predict([np.zeros((2, 8, 8), np.float32)]))
+
+
+def test_in_tiles_it_says_what_it_says_of_the_whole() -> None:
+    model = fitted(samples_of(8), **QUICK)
+    image = np.random.default_rng(5).random((1, 150, 203)).astype(np.float32)
+    (whole,) = model.predict([image])
+    (tiled,) = predict(model, [image], Tiling(size=96, halo=32))  # its reach is 18 pixels
+    assert whole.score_map is not None
+    assert tiled.score_map is not None
+    assert np.abs(tiled.score_map.values - whole.score_map.values).max() < 1e-6
+    assert np.abs(tiled.scores - whole.scores).max() < 1e-6
+    (near,) = predict(model, [image], Tiling(size=64, halo=0))
+    assert near.score_map is not None
+    assert np.abs(near.score_map.values - whole.score_map.values).max() > 1e-3, "without a halo, edges show"
+    assert near.scores.tolist() == near.score_map.values.max(axis=(1, 2)).tolist()
