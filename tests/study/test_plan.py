@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
+from small_studies import DIGITS, net, study, told
 
 from micraframe import config, registry
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, Contender
 from micraframe.errors import ConfigError
 from micraframe.images import write_png
 from micraframe.study import plan
@@ -17,33 +17,7 @@ from micraframe.study.metric_names import names_of
 from micraframe.study.plan import label
 from micraframe.tiling import Tiling
 
-DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
-NET = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-    "dropout": 0,
-    "training": {"epochs": 1, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
-}
 BEARMAN = {"cost": {"preset": "bearman2016"}}
-
-
-def study(*contenders: Contender, **changes: Any) -> Study:
-    return Study(
-        datasets=[Choice(name="modified-digits", params=DIGITS)],
-        contenders=list(contenders),
-        pictures=0,
-        device="cpu",
-        precision="float32",
-        **changes,
-    )
-
-
-def net(label: str = "a", **params: Any) -> Contender:
-    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
-
-
-def told(annotator: str, **params: Any) -> Contender:
-    return net().model_copy(update={"annotator": Choice(name=annotator, params=params)})
 
 
 def keys(contender: Contender, **changes) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_studies import DIGITS, NET, study
 
 from micraframe.config import Choice, Contender, Study
 from micraframe.study import StudyFolder, plan, run_study, write_results
@@ -17,13 +18,6 @@ from micraframe.study.report.tuned import thresholds_text
 from micraframe.study.report.wording import hours_text, listed
 from micraframe.types import Progress
 
-DIGITS = {"size": 48, "counts": [1], "train": 8, "valid": 4, "test": 4}
-NET = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-    "dropout": 0,
-    "training": {"epochs": 1, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
-}
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 METHODS = """
@@ -125,18 +119,6 @@ def check(path: Path) -> Page:
     return page
 
 
-def study(*contenders: Contender, **changes) -> Study:
-    settings = {
-        "datasets": [Choice(name="modified-digits", params=DIGITS)],
-        "contenders": list(contenders),
-        "pictures": 0,
-        "tune": 0,
-        "device": "cpu",
-        "precision": "float32",
-    } | changes
-    return Study(**settings)
-
-
 CONTROL = Contender(method=Choice(name="centre-blob"))
 
 
@@ -206,7 +188,7 @@ def test_the_same_study_gives_the_same_bytes(finished):
 def test_the_methods_text_says_what_the_study_did_and_cites_what_it_used(finished):
     page = check(finished[1] / "report.html")
     text = page.words
-    assert "8 to train on, 4 to validate on and 4 to test on" in text
+    assert "12 to train on, 4 to validate on and 4 to test on" in text
     assert "10 classes" in text
     assert "48 x 48 pixels" in text
     assert "seeds 0 and 1" in text

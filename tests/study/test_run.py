@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from small_studies import DIGITS, net, study
 
 from micraframe import registry
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, Contender
 from micraframe.study import StudyFolder, plan, run_study
 from micraframe.tiling import Tiling, predict
 from micraframe.types import Progress
 
-DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
-NET = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-    "dropout": 0,
-    "training": {"epochs": 1, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
-}
 METHODS = """
 from typing import final
 from micraframe.interfaces import Method
@@ -43,21 +36,6 @@ MICRAFRAME_API = 1
 def micraframe_components():
     return [Component("method", "failing", "fake_methods:Failing", "Failing")]
 """
-
-
-def study(*contenders: Contender, **changes: Any) -> Study:
-    return Study(
-        datasets=[Choice(name="modified-digits", params=DIGITS)],
-        contenders=list(contenders),
-        pictures=0,
-        device="cpu",
-        precision="float32",
-        **changes,
-    )
-
-
-def net(label: str = "a", **params: Any) -> Contender:
-    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
 
 
 def test_seeds_are_not_negative():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_studies import DIGITS, net, study
 
 from micraframe import config
 from micraframe.config import Choice, Contender, Study
@@ -19,14 +20,6 @@ from micraframe.study.folder import StudyFolder
 from micraframe.study.tables import Row, Values, read_rows, summarise, write_csv
 from micraframe.study.tuning import Tuned
 from micraframe.types import Annotation, Cost, Sample, Threshold
-
-DIGITS = {"name": "modified-digits", "params": {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}}
-NET = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-    "dropout": 0,
-    "training": {"epochs": 1, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
-}
 
 METHODS = '''
 import numpy as np
@@ -96,23 +89,10 @@ def micraframe_components():
 """
 
 
-def study(*contenders: Contender, **changes) -> Study:
-    return Study(
-        datasets=[Choice(**DIGITS)],
-        contenders=list(contenders),
-        pictures=2,
-        device="cpu",
-        precision="float32",
-        **changes,
-    )
-
-
-def net(label: str, **params) -> Contender:
-    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
-
-
 def test_a_study_writes_its_tables_and_pictures(tmp_path):
-    outcome = run_study(study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1]), tmp_path)
+    outcome = run_study(
+        study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1], pictures=2), tmp_path
+    )
     assert not outcome.failures
     rows = list(read_rows(tmp_path / "rows.csv"))
     # 3 thresholds of the net and 1 of the control, 2 seeds, 4 images, 10 classes, 2 + 6 numbers.
@@ -140,7 +120,7 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
 
 def test_the_same_study_gives_the_same_bytes_and_nothing_is_done_twice(tmp_path, monkeypatch):
     for name in ("one", "two"):
-        run_study(study(net("net")), tmp_path / name)
+        run_study(study(net("net"), pictures=2), tmp_path / name)
     assert (tmp_path / "one" / "rows.csv").read_bytes() == (tmp_path / "two" / "rows.csv").read_bytes()
 
     from micraframe import micranet
@@ -210,7 +190,7 @@ def test_a_fitted_method_that_looks_for_masks_finds_none(tmp_path, install, monk
     monkeypatch.setattr("micraframe.study.tuning.kept.__defaults__", (0,))
     outcome = run_study(study(Contender(method=Choice(name="peeking")), tune=3), tmp_path)
     assert not outcome.failures
-    digits = build("dataset", "modified-digits", **DIGITS["params"])
+    digits = build("dataset", "modified-digits", **DIGITS)
     known = {sample.image.tobytes() for split in ("test", "valid") for sample in digits.samples(split)}
     # Test and validation images; then, by either origin, those to tune on and the test images by what was tuned.
     counts = []
@@ -226,7 +206,7 @@ def test_a_fitted_method_that_looks_for_masks_finds_none(tmp_path, install, monk
 
 
 def test_what_the_annotator_does_not_give_the_method_does_not_get():
-    samples = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
+    samples = build("dataset", "modified-digits", **DIGITS).samples("valid")
     given, cost = annotate(samples, build("annotator", "full"), frozenset({Annotation.MASKS}), seed=0)
     assert all(sample.masks is not None and sample.instances is None and sample.labels is None for sample in given)
     assert cost.seconds > 0
@@ -234,7 +214,7 @@ def test_what_the_annotator_does_not_give_the_method_does_not_get():
     assert all(sample.masks is None and sample.labels is not None for sample in given)
 
 
-VALID = build("dataset", "modified-digits", **DIGITS["params"]).samples("valid")
+VALID = build("dataset", "modified-digits", **DIGITS).samples("valid")
 
 
 def tuned_on(contender: Contender, samples: Sequence[Sample], paid: int | None = None, **changes):
