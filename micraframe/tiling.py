@@ -78,6 +78,11 @@ def predict(fitted: Fitted, images: Iterable[FloatArray], tiling: Tiling | None 
             yield _predict_tiled(fitted, image, list(itertools.product(rows, columns)))
 
 
+def is_cut(size: tuple[int, int], tiling: Tiling | None) -> bool:
+    """Return whether an image of this size, (H, W), is cut."""
+    return tiling is not None and any(len(lay(side, tiling)) > 1 for side in size)
+
+
 def lay(side: int, tiling: Tiling) -> list[tuple[Span, Span]]:
     """Return the tiles along a side: which pixels each predicts, and which of them are used, every pixel once."""
     if side <= tiling.size:

@@ -19,6 +19,7 @@ from micraframe.micranet import FittedMicraNet, Steps
 from micraframe.overlay import legend, overlay, to_rgb
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import Cell
+from micraframe.tiling import is_cut
 from micraframe.types import BoolArray, Sample
 
 _PANEL_INCHES = 1.7
@@ -56,7 +57,9 @@ def draw(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> tuple[Path
         path = folder.path / "pictures" / f"{name}.png"
         draw_comparison(path, chosen, masks, mine[0].info.classes)
         pictures.append(path)
-        for cell in mine:
+        # Maps of an image that was cut are not those that it was measured by.
+        whole = [sample for sample in chosen.values() if not is_cut(sample.image.shape[1:], study.tiling)]
+        for cell in mine if whole else ():
             if registry.catalog().find("method", cell.contender.method.name).qualified != "micraframe/micra-net":
                 continue
             method = registry.build("method", cell.contender.method.name, **cell.contender.method.params)
@@ -64,7 +67,7 @@ def draw(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> tuple[Path
             assert isinstance(fitted, FittedMicraNet)
             slug = re.sub(r"[^a-z0-9]+", "-", cell.method.lower()).strip("-")
             path = folder.path / "pictures" / f"{name}-{slug}-steps.png"
-            draw_steps(path, chosen.values(), fitted.steps(iter([s.image for s in chosen.values()])), cell.info.classes)
+            draw_steps(path, whole, fitted.steps(iter([sample.image for sample in whole])), cell.info.classes)
             pictures.append(path)
     return tuple(pictures)
 

@@ -71,8 +71,12 @@ def test_test_images_are_cut_alike_for_all_methods_that_a_head_decides_for(tmp_p
         Contender(method=Choice(name="intensity-otsu")),
         tune=2,
         tiling=Tiling(size=64, halo=16),
+        pictures=1,
     ).model_copy(update={"datasets": [Choice(name="modified-digits", params={**DIGITS, "size": 120})]})
-    assert not run_study(made, tmp_path).failures
+    outcome = run_study(made, tmp_path)
+    assert not outcome.failures
+    assert [path.name for path in outcome.pictures] == ["modified-digits.png"], "of cut images no steps are drawn"
+    assert "Images larger than 64 pixels were cut into tiles" in outcome.report.read_text()
     dataset = registry.build("dataset", "modified-digits", **made.datasets[0].params | {"size": 120})
     test = list(dataset.samples("test"))
     metric = registry.build("metric", "overlap")

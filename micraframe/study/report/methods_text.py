@@ -149,6 +149,12 @@ def _methods(study: Study, references: References) -> str:
         text += f"Trained were {'; '.join(trained)}. "
     seeds = listed([str(seed) for seed in study.seeds])
     seeded = f"with seeds {seeds}" if len(study.seeds) > 1 else f"once, with seed {seeds}"
+    if tiling := study.tiling:
+        text += (
+            f"Images larger than {tiling.size} pixels were cut into tiles of that size, of which {tiling.halo} pixels "
+            "or more along the inner edges were not used; score maps were joined before they were decided on, those of "
+            "every method in the same way (methods without a score map saw images whole). "
+        )
     return text + f"Each was run {seeded}. All parameters are in the configuration."
 
 
