@@ -213,7 +213,8 @@ class Fitted(ABC):
     def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
         """Return the score map and scores of an image that was predicted in tiles, for the head to decide on.
 
-        Override it where a score is not the best of the tiles' scores, or a score map holds more than pixels.
+        Override it where the score of an image is not that of the tile in which a class is surest, or where a score map
+        holds more than pixels.
 
         Args:
             score_map: The tiles' joined, each pixel from the tile in which it is further from the edge.

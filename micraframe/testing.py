@@ -34,6 +34,7 @@ from micraframe.interfaces import (
     Method,
     Metric,
 )
+from micraframe.tiling import Tiling, predict
 from micraframe.types import (
     SPLITS,
     Annotation,
@@ -237,6 +238,10 @@ def check_method(method: Method) -> None:
             assert prediction.score_map is not None, "what has a head shows what that was given"
             decided = fitted.head.decide(prediction.score_map, prediction.scores, image)
             _same(prediction, decided, "when the head decides by the score map alone")
+        large = np.tile(images[0], (1, 3, 3))[:, :70, :131]
+        (joined,) = predict(fitted, [large], Tiling(size=64, halo=16))
+        assert joined.score_map is not None, "what is joined of tiles is shown"
+        _same(joined, fitted.head.decide(joined.score_map, joined.scores, large), "when joined tiles are decided on")
 
 
 def check_metric(metric: Metric) -> None:

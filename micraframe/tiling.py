@@ -1,7 +1,8 @@
 """Large images, tile by tile: every method's are cut, joined and decided on in the same way.
 
 A method predicts each tile as if it were an image; score maps are joined along the middles of the tiles' overlaps, and
-the method's head decides once, on the whole. So a difference between methods is never one in how images were cut.
+the method's head decides once, on the whole. So a difference between methods is never one in how images were cut. Only
+what no head decides for, such as the controls, sees images whole.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 
 from micraframe.errors import DataError
 from micraframe.interfaces import Fitted, Parameters
-from micraframe.types import FloatArray, Part, Prediction, ScoreMap, Span, Status
+from micraframe.types import FloatArray, Part, Prediction, ScoreMap, Span, Status, check_image
 
 ALIGNMENT: Final = 32
 """Tiles begin at multiples of so many pixels, which the strides of usual networks divide: the cells that are pooled in
@@ -24,7 +25,7 @@ a tile are then those of the whole image."""
 
 
 class Tiling(Parameters):
-    """How large images are cut. An image that is no larger than a tile is not."""
+    """How large images are cut. An image that is no larger than a tile is not, nor one that is a little larger."""
 
     size: int = Field(
         512,
@@ -57,7 +58,8 @@ def predict(fitted: Fitted, images: Iterable[FloatArray], tiling: Tiling | None 
     """Yield a prediction for each image, in order; those of images larger than a tile are joined from its tiles'.
 
     The network's memory is that of a tile; image, score map and masks are held whole. What a method scales by the
-    image's own maximum, as MICRA-Net does its maps, is scaled tile by tile.
+    image's own maximum, as MICRA-Net does its maps, is scaled tile by tile, and what it does not explain in a tile, for
+    the class is not found there, is blank there.
 
     Args:
         fitted: A method that has learned. Without a head, which could decide on what was joined, it sees images whole.
@@ -70,7 +72,8 @@ def predict(fitted: Fitted, images: Iterable[FloatArray], tiling: Tiling | None 
     if tiling is None or fitted.head is None:
         yield from fitted.predict(images)
         return
-    for image in images:
+    for number, image in enumerate(images):
+        check_image(image, f"image {number}")
         rows, columns = (lay(side, tiling) for side in image.shape[1:])
         if len(rows) == len(columns) == 1:
             yield from fitted.predict([image])

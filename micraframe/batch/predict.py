@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -158,15 +159,22 @@ def _expand(paths: Iterable[Path]) -> Iterator[Path]:
 def _predict(
     fitted: Fitted, images: dict[Path, FloatArray], tiling: Tiling | None
 ) -> Iterator[tuple[Path, Prediction | str]]:
-    """Predict together; if an image is not to the method's liking, one by one, so that only that one is lost."""
-    try:
-        yield from list(zip(images, predict(fitted, images.values(), tiling), strict=True))
-    except MicraframeError:
-        for file, image in images.items():
-            try:
-                yield file, next(predict(fitted, [image], tiling))
-            except MicraframeError as error:
-                yield file, f"{file}: {error}"
+    """Predict together; if an image is not to the method's liking, one by one, so that only that one is lost.
+
+    Where large images are cut, they come one by one from the beginning, so that one score map at a time is held.
+    """
+    together: list[Prediction] = []
+    if tiling is None:
+        with suppress(MicraframeError):
+            together = list(fitted.predict(images.values()))
+    if together:
+        yield from zip(images, together, strict=True)
+        return
+    for file, image in images.items():
+        try:
+            yield file, next(predict(fitted, [image], tiling))
+        except MicraframeError as error:
+            yield file, f"{file}: {error}"
 
 
 def _write(output: Path, file: Path, image: FloatArray, prediction: Prediction, classes: tuple[str, ...]) -> None:

@@ -18,8 +18,9 @@ def predict(
         int | None, typer.Option(help="Cut larger images into tiles of so many pixels a side. [default: not at all]")
     ] = None,
     halo: Annotated[
-        int, typer.Option(help="Pixels along the inner edges of tiles that are predicted and not used.")
-    ] = 64,
+        int | None,
+        typer.Option(help="Pixels along the inner edges of tiles that are predicted and not used. [default: 64]"),
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Predict images with a saved model; a bad file is reported at the end and does not stop the others."""
@@ -31,10 +32,13 @@ def predict(
     from micraframe.registry import explain
     from micraframe.tiling import Tiling
 
+    if tile is None and halo is not None:
+        raise ConfigError(f"--halo {halo}: there are no tiles that could have a halo; give their size too: --tile 512")
     try:
-        tiling = None if tile is None else Tiling(size=tile, halo=halo)
+        tiling = None if tile is None else Tiling(size=tile) if halo is None else Tiling(size=tile, halo=halo)
     except ValidationError as error:
-        raise ConfigError(f"--tile {tile} --halo {halo}: {explain(error, Tiling.model_fields)}") from error
+        given = f"--tile {tile}" + ("" if halo is None else f" --halo {halo}")
+        raise ConfigError(f"{given}: {explain(error, Tiling.model_fields)}") from error
     done, failures = predict_files(model, images, output, device, progress(), tiling)
     print(f"{output / TABLE}")
     if failures:

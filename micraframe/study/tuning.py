@@ -17,7 +17,7 @@ from micraframe.errors import DataError
 from micraframe.interfaces import Fitted, Head
 from micraframe.metrics.evidence import labels_of, masks_of
 from micraframe.metrics.overlap import overlap
-from micraframe.tiling import Tiling, predict
+from micraframe.tiling import Tiling, is_cut, predict
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
 GRID = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2))
@@ -68,13 +68,19 @@ def tune(fitted: Fitted, samples: Sequence[Sample], known: Sequence[Prediction],
     decisions = tuple(dict.fromkeys((None, accurate)))
     candidates = [Tuned(decision, mask) for decision in decisions for mask in _MASKS]
     heads = [[fitted.head.with_thresholds(decision, mask) for mask in _MASKS] for decision in decisions]
-    wide = fitted.head.with_thresholds(_least_wanted([row[0] for row in heads], scores))
+    if any(is_cut(sample.image.shape[1:], tiling) for sample in samples):
+        deciding, judged = [row[0] for row in heads], [[row] for row in heads]
+    else:  # the map of a class is the same whatever is decided: one that holds all that any head wants serves all
+        wide = fitted.head.with_thresholds(_least_wanted([row[0] for row in heads], scores))
+        deciding, judged = [wide], [heads]
+    told = [redecided(fitted, head, samples, known, tiling) for head in deciding]
     sums, counts, compared = np.zeros(len(candidates)), np.zeros(len(candidates)), False
-    for sample, prediction in zip(samples, redecided(fitted, wide, samples, known, tiling), strict=True):
+    for sample, *predictions in zip(samples, *told, strict=True):
         truth = masks_of(sample)
-        if truth is None or prediction.score_map is None or masks_of(prediction) is None:
+        if truth is None or any(one.score_map is None or masks_of(one) is None for one in predictions):
             continue
-        values = _ious(heads, prediction, sample, truth)
+        parts = [_ious(rows, one, sample, truth) for rows, one in zip(judged, predictions, strict=True)]
+        values = np.concatenate(parts)
         sums += np.nan_to_num(values)
         counts += ~np.isnan(values)
         compared = True
@@ -93,6 +99,9 @@ def redecided(
 ) -> Iterator[Prediction]:
     """Yield what the method predicts with another head, made of the score maps at hand where they hold what it wants.
 
+    A joined score map is blank in tiles in which the class was not explained, as presence was decided then: where
+    another head decides presence differently, images that were cut are predicted anew.
+
     Args:
         fitted: A method with a head.
         head: The other one.
@@ -100,9 +109,12 @@ def redecided(
         known: What the method predicts of them with its own head.
         tiling: How large images are cut.
     """
+    alike = _decision(head) == _decision(fitted.head)
     at_hand = [
-        prediction.score_map is not None and set(head.wanted(prediction.scores)) <= set(prediction.score_map.classes)
-        for prediction in known
+        prediction.score_map is not None
+        and set(head.wanted(prediction.scores)) <= set(prediction.score_map.classes)
+        and (alike or not is_cut(sample.image.shape[1:], tiling))
+        for sample, prediction in zip(samples, known, strict=True)
     ]
     # Images and nothing else: through a generator's frame, a method would find the samples. They are explained one by
     # one, as they are asked for below, in the same order.
@@ -145,6 +157,11 @@ def best_decision(scores: FloatArray, labels: BoolArray, usual: float = 0.5) -> 
     # In float32, as heads compare.
     right: npt.NDArray[np.float64] = ((scores >= candidates.astype(np.float32)[:, None]) == labels).mean(axis=1)
     return float(candidates[np.argmax(right)])
+
+
+def _decision(head: Head | None) -> object:
+    """Return the parameter that `Head.with_thresholds` sets; None where there is none."""
+    return None if head is None else getattr(head.params, "decision", None)
 
 
 def _bytes(value: object) -> int:

@@ -244,7 +244,10 @@ def test_large_images_are_predicted_in_tiles(command, folder, model, tmp_path):
 def test_tiles_without_a_middle_are_refused(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path, "--tile", 128)
     assert ran.code == 2
-    assert "--tile 128 --halo 64: tiles of 128 pixels with halos of 64 leave less than 32" in ran.err
+    assert "--tile 128: tiles of 128 pixels with halos of 64 leave less than 32" in ran.err
+    ran = command("predict", model, folder / "images", "--output", tmp_path, "--halo", 16)
+    assert ran.code == 2
+    assert "--halo 16: there are no tiles" in ran.err
 
 
 def test_hidden_files_of_a_folder_are_not_images(command, folder, model, tmp_path):

@@ -8,7 +8,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micraframe.errors import DataError
@@ -17,6 +17,7 @@ from micraframe.metrics.overlap import overlap
 from micraframe.registry import build
 from micraframe.study.cell import subset
 from micraframe.study.tuning import GRID, best_decision, kept, redecided, tune
+from micraframe.tiling import Tiling, predict
 from micraframe.types import Prediction, Sample, ScoreMap
 
 
@@ -197,6 +198,55 @@ def test_predictions_are_the_same_with_another_head_whatever_is_at_hand(room, de
         assert one.present.tolist() == other.present.tolist()
         assert (one.status, one.thresholds, one.method) == (other.status, other.thresholds, other.method)
     assert fitted.made == made
+
+
+TILING = Tiling(size=64, halo=0)
+
+
+def halves(left: float, right: float) -> np.ndarray:
+    """An image of two tiles, each with a ramp up to its own height."""
+    ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+    return np.concatenate([left * ramp, right * ramp], axis=1)[None]
+
+
+@pytest.mark.parametrize("decision", [(0.5, 0.5), (0.7, 0.5), (0.3, 0.5), (0.95, 0.5), (0.3, 0.3)])
+@pytest.mark.parametrize("mask", [None, 0.25])
+def test_of_cut_images_predictions_are_those_of_a_method_that_decides_so(decision, mask):
+    samples = [Sample("cut", halves(0.9, 0.4), labels=None), Sample("cut too", halves(0.6, 0.9), labels=None)]
+    images = [sample.image for sample in samples]
+    fitted = Frugal(build("head", "semantic", decision=[0.5, 0.5]), [])
+    known = list(kept(predict(fitted, images, TILING)))
+    head = fitted.head.with_thresholds(decision, mask)
+    expected = list(predict(fitted.with_head(head), images, TILING))
+    fitted.made.clear()
+    found = list(redecided(fitted, head, samples, known, TILING))
+    assert [one.masks.tolist() for one in found] == [one.masks.tolist() for one in expected]
+    assert [one.present.tolist() for one in found] == [one.present.tolist() for one in expected]
+    assert (not fitted.made) == (decision == (0.5, 0.5)), "as long as presence is decided alike, nothing is made anew"
+
+
+@given(
+    st.lists(st.tuples(*[st.sampled_from([0.2, 0.45, 0.6, 0.9])] * 2, st.sampled_from([0.1, 0.3, 0.8])), min_size=1),
+    st.sampled_from([0.3, 0.5]),
+)
+@settings(deadline=None, max_examples=25)
+def test_tuned_on_cut_images_it_is_not_worse_than_with_its_own_thresholds(heights, decision):
+    samples = []
+    for number, (left, right, level) in enumerate(heights[:3]):
+        image = halves(left, right)
+        masks = np.concatenate([image > level, np.zeros_like(image, bool)])
+        samples.append(Sample(str(number), image, labels=masks.any((1, 2)), masks=masks))
+    fitted = Frugal(build("head", "semantic", decision=decision), [])
+    images = [sample.image for sample in samples]
+
+    def quality(head) -> float:
+        predictions = predict(fitted.with_head(head), images, TILING)
+        values = [overlap(sample.masks, one.masks)["iou"] for sample, one in zip(samples, predictions, strict=True)]
+        defined = [np.nanmean(one) for one in values if not np.isnan(one).all()]
+        return float(np.mean(defined)) if defined else 0.0
+
+    best = tune(fitted, samples, list(kept(predict(fitted, images, TILING))), TILING)
+    assert quality(fitted.head.with_thresholds(*best)) >= quality(fitted.head) - 1e-6
 
 
 def test_a_method_is_given_images_and_no_way_to_the_samples():

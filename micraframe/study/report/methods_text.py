@@ -151,9 +151,10 @@ def _methods(study: Study, references: References) -> str:
     seeded = f"with seeds {seeds}" if len(study.seeds) > 1 else f"once, with seed {seeds}"
     if tiling := study.tiling:
         text += (
-            f"Images larger than {tiling.size} pixels were cut into tiles of that size, of which {tiling.halo} pixels "
-            "or more along the inner edges were not used; score maps were joined before they were decided on, those of "
-            "every method in the same way (methods without a score map saw images whole). "
+            f"Images larger than {tiling.size} pixels were cut into tiles of about that size, of which {tiling.halo} "
+            "pixels or more along the inner edges were not used; score maps were joined before they were decided on, "
+            "those of all methods in the same way but for controls, which saw images whole. A class map of MICRA-Net "
+            "is scaled in each tile, and blank in those in which the classifier does not find the class. "
         )
     return text + f"Each was run {seeded}. All parameters are in the configuration."
 

@@ -18,8 +18,8 @@ NOTE = "detections"
 """Under what each class's `Found` stands in the notes of a score map."""
 
 
-SLACK = 2.0
-"""Pixels by which two tiles may differ in where an object's middle is."""
+SLACK = 0.1
+"""By how much of its longer side, and 2 pixels at least, two tiles may differ in where an object's middle is."""
 
 
 class Found(NamedTuple):
@@ -71,8 +71,8 @@ def best_scores(score_map: ScoreMap) -> FloatArray:
 def join(parts: Sequence[Part], overlap: float) -> list[Found]:
     """Return the detections of an image that was predicted in tiles, per class and best first.
 
-    A tile's detection counts where its middle lies in the part of the tile that is used, or no further than `SLACK`
-    from it: two tiles may place an object a little differently. What both tell of is found twice, and the better kept.
+    A tile's detection counts where its middle lies in the part of the tile that is used, or as near to it as `SLACK`
+    says: two tiles may place an object a little differently. What both tell of is found twice, and the better kept.
 
     Args:
         parts: The tiles, whose score maps have what was found in their notes.
@@ -91,9 +91,10 @@ def _placed(part: Part, found: Found) -> Found:
     """Return those detections of a tile that count, with their boxes in the image."""
     boxes = found.boxes + np.array([part.columns[0], part.rows[0]] * 2, np.float32)
     middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+    slack = np.maximum(2, SLACK * (boxes[:, 2:] - boxes[:, :2]).max(axis=1))
     counts = np.ones(len(boxes), bool)
     for middle, (first, last) in zip(middles.T, (part.used_columns, part.used_rows), strict=True):
-        counts &= (middle >= first - SLACK) & (middle < last + SLACK)
+        counts &= (middle >= first - slack) & (middle < last + slack)
     return Found(boxes, found.scores, found.masks).chosen(counts)
 
 

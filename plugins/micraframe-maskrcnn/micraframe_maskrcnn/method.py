@@ -78,7 +78,7 @@ class MaskRcnn(Method):
         min_size: int | None = Field(
             None,
             ge=1,
-            description="Pixels to resize the shorter side of every image to; none: images stay as they are.",
+            description="Pixels to resize the shorter side of every image, or tile, to; none: they stay as they are.",
         )
         training: Recipe = Field(
             Recipe(epochs=100, batch_size=4, optimiser="adamw", learning_rate=5e-4, gradient_clipping=10.0),
@@ -88,7 +88,9 @@ class MaskRcnn(Method):
             0.5, description="Of boxes of one class with a larger IOU than this, the best one stays."
         )
         detections: int = Field(
-            300, ge=1, description="The most detections in an image; the best ones stay, before the head decides."
+            300,
+            ge=1,
+            description="The most detections in an image, or tile; the best stay, before the head decides.",
         )
         head: HeadChoice = Field(
             Choice(name="detections"),
@@ -173,7 +175,10 @@ class FittedMaskRcnn(Fitted):
             yield self._predict(image)
 
     def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
-        """Return a score map of the tiles' detections: of each, those whose middle lies where the tile is used."""
+        """Return a score map of the tiles' detections: of each, those whose middle lies where the tile is used.
+
+        What is said of an image is then of a tile: how many `detections` stay, and to what `min_size` it is resized.
+        """
         size = (score_map.values.shape[1], score_map.values.shape[2])
         joined = as_score_map(join(parts, self._params.overlap), size)
         return joined, best_scores(joined)

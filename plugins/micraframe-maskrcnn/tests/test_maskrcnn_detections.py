@@ -136,20 +136,23 @@ def test_an_object_that_was_found_twice_is_there_once():
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.floats(0, 1.5))
+@given(st.integers(0, 2**32 - 1), st.floats(0, 0.12))
 def test_objects_that_tiles_see_whole_are_found_once(seed, jitter):
     """Objects of up to 30 pixels, told of by every tile that has them whole, each time a little elsewhere."""
     rng, size = np.random.default_rng(seed), (150, 203)
     middles = np.stack(np.meshgrid(np.arange(20, 200, 36), np.arange(20, 150, 36)), -1).reshape(-1, 2)
     half = rng.uniform(4, 15, (len(middles), 2))
     boxes = np.concatenate([middles - half, middles + half], 1)
+    longer = 2 * half.max(1)
     parts = []
     for down, used_rows in lay(size[0], tiling := Tiling(size=96, halo=16)):
         for across, used_columns in lay(size[1], tiling):
             corner = np.array([across[0], down[0]] * 2)
             inside = (boxes[:, 0] >= across[0]) & (boxes[:, 2] <= across[1])
             inside &= (boxes[:, 1] >= down[0]) & (boxes[:, 3] <= down[1])
-            moved = boxes[inside] - corner + rng.uniform(-jitter / 2, jitter / 2, (inside.sum(), 1))
+            moved = (
+                boxes[inside] - corner + rng.uniform(-jitter / 2, jitter / 2, (inside.sum(), 1)) * longer[inside, None]
+            )
             rows = [(float(rng.uniform(0.5, 1)), tuple(box)) for box in moved]
             there = as_score_map([found(), found(*rows)], (down[1] - down[0], across[1] - across[0]))
             parts.append(Part(down, across, used_rows, used_columns, best_scores(there), there))
@@ -159,4 +162,4 @@ def test_objects_that_tiles_see_whole_are_found_once(seed, jitter):
     assert (np.diff(joined.scores) <= 0).all()
     nearest = np.abs(joined.boxes[:, None] - boxes[None]).max(2)
     assert sorted(nearest.argmin(1)) == list(range(len(boxes)))
-    assert nearest.min(1).max() <= 1
+    assert (nearest.min(1) <= jitter * longer[nearest.argmin(1)] + 1e-3).all()
