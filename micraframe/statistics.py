@@ -145,6 +145,16 @@ def randomisation_test(
     return _permute(groups, lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)), seed, paired, resamples)
 
 
+def least_p(clusters: int, resamples: int = RESAMPLES) -> float:
+    """Return the smallest p value that `randomisation_test` can give of so many paired images or clusters.
+
+    As large as the arrangement that was observed is always its mirror image, in which all are exchanged: 2 / 2^C where
+    each arrangement is taken once. After Holm's correction, the smallest of M p values is M times that at least.
+    """
+    exact = clusters < 63 and 2**clusters <= resamples
+    return 2.0 ** (1 - clusters) if exact else 1 / (resamples + 1)
+
+
 def f_test(
     groups: Sequence[npt.ArrayLike],
     seed: int,

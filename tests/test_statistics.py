@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from micraframe import statistics
-from micraframe.statistics import bootstrap_difference, bootstrap_mean, compare, f_test, holm, randomisation_test
+from micraframe.statistics import (
+    bootstrap_difference,
+    bootstrap_mean,
+    compare,
+    f_test,
+    holm,
+    least_p,
+    randomisation_test,
+)
 
 
 def test_the_interval_is_the_one_of_the_normal_law_for_many_values():
@@ -273,3 +281,11 @@ def test_pairs_are_compared_only_after_all_groups():
 
 def test_the_paper_takes_ten_thousand():
     assert statistics.RESAMPLES == 10_000
+
+
+@pytest.mark.parametrize("images", [2, 5, 11, 13, 14, 40])
+def test_no_pair_can_differ_more_than_by_the_least_p(images):
+    a = np.random.default_rng(images).random(images)
+    assert randomisation_test(a, a - 5, 0, paired=True).p == least_p(images)
+    apart = randomisation_test(np.repeat(a, 3), np.repeat(a - 5, 3), 0, True, clusters=np.arange(3 * images) // 3)
+    assert apart.p == least_p(images)

@@ -147,6 +147,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
     return whole, folder
 
 
+def test_where_images_are_too_few_for_any_pair_to_be_significant_it_is_said(finished, tmp_path):
+    words = check(finished[1] / "report.html").words
+    assert "No pair can be significant here" in words
+    assert "with 4 independent groups and\n4 contenders its corrected p is 0.75 at best" in words
+    more = study(CONTROL, curve(None), datasets=[Choice(name="modified-digits", params={**DIGITS, "test": 6})])
+    assert "No pair can be significant here" not in check(run_study(more, tmp_path).report).words
+
+
 def test_the_page_has_every_section_and_needs_nothing_else(finished):
     _, folder = finished
     page = check(folder / "report.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from micraframe.annotators.costs import PRESETS
 from micraframe.config import Study
 from micraframe.files import write_text
 from micraframe.overlay import legend
-from micraframe.statistics import RESAMPLES
+from micraframe.statistics import RESAMPLES, least_p
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import Cell, label
 from micraframe.study.report import wording
@@ -47,6 +48,7 @@ class Section:
         found: What the study came to.
         sizes: Number of images of each split.
         groups: Number of groups that the test images are of.
+        least_p: The smallest p value that a pair of contenders can have after Holm's correction, with so many groups.
         steps: Between which contenders a growing budget switches.
         orders: The same contenders where costs are at their `low` and `high` end, if those are others.
         crossings: Where curves are as good as other contenders.
@@ -60,6 +62,7 @@ class Section:
     found: DatasetResults
     sizes: Mapping[Split, int]
     groups: int
+    least_p: float
     steps: tuple[Step, ...]
     orders: Mapping[str, tuple[Result, ...]]
     crossings: tuple[Crossing, ...]
@@ -147,10 +150,12 @@ def _section(found: DatasetResults, cells: Sequence[Cell], values: Values, folde
     if len(found.object_f1()) > 1:
         objects = draw_object_f1(found)
         write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", objects)
+    groups = len(set(values.clusters(found.info.name))) if found.results else 0
     return Section(
         found=found,
         sizes={split: len(dataset.samples(split)) for split in SPLITS},
-        groups=len(set(values.clusters(found.info.name))) if found.results else 0,
+        groups=groups,
+        least_p=min(least_p(groups) * math.comb(len(found.results), 2), 1.0),
         steps=stairs,
         orders=orders,
         crossings=crossed,
