@@ -1,14 +1,16 @@
 """Tries how the demo's U-Nets could learn, and measures each recipe on the demo's *validation* images.
 
-    .venv/bin/python -m benchmarks.demo_recipe      # writes benchmarks/studies/demo/recipes.csv
+    .venv/bin/python -m benchmarks.demo_recipe      # adds what is missing to benchmarks/studies/demo/recipes.csv
 
-Test images are not read. Each recipe learns from outlines with two seeds, neither of which is the demo's own; what is
-wanted is a good one among those that take a minute, so that the demo's five U-Nets take five.
+Test images are not read. Each recipe learns from outlines, with two seeds of which neither is the demo's own; what was
+behind with the first seed was not always tried with the second. Wanted is the best of those that take a minute, so
+that the demo's five U-Nets take five.
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -23,22 +25,50 @@ from micraframe.types import Run, Sample
 DEMO = Path(__file__).parents[1] / "micraframe" / "study" / "demo.yaml"
 TABLE = Path(__file__).parent / "studies" / "demo" / "recipes.csv"
 SEEDS = (1, 2)
-RECIPES: tuple[dict[str, Any], ...] = tuple(
-    {"loss": loss, "batch_size": batch_size, "epochs": epochs, "learning_rate": rate}
-    for loss in ("bce", "bce+dice")
-    for batch_size, epochs, rate in ((8, 4, 2e-2), (8, 2, 2e-2), (4, 2, 1e-2), (4, 2, 2e-2), (16, 2, 4e-2))
+COUNTS = {96: [1, 2, 3, 4, 5], 72: [1, 2, 3], 80: [3, 4, 5]}
+"""How many digits there are on images of each size: about as dense on the first two, more on what the demo has now."""
+
+KEYS = (
+    "size",
+    "loss",
+    "pos_weight",
+    "batch_size",
+    "epochs",
+    "learning_rate",
+    "optimiser",
+    "schedule",
+    "weight_decay",
 )
+RECIPES: tuple[tuple[Any, ...], ...] = (
+    (96, "bce", None, 8, 4, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 8, 2, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 4, 2, 0.01, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 4, 2, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 16, 2, 0.04, "adamw", "one-cycle", 0.01),
+    (96, "bce+dice", None, 8, 4, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce+dice", None, 8, 2, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", 5.0, 8, 4, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 8, 4, 0.01, "adamw", "one-cycle", 0.01),
+    (72, "bce", None, 8, 6, 0.02, "adamw", "one-cycle", 0.01),
+    (72, "bce", None, 4, 4, 0.02, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 8, 4, 0.05, "adamw", "one-cycle", 0.01),
+    (96, "bce", None, 8, 4, 0.005, "adam", "constant", 0.0),
+    (96, "bce", None, 8, 4, 0.02, "adamw", "one-cycle", 0.0),
+    (80, "bce", None, 8, 5, 0.02, "adamw", "one-cycle", 0.01),
+)
+"""As `KEYS` names them, in the order in which they were thought of."""
 
 
 def measure(recipe: dict[str, Any], seed: int) -> tuple[float, float]:
     """Return the mean over validation images of their mean IOU, and the seconds that learning took."""
     demo = load(DEMO, Study)
     (choice,) = demo.datasets
-    dataset = registry.build("dataset", choice.name, **choice.params)
+    digits = {"size": recipe["size"], "counts": COUNTS[recipe["size"]]}
+    dataset = registry.build("dataset", choice.name, **choice.params | digits)
     (method,) = (
         one.method for one in demo.contenders if one.label == "U-Net" and one.annotator.name == "micraframe/full"
     )
-    training = method.params["training"] | {key: value for key, value in recipe.items() if key != "loss"}
+    training = method.params["training"] | {key: value for key, value in recipe.items() if key not in ("size", "loss")}
     params = method.params | {"loss": recipe["loss"], "training": training}
     annotator = registry.build("annotator", "full")
     given: list[list[Sample]] = [
@@ -54,17 +84,22 @@ def measure(recipe: dict[str, Any], seed: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure all recipes with all seeds; each line is written as soon as it is known."""
-    rows: list[dict[str, Any]] = []
-    for recipe in RECIPES:
-        for seed in SEEDS:
-            iou, seconds = measure(recipe, seed)
-            rows.append({**recipe, "seed": seed, "iou": f"{iou:.4f}", "seconds": f"{seconds:.0f}"})
-            print(rows[-1], flush=True)
-            with atomic(TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+    """Measure all recipes with all seeds; what the table has is not measured again."""
+    rows: list[dict[str, str]] = []
+    if TABLE.exists():
+        with TABLE.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    for recipe, seed in itertools.product(RECIPES, SEEDS):
+        named = {key: str(value) for key, value in {**dict(zip(KEYS, recipe, strict=True)), "seed": seed}.items()}
+        if any(named.items() <= row.items() for row in rows):
+            continue
+        iou, seconds = measure(dict(zip(KEYS, recipe, strict=True)), seed)
+        rows.append({**named, "iou": f"{iou:.4f}", "seconds": f"{seconds:.0f}"})
+        print(rows[-1], flush=True)
+        with atomic(TABLE) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, rows[0].keys(), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def components(masks: BoolArray) -> IntArray:
 
 def centroids(instances: IntArray) -> tuple[FloatArray, ...]:
     """Return per class the objects' centres of mass, float32 (N, 2): (y, x), which need not be inside the objects."""
-    return tuple(_centroids(_pixels(labels)).astype(np.float32) for labels in instances)
+    nothing = np.zeros((0, 2), np.float32)
+    return tuple(
+        _centroids(_pixels(labels)).astype(np.float32) if labels.any() else nothing.copy() for labels in instances
+    )
 
 
 def inner_points(instances: IntArray) -> tuple[FloatArray, ...]:
@@ -62,6 +65,9 @@ def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
     """Return per class the objects' boxes, float32 (N, 4): (y0, x0, y1, x1), the end not included."""
     boxes = []
     for labels in instances:
+        if not labels.any():  # as most classes of most images are
+            boxes.append(np.zeros((0, 4), np.float32))
+            continue
         y, x, number, count = _pixels(labels)
         box = np.empty((count, 4), np.intp)
         box[:, :2], box[:, 2:] = max(labels.shape), 0

@@ -49,9 +49,10 @@ class Semantic(Head):
             masks[index], status[index] = found.mask, found.status
             if heights is not None:
                 heights[index] = found.values
-        if heights is not None:
-            masks = highest(masks, heights)
-            for index in self.wanted(scores):
+        there = [int(index) for index in np.flatnonzero(present)]
+        if heights is not None and there:
+            masks[there] = highest(masks[there], heights[there])
+            for index in there:
                 if self.params.minimum_size:
                     masks[index] = remove_small(masks[index], self.params.minimum_size)
                 status[index] = blank_status(masks[index], status[index])

@@ -279,7 +279,9 @@ class _Rows:
         self.rows: list[Row] = []
         self.scores: dict[str, list[FloatArray]] = {}
         self._samples: dict[str, list[Sample]] = {}
-        self._cell = cell
+        # Once: names of methods are made of their whole configuration.
+        self._named = (cell.info.name, cell.annotator, cell.method, cell.seed)
+        self._classes = cell.info.classes
         self._metrics = metrics
 
     def measure(self, origin: str, sample: Sample, prediction: Prediction) -> None:
@@ -299,9 +301,8 @@ class _Rows:
                 self._add(origin, sample, name, values)
 
     def _add(self, origin: str, sample: Sample, metric: str, values: FloatArray) -> None:
-        cell = self._cell
-        named = (cell.info.name, cell.annotator, cell.method, cell.seed, origin, sample.id, sample.group or sample.id)
-        for class_, value in zip(cell.info.classes, values, strict=True):
+        named = (*self._named, origin, sample.id, sample.group or sample.id)
+        for class_, value in zip(self._classes, values, strict=True):
             self.rows.append(Row(*named, class_, metric, float(value)))
 
 
