@@ -20,7 +20,8 @@ import numpy as np
 from micraframe import registry
 from micraframe.config import Study, load
 from micraframe.files import atomic
-from micraframe.types import Run, Sample
+from micraframe.study.cell import annotate
+from micraframe.types import Run
 
 DEMO = Path(__file__).parents[1] / "micraframe" / "study" / "demo.yaml"
 TABLE = Path(__file__).parent / "studies" / "demo" / "recipes.csv"
@@ -71,15 +72,16 @@ def measure(recipe: dict[str, Any], seed: int) -> tuple[float, float]:
     training = method.params["training"] | {key: value for key, value in recipe.items() if key not in ("size", "loss")}
     params = method.params | {"loss": recipe["loss"], "training": training}
     annotator = registry.build("annotator", "full")
-    given: list[list[Sample]] = [
-        [annotator.annotate(sample, seed)[0] for sample in dataset.samples(split)] for split in ("train", "valid")
-    ]
+    built = registry.build("method", method.name, **params)
+    train, valid = (
+        annotate(dataset.samples(split), annotator, built.learns_from, seed)[0] for split in ("train", "valid")
+    )
     began = time.perf_counter()
-    fitted = registry.build("method", method.name, **params).fit(*given, dataset.info(), Run(seed, device=demo.device))
+    fitted = built.fit(train, valid, dataset.info(), Run(seed, device=demo.device))
     seconds = time.perf_counter() - began
     overlap = registry.build("metric", "overlap")
-    predictions = fitted.predict(sample.image for sample in given[1])
-    found = [overlap.measure(one, sample)["iou"] for one, sample in zip(predictions, given[1], strict=True)]
+    predictions = fitted.predict(sample.image for sample in valid)
+    found = [overlap.measure(one, sample)["iou"] for one, sample in zip(predictions, valid, strict=True)]
     return float(np.mean([np.nanmean(one) for one in found if not np.isnan(one).all()])), seconds
 
 

@@ -41,10 +41,7 @@ def components(masks: BoolArray) -> IntArray:
 
 def centroids(instances: IntArray) -> tuple[FloatArray, ...]:
     """Return per class the objects' centres of mass, float32 (N, 2): (y, x), which need not be inside the objects."""
-    nothing = np.zeros((0, 2), np.float32)
-    return tuple(
-        _centroids(_pixels(labels)).astype(np.float32) if labels.any() else nothing.copy() for labels in instances
-    )
+    return tuple(_centroids(_pixels(labels)).astype(np.float32) for labels in instances)
 
 
 def inner_points(instances: IntArray) -> tuple[FloatArray, ...]:
@@ -65,9 +62,6 @@ def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
     """Return per class the objects' boxes, float32 (N, 4): (y0, x0, y1, x1), the end not included."""
     boxes = []
     for labels in instances:
-        if not labels.any():  # as most classes of most images are
-            boxes.append(np.zeros((0, 4), np.float32))
-            continue
         y, x, number, count = _pixels(labels)
         box = np.empty((count, 4), np.intp)
         box[:, :2], box[:, 2:] = max(labels.shape), 0
@@ -107,6 +101,9 @@ def count(instances: IntArray) -> int:
 
 def _pixels(labels: IntArray) -> _Pixels:
     """Return row, column and object, counted from 0, of every pixel that is not background; and how many objects."""
+    if not labels.any():  # as most classes of most images are
+        nothing = np.zeros(0, np.intp)
+        return nothing, nothing, nothing, 0
     flat = np.flatnonzero(labels > 0)
     values = labels.ravel()[flat]
     y, x = np.divmod(flat, labels.shape[1])
