@@ -1,9 +1,9 @@
-"""Tries how the demo's U-Nets could learn, and measures each recipe on the demo's *validation* images.
+"""Compares training recipes for the demo's U-Nets on the demo's *validation* images.
 
     .venv/bin/python -m benchmarks.demo_recipe      # adds what is missing to benchmarks/studies/demo/recipes.csv
 
-Test images are not read. Each recipe learns from outlines, with two seeds of which neither is the demo's own; what was
-behind with the first seed was not always tried with the second. Wanted is the best of those that take a minute, so
+Test images are not read. Each recipe learns from outlines, with two seeds that the demo does not use; recipes that were
+behind with the first seed were not always tried with the second. The best that takes at most a minute is chosen, so
 that the demo's five U-Nets take five.
 """
 
@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from micraframe import registry
-from micraframe.config import Study, load
-from micraframe.files import atomic
-from micraframe.study.cell import annotate
-from micraframe.types import Run
+from micraframe import pipeline, registry
+from micraframe.annotators.annotate import annotate_samples
+from micraframe.config import Choice, Study, load
+from micraframe.runtime.files import atomic
+from micraframe.types import FitContext
 
 DEMO = Path(__file__).parents[1] / "micraframe" / "study" / "demo.yaml"
 TABLE = Path(__file__).parent / "studies" / "demo" / "recipes.csv"
 SEEDS = (1, 2)
 COUNTS = {96: [1, 2, 3, 4, 5], 72: [1, 2, 3], 80: [3, 4, 5]}
-"""How many digits there are on images of each size: about as dense on the first two, more on what the demo has now."""
+"""Number of digits on images of each size: about as dense on the first two, and denser on those of the demo."""
 
 KEYS = (
     "size",
@@ -57,36 +57,36 @@ RECIPES: tuple[tuple[Any, ...], ...] = (
     (96, "bce", None, 8, 4, 0.02, "adamw", "one-cycle", 0.0),
     (80, "bce", None, 8, 5, 0.02, "adamw", "one-cycle", 0.01),
 )
-"""As `KEYS` names them, in the order in which they were thought of."""
+"""Values of `KEYS`, in the order in which they were tried."""
 
 
 def measure(recipe: dict[str, Any], seed: int) -> tuple[float, float]:
-    """Return the mean over validation images of their mean IOU, and the seconds that learning took."""
+    """Return the mean over validation images of their mean IoU, and the seconds that training took."""
     demo = load(DEMO, Study)
     (choice,) = demo.datasets
     digits = {"size": recipe["size"], "counts": COUNTS[recipe["size"]]}
     dataset = registry.build("dataset", choice.name, **choice.params | digits)
-    (method,) = (
-        one.method for one in demo.contenders if one.label == "U-Net" and one.annotator.name == "micraframe/full"
-    )
+    (compared,) = (one for one in demo.methods if one.label == "U-Net" and one.annotator.name == "micraframe/full")
+    method = compared.method
     training = method.params["training"] | {key: value for key, value in recipe.items() if key not in ("size", "loss")}
-    params = method.params | {"loss": recipe["loss"], "training": training}
-    annotator = registry.build("annotator", "full")
-    built = registry.build("method", method.name, **params)
+    changed = Choice(name=method.name, params=method.params | {"loss": recipe["loss"], "training": training})
+    annotator = registry.build("annotator", "micraframe/full")
+    learns_from = registry.build("method", changed.name, **changed.params).learns_from
     train, valid = (
-        annotate(dataset.samples(split), annotator, built.learns_from, seed)[0] for split in ("train", "valid")
+        annotate_samples(dataset.samples(split), annotator, learns_from, seed)[0] for split in ("train", "valid")
     )
     began = time.perf_counter()
-    fitted = built.fit(train, valid, dataset.info(), Run(seed, device=demo.device))
+    context = FitContext(seed, device=demo.device)
+    trained = pipeline.fit(changed, train, valid, dataset.info(), context, compared.head)
     seconds = time.perf_counter() - began
-    overlap = registry.build("metric", "overlap")
-    predictions = fitted.predict(sample.image for sample in valid)
+    overlap = registry.build("metric", "micraframe/overlap")
+    predictions = trained.predict(sample.image for sample in valid)
     found = [overlap.measure(one, sample)["iou"] for one, sample in zip(predictions, valid, strict=True)]
     return float(np.mean([np.nanmean(one) for one in found if not np.isnan(one).all()])), seconds
 
 
 def main() -> None:
-    """Measure all recipes with all seeds; what the table has is not measured again."""
+    """Measure all recipes with all seeds, except those in the table."""
     rows: list[dict[str, str]] = []
     if TABLE.exists():
         with TABLE.open(newline="", encoding="utf-8") as stream:

@@ -1,9 +1,9 @@
 """The signed maps of pytorch-grad-cam and TorchCAM: of any classifier, and of a tiny one as a committed reference.
 
-    python -m benchmarks.peer_maps    # writes tests/extractors/peers.safetensors; wants the extra `bench`
+    python -m benchmarks.peer_maps    # writes tests/extractors/peers.safetensors; needs the extra `bench`
 
-The file holds the tiny classifier's weights, its images and each peer's maps before their rectifying and scaling, so
-that our extractors are compared with the peers where these are not installed. Its metadata has the peers' versions.
+The file holds the tiny classifier's weights, its images and each peer's maps before rectifying and scaling, so that our
+extractors are compared with the peers even if these are not installed. Its metadata holds the peers' versions.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from safetensors.numpy import save_file
 from torch import nn
 
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.types import FloatArray
 
 FILE = Path(__file__).parents[1] / "tests" / "extractors" / "peers.safetensors"
 WIDTHS = (4, 8)
 CHANNELS, CLASSES = 2, 3
 TARGETS = (2, 0)
-"""The class that is explained in each image."""
+"""The class to explain in each image."""
 
 OF_GRAD_CAM = {"grad-cam": "GradCAM", "layer-cam": "LayerCAM", "hires-cam": "HiResCAM", "grad-cam++": "GradCAMPlusPlus"}
 OF_TORCHCAM = {"grad-cam": "GradCAM", "layer-cam": "LayerCAM"}
-"""Our names, and the classes of the peers that compute the same. TorchCAM's Grad-CAM++ sums A g^3, not A."""
+"""Our names, and the peers' classes that compute the same. TorchCAM's Grad-CAM++ sums A g^3, not A."""
 
 
 def grad_cam_maps(classifier: Classifier, image: FloatArray, target: int, name: str) -> list[FloatArray]:
@@ -60,16 +60,16 @@ def torchcam_maps(classifier: Classifier, image: FloatArray, target: int, name: 
 
 
 PEERS = {"grad-cam": (grad_cam_maps, OF_GRAD_CAM), "torchcam": (torchcam_maps, OF_TORCHCAM)}
-"""By distribution: what makes the maps, and of which extractors."""
+"""By distribution: the function that computes the maps, and the extractors that it covers."""
 
 
 def tiny() -> Classifier:
-    """Return the network of the file, with weights of torch's making."""
-    return Classifier(*registry.build("backbone", "unet-encoder", widths=WIDTHS).create(CHANNELS), CLASSES).eval()
+    """Return the network of the file, with torch's initial weights."""
+    return create_classifier(registry.build("backbone", "unet-encoder", widths=WIDTHS), CHANNELS, CLASSES).eval()
 
 
 def lively(classifier: Classifier) -> Classifier:
-    """Let batch normalisations do something, and give gradients a size at which a peer's 1e-6 in a divisor is nothing.
+    """Give batch normalisations an effect, and gradients a size at which a peer's 1e-6 in a divisor is negligible.
 
     In place; returns the same classifier.
     """
@@ -102,10 +102,10 @@ def main() -> None:
     classifier = lively(tiny())
     images = np.random.default_rng(0).random((len(TARGETS), CHANNELS, 19, 15), np.float32)
     weights = {f"weights/{key}": value.numpy() for key, value in classifier.state_dict().items()}
-    # Copied: the file takes an array's memory as it lies.
+    # Contiguous copies: the file stores an array's memory as it is.
     maps = {key: np.ascontiguousarray(value) for key, value in reference(classifier, images, TARGETS).items()}
     versions = {name: version(name) for name in (*PEERS, "torch")}
-    # Under one key: of several the order would be another every time.
+    # Under one key: the order of several would vary.
     metadata = {"about": json.dumps({"targets": TARGETS, "versions": versions})}
     save_file({"images": images, **weights, **maps}, FILE, metadata)
     print(f"{FILE}: {FILE.stat().st_size} bytes, {versions}")

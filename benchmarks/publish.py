@@ -1,10 +1,10 @@
-"""Copies a finished study's tables, report, figures and pictures to `benchmarks/studies/NAME`, to be committed.
+"""Copies the tables, report, figures and pictures of a completed study to `benchmarks/studies/NAME`, to be committed.
 
     micraframe study run benchmarks/studies/NAME/study.yaml --output runs/NAME
     .venv/bin/python benchmarks/publish.py runs/NAME
     .venv/bin/python benchmarks/readme.py
 
-`rows.csv`, one line per image, class and number, is too long to commit; the study makes the same again.
+`rows.csv`, with a line per image, class and statistic, is too long to commit; running the study again gives the same.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent / "studies"
 
 
 def publish(run: Path) -> Path:
-    """Copy tables, report and pictures, and note the command; return the folder they are in now."""
+    """Copy tables, report and pictures, and record the command; return the folder that they are in."""
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
     for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
@@ -29,14 +29,14 @@ def publish(run: Path) -> Path:
     for path in (*(run / name for name in FILES), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
     for picture in sorted((run / "pictures").glob("*.png")):
-        # Good enough to look at, and a fifth of the size to keep for ever.
+        # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)
     path = target / "provenance.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
+    provenance = json.loads(path.read_text(encoding="utf-8"))
     config = target / "study.yaml"
     command = f"micraframe study run {config.relative_to(ROOT.parents[1])} --output runs/{run.name}"
-    told["command"] = command if config.exists() else f"micraframe {run.name} --output runs/{run.name}"
-    path.write_text(json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    provenance["command"] = command if config.exists() else f"micraframe {run.name} --output runs/{run.name}"
+    path.write_text(json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 
 

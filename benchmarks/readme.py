@@ -15,9 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 METRICS = {
     "correct": "class-wise accuracy",
-    "iou": "IOU",
-    "iou_if_present": "IOU where present",
-    "object_auc": "objects' AUC",
+    "iou": "IoU",
+    "iou_if_present": "IoU (images containing the class)",
+    "object_auc": "AUC of object F1",
 }
 MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -29,23 +29,23 @@ def table(folder: Path) -> str:
     for row in _read(folder / "costs.csv"):
         if row["thresholds"] == "fixed":
             hours.setdefault((row["annotator"], row["method"]), []).append(float(row["seconds"]) / 3600)
-    origin = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     methods = list(dict.fromkeys((row["annotator"], row["method"]) for row in rows))
     found = {(row["annotator"], row["method"], row["metric"]): row for row in rows}
     measured = {metric: title for metric, title in METRICS.items() if any(row["metric"] == metric for row in rows)}
     lines = [
-        "| method | told of | hours | " + " | ".join(measured.values()) + " |",
+        "| method | training annotation | hours | " + " | ".join(measured.values()) + " |",
         "|---|---|---:|" + "---|" * len(measured),
     ]
     for annotator, method in methods:
-        cells = [_cell(found.get((annotator, method, metric))) for metric in measured]
+        numbers = [_number(found.get((annotator, method, metric))) for metric in measured]
         spent = hours[annotator, method]
-        lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(numbers) + " |")
     row = rows[0]
     images = f"{row['n']} test images"
     if int(row.get("groups") or row["n"]) < int(row["n"]):
         images += f" of {row['groups']} fields"
-    lines += ["", f"*{row['dataset']}: {images}, {row['seeds']} seed(s), {origin['date']}.*", ""]
+    lines += ["", f"*{row['dataset']}: {images}, {row['seeds']} seed(s), {provenance['date']}.*", ""]
     return "\n".join(lines)
 
 
@@ -54,14 +54,14 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(stream))
 
 
-def _cell(row: dict[str, str] | None) -> str:
+def _number(row: dict[str, str] | None) -> str:
     if row is None or not row["mean"]:
         return ""
     return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
 
 
 def render(text: str) -> str:
-    """Return the README with every marked table made anew."""
+    """Return the README with every marked table written again."""
     return MARK.sub(lambda match: match[1] + "\n" + table(ROOT / match[2]) + match[3], text)
 
 
@@ -70,5 +70,5 @@ if __name__ == "__main__":
     old = path.read_text(encoding="utf-8")
     new = render(old)
     if "--check" in sys.argv[1:]:
-        sys.exit(new != old and "README.md is not what benchmarks/readme.py makes of the committed results")
+        sys.exit(new != old and "README.md does not show the committed results; run benchmarks/readme.py")
     path.write_text(new, encoding="utf-8")

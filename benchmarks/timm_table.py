@@ -1,8 +1,8 @@
-"""Writes `docs/timm.md`: which timm models serve as backbones, with which layers, and what others are told.
+"""Writes `docs/timm.md`: the timm models that serve as backbones, with their layers, and the errors for others.
 
     .venv/bin/python benchmarks/timm_table.py
 
-The tests make every row of it again.
+The tests check every row of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from micraframe import build
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import ModelError
 
 PAGE = Path(__file__).parents[1] / "docs" / "timm.md"
@@ -49,40 +50,40 @@ REFUSED = [
 ]
 HEAD = """# timm models as backbones
 
-`backbone: {name: timm, params: {model: NAME}}` takes any model that passes a dry run when it is made: its features are
-(B, channels, h, w) for images of any size, lie on the image cell by cell, and a gradient reaches each of them. These
-are one small model of each family that was tried. The page is written by `benchmarks/timm_table.py`, and the tests make
-every row again.
+`backbone: {name: timm, params: {model: NAME}}` accepts any model that passes a dry run when it is created: its features
+have shape (B, channels, h, w) for images of any size, each cell covers its pixels of the image, and gradients reach
+every layer. The table lists one small model of each family that was tried. `benchmarks/timm_table.py` writes this page,
+and the tests check every row.
 
 | model | layers | strides |
 |---|---|---|
 """
 MIDDLE = """
-Others are told why they cannot serve:
+Other models raise an error that says why they cannot serve:
 
-| model | message |
+| model | error |
 |---|---|
 """
 
 
 def served(model: str) -> str:
     """Return the row of a model that serves."""
-    _, layers = build("backbone", "timm", model=model).create(1)
-    names, strides = (", ".join(str(part) for part in parts) for parts in zip(*_parts(layers), strict=True))
+    layers = _classifier(model).layers
+    names, strides = ", ".join(layer.name for layer in layers), ", ".join(str(layer.stride) for layer in layers)
     return f"| {model} | {names} | {strides} |"
 
 
 def refused(model: str) -> str:
     """Return the row of a model that is refused."""
     try:
-        build("backbone", "timm", model=model).create(1)
+        _classifier(model)
     except ModelError as error:
         return f"| {model} | {' '.join(str(error).split()).replace('|', '/')} |"
     raise SystemExit(f"{model} serves now: move it to the first table")
 
 
-def _parts(layers: tuple[object, ...]) -> list[tuple[str, int]]:
-    return [(layer.name, layer.stride) for layer in layers]
+def _classifier(model: str) -> Classifier:
+    return create_classifier(build("backbone", "timm", model=model), 1, 1)
 
 
 if __name__ == "__main__":

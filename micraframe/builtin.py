@@ -1,10 +1,30 @@
-"""The components that micraframe itself brings, offered by the hook that every plugin uses."""
+"""The components that micraframe itself offers, through the same hook as every plugin."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from micraframe.plugin import Component, hookimpl
 
 MICRAFRAME_API = 1
+
+MICRA_NET: Final = (
+    "Bilodeau, A., Delmas, C. V. L., Parent, M., De Koninck, P., Durand, A. and Lavoie-Cardinal, F. Microscopy "
+    "analysis neural network to solve detection, enumeration and segmentation from image-level annotations. Nature "
+    "Machine Intelligence 4, 455-466 (2022)."
+)
+GRAD_CAM: Final = (
+    "Selvaraju, R. R. et al. Grad-CAM: visual explanations from deep networks via gradient-based localization. "
+    "ICCV, 618-626 (2017)."
+)
+GRAD_CAM_PLUS_PLUS: Final = (
+    "Chattopadhay, A., Sarkar, A., Howlader, P. and Balasubramanian, V. N. Grad-CAM++: generalized gradient-based "
+    "visual explanations for deep convolutional networks. WACV, 839-847 (2018)."
+)
+LAYER_CAM: Final = (
+    "Jiang, P.-T., Zhang, C.-B., Hou, Q., Cheng, M.-M. and Wei, Y. LayerCAM: exploring hierarchical class "
+    "activation maps for localization. IEEE Transactions on Image Processing 30, 5875-5888 (2021)."
+)
 
 
 @hookimpl
@@ -21,13 +41,13 @@ def micraframe_components() -> list[Component]:
             "dataset",
             "folder",
             "micraframe.datasets.folder:Folder",
-            "A folder of images with a table of labels, class sub-folders and/or masks",
+            "A folder of images with tables of labels, points or boxes, class sub-folders and/or masks",
         ),
         Component(
             "annotator",
             "image-level",
             "micraframe.annotators.image_level:ImageLevel",
-            "Is each class in this image: yes or no",
+            "For each class, whether it is in the image",
         ),
         Component(
             "annotator",
@@ -39,7 +59,7 @@ def micraframe_components() -> list[Component]:
             "annotator",
             "scribbles",
             "micraframe.annotators.scribbles:Scribbles",
-            "Strokes in some objects and in the background; of other pixels nothing is said",
+            "Strokes in some objects and in the background; all other pixels stay unannotated",
         ),
         Component(
             "annotator",
@@ -51,25 +71,25 @@ def micraframe_components() -> list[Component]:
             "annotator",
             "polygons",
             "micraframe.annotators.polygons:Polygons",
-            "Every object's outline by a polygon of few corners",
+            "Every object's outline as a polygon with few vertices",
         ),
         Component(
             "annotator",
             "altered",
             "micraframe.annotators.altered:Altered",
-            "Every object's outline, each too wide or too narrow by its own error",
+            "Imprecise outlines: each object's is too wide or too narrow by a random error",
         ),
         Component(
             "annotator",
             "dilated",
             "micraframe.annotators.dilated:Dilated",
-            "Every object's outline, all too wide",
+            "Every object's outline, too wide by the same margin",
         ),
         Component(
             "annotator",
             "full",
             "micraframe.annotators.full:Full",
-            "Everything that the dataset knows: masks and instances",
+            "Everything that the dataset has: masks and instances",
         ),
         Component(
             "backbone",
@@ -88,30 +108,33 @@ def micraframe_components() -> list[Component]:
             "grad-cam",
             "micraframe.extractors.grad_cam:GradCam",
             "Grad-CAM of all layers: one forward pass, one backward pass per class rank",
+            citation=GRAD_CAM,
         ),
         Component(
             "extractor",
             "captum",
             "micraframe.extractors.captum_layers:CaptumLayers",
-            "captum's layer attributions, layer by layer: the reference",
+            "captum's layer attributions, layer by layer: the reference implementation",
         ),
         Component(
             "extractor",
             "layer-cam",
             "micraframe.extractors.layer_cam:LayerCam",
-            "LayerCAM of all layers: positive gradients weight each position by itself",
+            "LayerCAM of all layers: each position is weighted by its own positive gradient",
+            citation=LAYER_CAM,
         ),
         Component(
             "extractor",
             "grad-cam++",
             "micraframe.extractors.grad_cam_plus_plus:GradCamPlusPlus",
             "Grad-CAM++ of all layers: small structures count as much as large ones",
+            citation=GRAD_CAM_PLUS_PLUS,
         ),
         Component(
             "extractor",
             "hires-cam",
             "micraframe.extractors.hires_cam:HiResCam",
-            "HiResCAM of all layers: gradients weight each position by itself",
+            "HiResCAM of all layers: each position is weighted by its own gradient",
         ),
         Component(
             "combiner",
@@ -123,7 +146,7 @@ def micraframe_components() -> list[Component]:
             "combiner",
             "select",
             "micraframe.combiners.select:Select",
-            "Layers chosen by hand, joined by mean, sum, product, max or weights",
+            "Chosen layers, combined by mean, sum, product, maximum or weights",
         ),
         Component(
             "combiner",
@@ -140,38 +163,39 @@ def micraframe_components() -> list[Component]:
         Component(
             "head",
             "classification",
-            "micraframe.heads.classification:Classification",
+            "micraframe.heads.classification:ClassificationHead",
             "Which classes are in the image; no masks",
         ),
         Component(
             "head",
             "semantic",
-            "micraframe.heads.semantic:Semantic",
-            "One mask per class present",
+            "micraframe.heads.semantic:SemanticHead",
+            "One mask for each class that is present",
         ),
         Component(
             "head",
             "instance",
-            "micraframe.heads.instance:Instance",
-            "Objects one by one: object minus contact, components or watershed",
+            "micraframe.heads.instance:InstanceHead",
+            "Individual objects: object minus contact, then components or watershed",
         ),
         Component(
             "head",
             "detection",
-            "micraframe.heads.detection:Detection",
+            "micraframe.heads.detection:DetectionHead",
             "A point with a score for every object",
         ),
         Component(
             "method",
             "micra-net",
             "micraframe.micranet:MicraNet",
-            "Classifier, class activation maps, combiner, head: masks from image-level labels",
+            "Masks from image-level labels: a classifier's activation maps, combined",
+            citation=MICRA_NET,
         ),
         Component(
             "method",
             "intensity-otsu",
             "micraframe.controls.intensity_otsu:IntensityOtsu",
-            "Control: Otsu's threshold on the image's own intensities",
+            "Control: Otsu's threshold of the image's own intensities",
         ),
         Component(
             "method",
@@ -183,42 +207,42 @@ def micraframe_components() -> list[Component]:
             "method",
             "centre-blob",
             "micraframe.controls.centre_blob:CentreBlob",
-            "Control: a blob in the middle of the image",
+            "Control: a blob in the centre of the image",
         ),
         Component(
             "metric",
             "classification",
-            "micraframe.metrics.classification:Classification",
-            "Was each class's presence decided rightly",
+            "micraframe.metrics.classification:ClassificationMetric",
+            "Whether each class's presence was classified correctly",
         ),
         Component(
             "metric",
             "overlap",
-            "micraframe.metrics.overlap:Overlap",
-            "Precision, recall, F1, IOU and symmetric boundary dice of each class's mask",
+            "micraframe.metrics.overlap:OverlapMetric",
+            "Precision, recall, F1, IoU and symmetric boundary Dice of each class's mask",
         ),
         Component(
             "metric",
             "objects",
-            "micraframe.metrics.objects:Objects",
-            "F1 of objects against IOU, its area, and the shares missed, extra, split and merged",
+            "micraframe.metrics.objects:ObjectMetric",
+            "F1 of objects over IoU thresholds, its area, and fractions missed, extra, split and merged",
         ),
         Component(
             "metric",
             "detection",
-            "micraframe.metrics.detection:Detection",
-            "Precision, recall, F1 and average precision of positions within a distance",
+            "micraframe.metrics.detection:DetectionMetric",
+            "Precision, recall, F1 and average precision of points within a distance",
         ),
         Component(
             "metric",
             "distances",
-            "micraframe.metrics.distances:Distances",
-            "Distance of each class's mask from the truth: of centres of mass, and of contours",
+            "micraframe.metrics.distances:DistanceMetric",
+            "Distance of each class's mask from the true mask: of centroids and of contours",
         ),
         Component(
             "metric",
             "localisation",
-            "micraframe.metrics.localisation:Localisation",
-            "Pixel average precision and pointing game of each class's score map",
+            "micraframe.metrics.localisation:LocalisationMetric",
+            "Pixel average precision and pointing game of each class's map",
         ),
     ]

@@ -2,56 +2,86 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+import copy
+from typing import Any, Literal, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from micraframe.errors import DataError, ModelError
+from micraframe.interfaces import Backbone
 from micraframe.types import Layer
 
 Pooling = Literal["max", "mean"]
 
+_PROBE = (97, 75)
+"""Sides of the image of the dry run: odd, different, and multiples of no usual stride."""
+
 
 class Classifier(nn.Module):
-    """Says for each class how much speaks for its presence in the image.
+    """Predicts which classes are in an image.
 
     With A^L the activations of the deepest layer, the logits are y = W pool(A^L) + b; the pooling is over all
     positions, the maximum in the paper (Bilodeau et al. 2022, Methods), so that one small structure is enough.
 
     Attributes:
-        layers: What the backbone's layers are, shallow to deep.
+        layers: The backbone's layers, shallow to deep.
+        channels: Number of channels C of the images.
+        classes: Number of classes K.
         pooling: `max` or `mean`.
 
     Args:
         backbone: Maps images (B, C, H, W) to the list of its layers' activations, shallow to deep.
-        layers: What these are.
+        layers: Description of these layers.
+        channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: Over the positions of the deepest layer.
-        dropout: Share of the pooled features that is dropped in training.
+        pooling: How the positions of the deepest layer are pooled.
+        dropout: Fraction of the pooled features that is dropped in training.
     """
 
     def __init__(
         self,
         backbone: nn.Module,
         layers: tuple[Layer, ...],
+        channels: int,
         classes: int,
         pooling: Pooling = "max",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         self.layers = layers
+        self.channels = channels
+        self.classes = classes
         self.pooling = pooling
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(layers[-1].channels, classes)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the activations of all layers, shallow to deep, each (B, channels, h, w), for images (B, C, H, W)."""
-        return cast("list[Tensor]", self.backbone(images))
+        """Return the activations of all layers, shallow to deep, each (B, channels, h, w), for images (B, C, H, W).
+
+        Raises:
+            DataError: If the images have another number of channels, or are too small for the backbone.
+        """
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise DataError(
+                f"expected images of shape (B, C, H, W) with C = {self.channels} channels, got {tuple(images.shape)}"
+            )
+        try:
+            return cast("list[Tensor]", self.backbone(images))
+        except RuntimeError as error:
+            (height, width), stride = images.shape[2:], self.layers[-1].stride
+            if min(height, width) >= stride or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise DataError(
+                f"expected images of at least {stride} x {stride} pixels, one cell of the deepest layer, got "
+                f"{height} x {width}; pad the images, or choose a backbone with fewer layers"
+            ) from error
 
     def logits(self, deepest: Tensor) -> Tensor:
         """Return the logits (B, K) for the activations (B, channels, h, w) of the deepest layer."""
-        # Not amax: of equal maxima it would share the gradient among all, where pooling picks one.
+        # Not amax, which shares the gradient among equal maxima; pooling picks one.
         pool = functional.adaptive_max_pool2d if self.pooling == "max" else functional.adaptive_avg_pool2d
         pooled = pool(deepest, 1).flatten(1)
         return cast("Tensor", self.linear(self.dropout(pooled)))
@@ -59,3 +89,94 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) for images (B, C, H, W)."""
         return self.logits(self.features(images)[-1])
+
+
+def create_classifier(
+    backbone: Backbone[Any], channels: int, classes: int, pooling: Pooling = "max", dropout: float = 0.5
+) -> Classifier:
+    """Create a classifier with weights drawn from torch's global generator; see `create_network`.
+
+    Args:
+        backbone: Creates the network.
+        channels: Number of channels C of the images.
+        classes: Number of classes K.
+        pooling: How the positions of the deepest layer are pooled.
+        dropout: Fraction of the pooled features that is dropped in training.
+
+    Raises:
+        ModelError: If the network does not do what `Backbone.create` promises.
+    """
+    network, layers = create_network(backbone, channels)
+    return Classifier(network, layers, channels, classes, pooling, dropout)
+
+
+def create_network(backbone: Backbone[Any], channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
+    """Create a backbone's network and the description of its layers, and prove that it can serve.
+
+    In-place activations are switched off: a layer that the next one overwrites would not hold what its name says. A dry
+    run then checks all that an extractor relies on.
+
+    Args:
+        backbone: Creates the network.
+        channels: Number of channels C of the images.
+
+    Raises:
+        ModelError: If the network does not do what `Backbone.create` promises.
+    """
+    network, layers = backbone.create(channels)
+    for module in network.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]  # not a parameter or a module
+    chosen = ", ".join(f"{name}={value!r}" for name, value in backbone.params.model_dump(exclude_defaults=True).items())
+    try:
+        check_backbone(network, layers, channels)
+    except ModelError as error:
+        raise ModelError(f"backbone {type(backbone).__name__}({chosen}): {error}") from error
+    return network, layers
+
+
+def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int) -> None:
+    """Check in a dry run, on a copy, that a network maps an image of any size to the layers that it announces.
+
+    The names of the layers are distinct, each layer is (B, channels, h, w) with one cell for every `stride` pixels, and
+    the gradient of the deepest layer reaches all others.
+
+    Raises:
+        ModelError: If one of these is not so.
+    """
+    names = [layer.name for layer in layers]
+    if not layers or len(set(names)) != len(names):
+        raise ModelError(f"expected one or more layers with distinct names, got {names}")
+    height, width = (max(side, 2 * layers[-1].stride + 1) for side in _PROBE)
+    twin = copy.deepcopy(network).eval().requires_grad_(True)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            images = torch.rand((1, channels, height, width), generator=torch.Generator().manual_seed(0))
+            images.requires_grad_()  # a backbone may have no parameters
+            features = twin(images)
+            gradients = torch.autograd.grad(features[-1].sum(), features, allow_unused=True)
+    except Exception as error:  # networks fail in many ways
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        raise ModelError(
+            f"expected a network that takes images of any size, but {height} x {width} pixels failed with {reason}"
+        ) from error
+    if len(features) != len(layers):
+        raise ModelError(f"expected activations of the {len(layers)} layers that it announces, got {len(features)}")
+    for layer, feature, gradient in zip(layers, features, gradients, strict=True):
+        shape = tuple(feature.shape)
+        if len(shape) != 4 or shape[1] != layer.channels:
+            raise ModelError(
+                f"expected layer {layer.name!r} to have shape (batch, {layer.channels} channels, rows, columns), got "
+                f"{shape}"
+            )
+        exact = (height / layer.stride, width / layer.stride)
+        if any(abs(cells - expected) >= 1 for cells, expected in zip(shape[2:], exact, strict=True)):
+            raise ModelError(
+                f"expected layer {layer.name!r} of stride {layer.stride} to have about {exact[0]:.1f} x {exact[1]:.1f} "
+                f"cells for {height} x {width} pixels, got {shape[2]} x {shape[3]}; choose a network with padded "
+                "convolutions"
+            )
+        if gradient is None:
+            raise ModelError(
+                f"expected a gradient of the deepest layer at layer {layer.name!r}, got none: no later layer uses it"
+            )

@@ -1,20 +1,21 @@
-"""Configuration: what a file may say, and errors that say where it went wrong.
+"""Configuration: what a file may contain, and errors that name file, line and key.
 
 A component is chosen by a `Choice`: its name, and its parameters where they are not the defaults.
 
     method: micra-net                                      # short for {name: micra-net}
     method: {name: micra-net, params: {combiner: pca}}
 
-This module knows no component: names are looked up, and their parameters checked, by the registry.
+On the command line, `parse_choice` reads the same from one word: `micra-net:combiner=pca`. This module knows no
+component: names are looked up, and their parameters checked, by the registry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -23,10 +24,16 @@ from ruamel.yaml.error import YAMLError
 
 from micraframe import registry
 from micraframe.errors import ConfigError, PluginError
-from micraframe.interfaces import Parameters
+from micraframe.parameters import Parameters
+from micraframe.pricing import Prices
 from micraframe.tiling import Tiling
+from micraframe.types import Precision
 
 Model = TypeVar("Model", bound=BaseModel)
+
+SEED: Final = "Determines everything on a CPU."
+DEVICE: Final = "auto (a GPU when there is one), cpu, cuda, cuda:1, mps."
+PRECISION: Final = "auto (bfloat16 where it is fast), float32 or bfloat16."
 
 
 class Choice(BaseModel):
@@ -35,7 +42,7 @@ class Choice(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="The component's name, or plugin/name.")
-    params: dict[str, Any] = Field(default={}, description="Its parameters; what is not named keeps its default.")
+    params: dict[str, Any] = Field(default={}, description="Its parameters; those left out keep their defaults.")
 
     @model_validator(mode="before")
     @classmethod
@@ -59,93 +66,102 @@ HeadChoice = Annotated[Choice, Kind("head")]
 MethodChoice = Annotated[Choice, Kind("method")]
 MetricChoice = Annotated[Choice, Kind("metric")]
 
-Precision = Literal["auto", "float32", "bfloat16"]
+# Qualified, so that a plugin that offers the same name breaks no default.
+IMAGE_LEVEL: Final = Choice(name="micraframe/image-level")
+MICRA_NET: Final = Choice(name="micraframe/micra-net")
 
 
 class Train(Parameters):
-    """What `micraframe train` reads: one method, one dataset, one annotation."""
+    """What `micraframe train` reads: one method, one dataset, one training annotation."""
 
-    dataset: DatasetChoice = Field(description="What to learn from.")
-    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What the method is told of it.")
-    method: MethodChoice = Field(Choice(name="micra-net"), description="What learns.")
-    seed: int = Field(0, ge=0, description="Fixes everything on a CPU.")
-    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
-    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+    dataset: DatasetChoice = Field(description="Dataset to learn from.")
+    annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
+    method: MethodChoice = Field(MICRA_NET, description="Method to train.")
+    head: HeadChoice | None = Field(None, description="Head; null: the one that suits the method.")
+    tiling: Tiling | None = Field(None, description="How large images are cut into tiles; null: they are not.")
+    seed: int = Field(0, ge=0, description=SEED)
+    device: str = Field("auto", description=DEVICE)
+    precision: Precision = Field("auto", description=PRECISION)
 
 
 class FineTune(Parameters):
-    """What `micraframe finetune` reads: what a trained model is to go on learning from."""
+    """What `micraframe finetune` reads: what a trained model continues to learn from."""
 
-    dataset: DatasetChoice = Field(description="What to learn from; its classes are the model's.")
-    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What the model is told of it.")
-    training: dict[str, Any] = Field({}, description="How it learns, where that is not how the model has learned.")
-    seed: int = Field(0, ge=0, description="Fixes everything on a CPU.")
-    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
-    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+    dataset: DatasetChoice = Field(description="Dataset to learn from; it must have the model's classes.")
+    annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
+    training: dict[str, Any] = Field({}, description="Training parameters that differ from the model's own.")
+    seed: int = Field(0, ge=0, description=SEED)
+    device: str = Field("auto", description=DEVICE)
+    precision: Precision = Field("auto", description=PRECISION)
 
 
-class Contender(Parameters):
-    """One method in a study, and the annotation that it is given."""
+class ComparedMethod(Parameters):
+    """A method in a study, with its training annotation."""
 
-    method: MethodChoice = Field(description="What learns.")
-    annotator: AnnotatorChoice = Field(Choice(name="image-level"), description="What it is told.")
-    label: str = Field("", description="Its name in tables; the method's name where empty.")
-    images: int | None = Field(
+    method: MethodChoice = Field(description="Method to train.")
+    head: HeadChoice | None = Field(None, description="Head; null: the one that suits the method.")
+    annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
+    label: str = Field("", description="Name in tables; by default the method's name.")
+    train_images: int | None = Field(
         None,
         ge=1,
-        description="So many of the training images are annotated, drawn by the seed, and the same share of the "
-        "validation images; none: all. Contenders of one label and annotator are one curve in the report.",
+        description="Number of training images to annotate, drawn by the seed, with the same share of the validation "
+        "images; null: all. Methods with the same label and annotator form one curve in the report.",
     )
 
 
 class Study(Parameters):
-    """What `micraframe study run` reads: datasets x contenders x seeds, measured by metrics."""
+    """What `micraframe study run` reads: datasets x methods x seeds, measured by metrics."""
 
-    datasets: list[DatasetChoice] = Field(min_length=1, description="What to learn from and test on.")
-    contenders: list[Contender] = Field(min_length=1, description="Methods, each with the annotation it is given.")
+    datasets: list[DatasetChoice] = Field(min_length=1, description="Datasets to learn from and to test on.")
+    methods: list[ComparedMethod] = Field(min_length=1, description="Methods, each with its training annotation.")
     metrics: list[MetricChoice] = Field(
-        [Choice(name="classification"), Choice(name="overlap")], min_length=1, description="What is measured."
+        [Choice(name="micraframe/classification"), Choice(name="micraframe/overlap")],
+        min_length=1,
+        description="Metrics.",
     )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        [0], min_length=1, description="One training of everything for each."
+        [0], min_length=1, description="Seeds; every method is trained once with each."
     )
-    primary: str = Field("iou", description="The metric that the report's figures and examples go by.")
+    primary_metric: str = Field("iou", description="The metric of the report's figures and examples.")
     compared: list[str] = Field(
         ["correct", "iou", "iou_if_present"],
-        description="The metrics, besides the primary one, in the report's table, whose differences are tested.",
+        description="Further metrics in the report's table; differences in them are tested.",
     )
-    tune: int = Field(
+    tuning_images: int = Field(
         50,
         ge=0,
-        description="Validation images, drawn by the seed, on which thresholds are tuned, beside the fixed ones and "
-        "those tuned on the test images; 0 tunes none.",
+        description="Validation images, drawn by the seed, on which thresholds are tuned. Results with fixed "
+        "thresholds, and with thresholds tuned on the test images, stand beside them; 0 tunes none.",
     )
     tuning_annotator: AnnotatorChoice = Field(
-        Choice(name="full"), description="How these are annotated, which goes on the bill of tuned thresholds."
+        Choice(name="micraframe/full"),
+        description="Annotation of the tuning images; its time is added to that of the training annotation.",
     )
+    prices: Prices = Field(Prices(), description="How long annotation takes; changing it trains and annotates nothing.")
     tiling: Tiling | None = Field(
-        None, description="How large test images are cut, for every method that a head decides for; none: not at all."
+        None, description="How large images are cut into tiles, the same for every method; null: they are not."
     )
-    pictures: int = Field(6, ge=0, description="Number of test images of each dataset that are drawn.")
-    device: str = Field("auto", description="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")
-    precision: Precision = Field("auto", description="auto (bfloat16 where it helps), float32 or bfloat16.")
+    pictures: int = Field(6, ge=0, description="Number of test images of each dataset to draw.")
+    device: str = Field("auto", description=DEVICE)
+    precision: Precision = Field("auto", description=PRECISION)
 
 
 Where = Callable[[tuple[int | str, ...]], str]
-"""Says where a key stands, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
+"""Returns where a key stands, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
 
 
 def read(path: Path, model: type[Model]) -> Model:
     """Read a YAML file into a configuration.
 
     Raises:
-        ConfigError: If there is no such file, it is not YAML, or a value is not allowed: with file, line and key.
+        ConfigError: If the file cannot be read or is not YAML, or a value is not allowed: with file, line and key.
     """
     return parse(_text(path), model, str(path))
 
 
 def load(path: Path, model: type[Model]) -> Model:
-    """Read a YAML file into a configuration, and `resolve` it; what is wrong with a component is said with its line.
+    """Read a YAML file into a configuration and `resolve` it; errors in components name their lines too.
 
     Raises:
         PluginError: As `resolve`, with file and line.
@@ -168,7 +184,7 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{path}: cannot be read: {error}; name a YAML file in UTF-8") from error
 
 
 def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
@@ -178,9 +194,10 @@ def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if mark is not None else name
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise ConfigError(f"{where}: this is not YAML: {reason}") from error
+        raise ConfigError(f"{where}: this is not valid YAML: {reason}; correct the line") from error
     if not isinstance(tree, CommentedMap):
-        raise ConfigError(f"{name}: a mapping of keys to values is wanted, beginning with one of {_fields(model)}")
+        found = "nothing" if tree is None else f"a {'list' if isinstance(tree, list) else type(tree).__name__}"
+        raise ConfigError(f"{name}: expected keys and values, got {found}; keys are: {_fields(model)}")
     return tree
 
 
@@ -206,8 +223,8 @@ def resolve(config: Model, where: Where = lambda steps: "") -> Model:
     Names become `plugin/name`, so that results record which plugin was meant.
 
     Args:
-        config: What was read.
-        where: Begins the message of an error.
+        config: The configuration.
+        where: Returns the beginning of an error message.
 
     Raises:
         PluginError: If a component is unknown or cannot be used.
@@ -263,8 +280,59 @@ def to_yaml(config: BaseModel) -> str:
     return stream.getvalue()
 
 
+def parse_choice(text: str) -> Choice:
+    """Read a component from a word of a command line: `NAME`, or `NAME:KEY=VALUE,KEY=VALUE`.
+
+    A value is YAML, and dots lead to nested parameters: `pca:weight=coarse`,
+    `semantic:mask_threshold.name=fixed,mask_threshold.value=0.5`.
+
+    Raises:
+        ConfigError: If the text is of another form.
+    """
+    name, _, rest = text.partition(":")
+    params: dict[str, Any] = {}
+    for part in _split(rest) if rest else ():
+        key, equals, written = part.partition("=")
+        *outer, last = key.strip().split(".")
+        try:
+            value = _plain(YAML(typ="rt").load(written))
+        except YAMLError as error:
+            raise ConfigError(f"{text!r}: expected YAML after {key}=, got {written!r}") from error
+        inner = params
+        for step in outer:
+            inner = inner.setdefault(step, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"{text!r}: {step} has both a value and keys; give one of them")
+        if not (name and equals and all((*outer, last))) or last in inner:
+            raise ConfigError(
+                f"{text!r}: expected NAME or NAME:KEY=VALUE,KEY=VALUE with each key once, got {part!r}; "
+                "for example pca:weight=coarse"
+            )
+        inner[last] = value
+    if not name:
+        raise ConfigError(f"{text!r}: expected NAME or NAME:KEY=VALUE,KEY=VALUE; for example pca:weight=coarse")
+    return Choice(name=name, params=params)
+
+
+def _split(text: str) -> Iterator[str]:
+    """Yield the parts between the commas that are not inside brackets or quotes."""
+    start = depth = 0
+    quote = ""
+    for place, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "," and not depth:
+            yield text[start:place]
+            start = place + 1
+        else:
+            depth += (character in "[{") - (character in "]}")
+    yield text[start:]
+
+
 def kind_of(model: type[BaseModel], field: str) -> str | None:
-    """Return the kind of component that a field chooses, or None where it chooses none."""
+    """Return the kind of component that a field chooses; None where it chooses none."""
     info = model.model_fields[field]
     return _kind(info.metadata) or _kind_of_items(info.annotation)
 

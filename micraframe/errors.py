@@ -2,19 +2,19 @@
 
 ```
 MicraframeError
-├── ConfigError               a configuration or a parameter is wrong; says file, line and key where there are such
+├── ConfigError               a configuration or a parameter is wrong; names file, line and key where there are any
 ├── PluginError               a plugin, or one of its components, cannot be used
-│   ├── UnknownComponent      no plugin offers that name
-│   ├── AmbiguousComponent    two plugins offer that name
-│   ├── MissingDependency     the component's module needs something that is not installed
-│   └── InterfaceError        the component's target does not exist or is not what its kind demands
-├── DataError                 a file, an image, an annotation or an array is not as it must be
-├── ModelError                a saved model cannot be read, or a backbone cannot serve
+│   ├── UnknownComponent      no plugin offers a component of this kind and name
+│   ├── AmbiguousComponent    two plugins offer a component of this kind and name
+│   ├── MissingDependency     the component's module needs a distribution that is not installed
+│   └── InterfaceError        the component does not exist or breaks the contract of its kind
+├── DataError                 a file, an image, an annotation or an array is invalid
+├── ModelError                a saved model cannot be read, or a backbone cannot be used
 └── BatchError                some items of a batch failed; the others are done
 ```
 
-A message says what came, what was wanted and what to do. The command line prints it as one line and exits with 1,
-or with 2 where the command itself was wrong (`ConfigError`, `UnknownComponent`, `AmbiguousComponent`).
+A message says what was expected, what came and what to do. The command line prints it without a traceback and exits
+with 1, or with 2 where the command itself was wrong (`ConfigError`, `UnknownComponent`, `AmbiguousComponent`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class PluginError(MicraframeError):
 
 
 class UnknownComponent(PluginError):
-    """No plugin offers a component of that kind and name."""
+    """No plugin offers a component of this kind and name."""
 
 
 class AmbiguousComponent(PluginError):
-    """Two plugins offer that name, and the name was used without saying which is meant."""
+    """Two plugins offer a component of this kind and name, and the name does not say which is meant."""
 
 
 class MissingDependency(PluginError):
@@ -47,7 +47,7 @@ class MissingDependency(PluginError):
 
 
 class InterfaceError(PluginError):
-    """The component's target does not exist or does not implement its kind's interface."""
+    """The component does not exist or breaks the contract of its kind."""
 
 
 class PluginWarning(UserWarning):
@@ -55,24 +55,25 @@ class PluginWarning(UserWarning):
 
 
 class DataError(MicraframeError):
-    """A file, an image, an annotation or an array is not as it must be."""
+    """A file, an image, an annotation or an array is invalid."""
 
 
 class ModelError(MicraframeError):
-    """A saved model cannot be read, or a backbone cannot serve."""
+    """A saved model cannot be read, or a backbone cannot be used."""
 
 
 class BatchError(MicraframeError):
     """Some items of a batch failed; the others are done.
 
     Attributes:
-        failures: What went wrong, by the name of the item.
+        failures: The reason for each failure, by the name of the item.
     """
 
-    def __init__(self, doing: str, failures: Mapping[str, str], done: int) -> None:
+    def __init__(self, task: str, failures: Mapping[str, str], done: int) -> None:
         self.failures = dict(failures)
-        # Errors of files begin with the file's name already.
+        # Errors about files begin with the file's name already.
         lines = "".join(
-            f"\n  {why}" if why.startswith(f"{name}: ") else f"\n  {name}: {why}" for name, why in self.failures.items()
+            f"\n  {reason}" if reason.startswith(f"{name}: ") else f"\n  {name}: {reason}"
+            for name, reason in self.failures.items()
         )
-        super().__init__(f"{doing}: {len(self.failures)} failed, {done} done:{lines}")
+        super().__init__(f"{task}: {len(self.failures)} failed, {done} done:{lines}")

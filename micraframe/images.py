@@ -1,33 +1,40 @@
-"""Reading and writing image files: TIFF, PNG and JPEG.
+"""Reading, resizing and writing image files: TIFF, PNG and JPEG.
 
 Images are read in the units of the file, as float32 (C, H, W); label images as int32 (H, W) or, if they have several
-planes, (K, H, W). What is written is either the old file or the new one, and the same array gives the same bytes.
+planes, (K, H, W). Files are written atomically, and the same array gives the same bytes.
+
+Masks and numbered objects are written as OME-TIFF with one plane per class, named after the class: masks as 8-bit 0 and
+255, objects as 16-bit numbers (32-bit where there are more than 65,535). Fiji opens the planes as channels or slices,
+napari as (K, H, W), ilastik as channels; of one class, all open a plain two-dimensional image.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
 import imagecodecs
-import imageio.v3 as iio
 import numpy as np
 import numpy.typing as npt
 import tifffile
+from PIL import Image
 
 from micraframe.errors import DataError
-from micraframe.files import atomic, digest
-from micraframe.types import FloatArray, IntArray, check_image
+from micraframe.runtime.files import atomic, digest
+from micraframe.types import BoolArray, FloatArray, IntArray, check_image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg")
-"""The suffixes, in lower case, of the files that can be read."""
+"""The suffixes, in lower case, of files that can be read."""
 
 UNNAMED = 4
-"""A TIFF axis without a name is taken for channels up to this length, and for a stack beyond it."""
+"""A TIFF axis without a name is read as channels up to this length, and as a stack beyond it."""
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +42,7 @@ Array = npt.NDArray[Any]
 def read_image(path: Path) -> FloatArray:
     """Read an image in the units of its file.
 
-    An opaque alpha channel is dropped; grey is one channel.
+    An opaque alpha channel is dropped; grey images have one channel.
 
     Args:
         path: A TIFF (integers or floats, any number of channels, planar or not, ImageJ and OME axes), a PNG of 8 or 16
@@ -45,88 +52,166 @@ def read_image(path: Path) -> FloatArray:
         float32 (C, H, W).
 
     Raises:
-        DataError: If the file is missing, broken, empty or of another format, has a depth or time axis, is partly
-            transparent, or holds NaN. The message begins with the path.
+        DataError: If the file is missing, broken, empty, too large for memory or of another format, has a depth or time
+            axis, is partly transparent, or holds NaN. The message begins with the path.
     """
     planes = read_planes(path)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, which the check reports
+    with _readable(path), np.errstate(over="ignore"):  # too large values become infinite, which the check reports
         image = np.ascontiguousarray(planes, dtype=np.float32)
     check_image(image, str(path))
     return image
 
 
 def read_planes(path: Path) -> Array:
-    """Read an image as `read_image` does, in the type of its file, which may take a quarter of the memory.
+    """Read an image as `read_image` does, in the data type of its file, which may take a quarter of the memory.
 
     Returns:
-        (C, H, W), perhaps not contiguous; floats may be NaN or infinite.
+        (C, H, W), not necessarily contiguous; floats may be NaN or infinite.
 
     Raises:
-        DataError: As `read_image`, but for NaN.
+        DataError: As `read_image`, except for NaN.
     """
     planes, _ = _read(path)
     if np.iscomplexobj(planes):
-        raise DataError(f"{path}: its values are complex; save their magnitude or phase as floats")
+        raise DataError(f"{path}: expected real numbers, got complex ones; save their magnitude or phase as floats")
     return planes
 
 
 def read_labels(path: Path) -> IntArray:
     """Read a label image: a mask, a stack of masks, or numbered objects.
 
-    A picture in grey stored as colour counts as grey; of a PNG with a palette the indices are read.
+    A grey picture stored as RGB counts as grey; a PNG with a palette is read as its indices.
 
     Returns:
         int32 (H, W), or (K, H, W) for a file of several planes.
 
     Raises:
-        DataError: As `read_image`, and if the values are not whole numbers of 32 bits, or are colours.
+        DataError: As `read_image`, and if the values are colours, or not integers of 32 bits.
     """
     planes, interleaved = _read(path, palette=True)
     if interleaved and len(planes) > 1:
         if any(not np.array_equal(planes[0], other) for other in planes[1:]):
-            raise DataError(f"{path}: a colour picture; masks and objects want one number per pixel")
+            raise DataError(f"{path}: expected one number per pixel in a mask, got a colour picture; save it as grey")
         planes = planes[:1]
     if planes.dtype.kind not in "biuf":
-        raise DataError(f"{path}: masks and objects want whole numbers; this file holds {planes.dtype}")
+        raise DataError(f"{path}: expected integers in a mask, got {planes.dtype}")
     if planes.dtype.kind == "f" and not (np.isfinite(planes).all() and np.array_equal(planes, np.rint(planes))):
-        raise DataError(f"{path}: masks and objects want whole numbers; this file holds fractions or NaN")
+        raise DataError(f"{path}: expected integers in a mask, got fractions or NaN")
     limits = np.iinfo(np.int32)
     if planes.min() < limits.min or planes.max() > limits.max:
-        raise DataError(f"{path}: masks and objects want numbers of 32 bits; these reach {planes.max()}")
-    return np.ascontiguousarray(planes if len(planes) > 1 else planes[0], dtype=np.int32)
+        raise DataError(f"{path}: expected 32-bit integers in a mask, got values up to {planes.max()}")
+    with _readable(path):
+        return np.ascontiguousarray(planes if len(planes) > 1 else planes[0], dtype=np.int32)
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the size (H, W) of an image, reading only the beginning of its file.
+
+    Raises:
+        DataError: If the file is missing, broken, empty or of another format. The message begins with the path.
+    """
+    with _readable(path):
+        if path.suffix.lower() not in TIFF_SUFFIXES:
+            with Image.open(path) as picture:
+                return picture.height, picture.width
+        with tifffile.TiffFile(path) as file:
+            series = file.series[0]
+            axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
+            return shape[axes.index("Y")], shape[axes.index("X")]
+
+
+def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Return the size (H, W) of an image resized by a factor, at least one pixel."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def resize(image: FloatArray, size: tuple[int, int]) -> FloatArray:
+    """Resize an image, float32 (C, H, W), to a size (H, W): mean over areas to shrink it, bilinear to enlarge it.
+
+    The mean is over the area of each new pixel, which avoids aliasing. Edges of the image stay edges.
+    """
+    if image.shape[1:] == size:
+        return image
+    shrinks = size[0] < image.shape[1] or size[1] < image.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([np.asarray(cv2.resize(plane, size[::-1], interpolation=how), np.float32) for plane in image])
+
+
+def nearest(array: Array, size: tuple[int, int]) -> Array:
+    """Resize masks or labels (..., H, W) to a size (H, W): each new pixel has the value at its centre."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(size, array.shape[-2:], strict=True)
+    )
+    return np.ascontiguousarray(array[..., rows[:, None], columns])
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """Return the names that `write_tiff`, or another writer of OME-TIFF, gave to the planes; empty if there are none.
+    """Return the names of an OME-TIFF's planes, such as `write_tiff` gives them; empty if there are none.
 
     Raises:
         DataError: If the file is missing or is not a TIFF.
     """
-    try:
+    with _readable(path):
         with tifffile.TiffFile(path) as file:
             xml = file.ome_metadata
         channels = ElementTree.fromstring(xml).iterfind(".//{*}Channel") if xml else ()
         return tuple(channel.get("Name", "") for channel in channels)
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def write_tiff(path: Path, array: Array, classes: Sequence[str] = ()) -> None:
-    """Write an OME-TIFF, compressed without loss.
+def write_masks(path: Path, masks: BoolArray, classes: Sequence[str] = (), pixel_size_um: float | None = None) -> None:
+    """Write masks, bool (K, H, W), as an OME-TIFF of 8 bits: 0, and 255 inside a mask.
 
     Args:
-        path: Where to.
-        array: (H, W) or (K, H, W): bool, which becomes 0 and 255; integers, in 16 bits where they fit; or float32.
-        classes: Names of the K planes, which `read_class_names` and image viewers show.
+        path: The file to write.
+        masks: One plane per class.
+        classes: Names of the K classes.
+        pixel_size_um: Edge of a pixel in micrometres.
 
     Raises:
-        DataError: If the array is none of these or the names are not one per plane.
+        DataError: If the array is not of that type and shape, or the names are not one per plane.
+    """
+    _check_planes(path, masks, "b")
+    write_tiff(path, masks, classes, pixel_size_um)
+
+
+def write_labels(
+    path: Path, instances: IntArray, classes: Sequence[str] = (), pixel_size_um: float | None = None
+) -> None:
+    """Write numbered objects, integers (K, H, W), as an OME-TIFF of 16 bits, or of 32 where the numbers need them.
+
+    Args:
+        path: The file to write.
+        instances: One plane per class; 0 is background.
+        classes: Names of the K classes.
+        pixel_size_um: Edge of a pixel in micrometres.
+
+    Raises:
+        DataError: If the array is not of that type and shape, a number is negative or beyond 32 bits, or the names are
+            not one per plane.
+    """
+    _check_planes(path, instances, "iu")
+    write_tiff(path, instances.astype(np.uint16) if instances.dtype == np.uint8 else instances, classes, pixel_size_um)
+
+
+def write_tiff(path: Path, array: Array, classes: Sequence[str] = (), pixel_size_um: float | None = None) -> None:
+    """Write an OME-TIFF, losslessly compressed.
+
+    Args:
+        path: The file to write.
+        array: (H, W) or (K, H, W): bool, written as 0 and 255; integers, in 16 bits where they fit; or float32.
+        classes: Names of the K planes, which `read_class_names` and image viewers show.
+        pixel_size_um: Edge of a pixel in micrometres.
+
+    Raises:
+        DataError: If the array has another type or shape, or the names are not one per plane.
     """
     planes = array if array.ndim == 3 else array[None]
     if planes.ndim != 3 or planes.size == 0 or planes.dtype.kind not in "biuf":
-        raise DataError(f"{path}: {array.dtype} of shape {array.shape}; bool, integers or floats (K, H, W) are wanted")
+        raise DataError(
+            f"{path}: expected bool, integers or floats (K, H, W), got {array.dtype} of shape {array.shape}"
+        )
     if classes and len(classes) != len(planes):
-        raise DataError(f"{path}: {len(classes)} names {tuple(classes)} for {len(planes)} planes")
+        raise DataError(f"{path}: expected names of {len(planes)} planes, got {len(classes)}: {tuple(classes)}")
     if planes.dtype == np.bool_:
         planes = planes.astype(np.uint8) * np.uint8(255)
     elif planes.dtype.kind == "f":
@@ -134,15 +219,18 @@ def write_tiff(path: Path, array: Array, classes: Sequence[str] = ()) -> None:
     elif planes.dtype not in (np.uint8, np.uint16):
         low, high = int(planes.min()), int(planes.max())
         if low < 0 or high > np.iinfo(np.uint32).max:
-            raise DataError(f"{path}: values from {low} to {high}; 0 to 2^32 - 1 are wanted")
+            raise DataError(f"{path}: expected values from 0 to 2^32 - 1, got {low} to {high}")
         planes = planes.astype(np.uint16 if high <= np.iinfo(np.uint16).max else np.uint32)
     metadata: dict[str, Any] = {
         "axes": "CYX",
-        # OME wants an identifier; one made from the content keeps equal files equal.
+        # OME requires an identifier; one made from the content keeps equal files equal.
         "UUID": str(uuid.UUID(digest(planes.tobytes(), *classes)[:32])),
     }
     if classes:
         metadata["Channel"] = {"Name": list(classes)}
+    if pixel_size_um is not None:
+        metadata |= {f"PhysicalSize{axis}": pixel_size_um for axis in "XY"}
+        metadata |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     with atomic(path) as temporary:
         tifffile.imwrite(temporary, planes, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
 
@@ -151,58 +239,82 @@ def write_png(path: Path, array: Array) -> None:
     """Write a PNG.
 
     Args:
-        path: Where to.
-        array: (H, W) or (H, W, 3): bool, which becomes 0 and 255, uint8 or uint16.
+        path: The file to write.
+        array: (H, W) or (H, W, 3): bool, written as 0 and 255, uint8 or uint16.
 
     Raises:
-        DataError: If the array is none of these.
+        DataError: If the array has another type or shape.
     """
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
     if array.dtype not in (np.uint8, np.uint16) or not fits or array.size == 0:
         raise DataError(
-            f"{path}: {array.dtype} of shape {array.shape}; bool, uint8 or uint16, (H, W) or (H, W, 3), is wanted"
+            f"{path}: expected bool, uint8 or uint16 of shape (H, W) or (H, W, 3), got {array.dtype} of shape "
+            f"{array.shape}"
         )
     with atomic(path) as temporary:
         temporary.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
 
 
 def _read(path: Path, palette: bool = False) -> tuple[Array, bool]:
-    """Return the planes (C, H, W) of a file, and whether they are colours of one picture rather than planes apart.
+    """Return the planes (C, H, W) of a file, and whether they are the colours of one picture.
 
     Args:
         path: The file.
         palette: Return the indices, not the colours, of a PNG with a palette.
     """
-    if not path.exists():
-        raise DataError(f"{path}: cannot be read: there is no such file")
-    suffix = path.suffix.lower()
-    if suffix not in IMAGE_SUFFIXES:
-        raise DataError(f"{path}: cannot read {suffix or 'a file without suffix'}; wanted {', '.join(IMAGE_SUFFIXES)}")
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty")
-        if suffix in TIFF_SUFFIXES:
-            planes, interleaved = _read_tiff(path)
-        else:
-            planes, interleaved = _read_picture(path, suffix, palette)
-    except DataError:
-        raise
-    # Decoders fail on broken files with whatever comes to hand.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {reason}") from error
+    with _readable(path):
+        suffix = path.suffix.lower()
+        planes, interleaved = _read_tiff(path) if suffix in TIFF_SUFFIXES else _read_picture(path, suffix, palette)
     if planes.size == 0:
         raise DataError(f"{path}: the image is empty: shape (C, H, W) = {planes.shape}")
     return planes, interleaved
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Make every failure to read an image a `DataError` that begins with the path."""
+    suffix = path.suffix.lower()
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: cannot be read: there is no such file")
+        if suffix not in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{path}: expected a file ending in {', '.join(IMAGE_SUFFIXES)}, got {suffix or 'one without suffix'}"
+            )
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+        with warnings.catch_warnings():
+            # Pillow warns of large pictures, which micrographs are, before it refuses even larger ones.
+            warnings.filterwarnings("ignore", "Image size", Image.DecompressionBombWarning)
+            yield
+    except DataError:
+        raise
+    except (MemoryError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: too large to read ({_reason(error)}); cut it into smaller images") from error
+    # Decoders raise all kinds of errors on broken files.
+    except Exception as error:
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_reason(error)}") from error
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _check_planes(path: Path, array: Array, kinds: str) -> None:
+    if array.ndim != 3 or array.dtype.kind not in kinds:
+        expected = "bool" if kinds == "b" else "integers"
+        raise DataError(f"{path}: expected {expected} (K, H, W), got {array.dtype} of shape {array.shape}")
 
 
 def _read_tiff(path: Path) -> tuple[Array, bool]:
     with tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
             shapes = ", ".join(str(series.shape) for series in file.series) or "none"
-            raise DataError(f"{path}: holds {len(file.series)} images ({shapes}); save the one that is meant alone")
+            raise DataError(
+                f"{path}: expected one image, got {len(file.series)} ({shapes}); save the right one by itself"
+            )
         series = file.series[0]
         axes, array = series.get_axes(squeeze=False), series.asarray(squeeze=False)
         extra = tuple(file.pages.first.extrasamples)
@@ -210,15 +322,15 @@ def _read_tiff(path: Path) -> tuple[Array, bool]:
         array, axes = array.take(0, axis), axes[:axis] + axes[axis + 1 :]
     others = axes.replace("Y", "").replace("X", "")
     if "Y" not in axes or "X" not in axes or len(axes) - len(others) != 2:
-        raise DataError(f"{path}: its axes are {axes!r}; rows Y, columns X and perhaps channels C are wanted")
+        raise DataError(f"{path}: expected the axes Y and X and perhaps C, got {axes!r}")
     if not others:
         return array[None] if axes == "YX" else array.T[None], False
     length = array.shape[axes.index(others[0])]
     named = others in ("C", "S") or (others in ("Q", "I") and length <= UNNAMED)
     if not named:
         raise DataError(
-            f"{path}: its axes are {axes!r} with lengths {array.shape}; only one image with channels can be read: "
-            "save each slice or time point, or a projection, as a file of its own"
+            f"{path}: expected one image with channels, got the axes {axes!r} of lengths {array.shape}; save each "
+            "slice or time point, or a projection, as a separate file"
         )
     planes = array.transpose([axes.index(name) for name in others + "YX"])
     alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
@@ -229,27 +341,34 @@ def _read_tiff(path: Path) -> tuple[Array, bool]:
 
 def _read_picture(path: Path, suffix: str, palette: bool) -> tuple[Array, bool]:
     content = path.read_bytes()
-    # Pillow reads colours of 16 bits as 8, so that PNG is imagecodecs' work; of a JPEG cut short imagecodecs makes up
-    # the rest, so that JPEG is Pillow's.
+    # Pillow reduces 16-bit colours to 8 bits, so imagecodecs reads PNG; imagecodecs makes up the rest of a truncated
+    # JPEG, so Pillow reads JPEG.
     if suffix == ".png":
-        # The byte 25 of a PNG is its type of colour; 3 means a palette.
+        # Byte 25 of a PNG is its colour type; 3 means a palette.
         indices = palette and content[25:26] == b"\x03"
-        array = iio.imread(path, plugin="pillow", mode="P") if indices else imagecodecs.png_decode(content)
+        array = _read_pillow(path) if indices else imagecodecs.png_decode(content)
     else:
-        array = iio.imread(path, plugin="pillow")
+        array = _read_pillow(path)
         if array.ndim == 3 and array.shape[2] == 4:
-            raise DataError(f"{path}: a JPEG in printing colours (CMYK); save it as RGB")
+            raise DataError(f"{path}: expected a JPEG in RGB or grey, got CMYK; save it as RGB")
     planes = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
     if len(planes) in (2, 4):
         planes = _without_alpha(planes, path)
     return planes, len(planes) > 1
 
 
+def _read_pillow(path: Path) -> Array:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
 def _without_alpha(planes: Array, path: Path) -> Array:
-    """Drop the last channel, which says how opaque a pixel is, if all of them are."""
+    """Drop the last channel, the opacity, if every pixel is opaque."""
     alpha = planes[-1]
     opaque = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "iu" else 1
-    # Without a comparison of all pixels, which would be another plane in memory.
+    # Comparing all pixels would take another plane of memory.
     if alpha.size and not alpha.min() == alpha.max() == opaque:
-        raise DataError(f"{path}: partly transparent; save it without an alpha channel")
+        raise DataError(
+            f"{path}: expected an opaque image, got a partly transparent one; save it without alpha channel"
+        )
     return planes[:-1]

@@ -1,67 +1,70 @@
 """The eight kinds of component, as abstract classes. Read this file to know the framework.
 
-    Sample -> (Annotator) -> Method.fit
-    image -> classifier (Backbone) -> Extractor -> Maps -> Combiner -> ScoreMap -> Head -> Prediction -> Metric -> row
+    Sample --Annotator--> Sample (weaker), Work            Method.fit -> Model
+    image --Model.score--> Scores --Head.decide--> Prediction --Metric.measure--> statistics --Metric.reduce--> numbers
+            \\_ MICRA-Net: Backbone, Extractor -> Maps, Combiner -> Scores
 
-A component is a final class with a nested `Params`, a pydantic model, which its constructor takes. It holds its
-parameters and nothing that was measured: what comes of work is returned.
+A model only scores and a head only decides; `micraframe.pipeline` joins them, and is the only place that predicts,
+tiles, saves and loads. A component is a final class with a nested `Params`, a pydantic model that its constructor
+takes. It holds its parameters and nothing that was measured: results are returned.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, final
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
+from micraframe.parameters import Parameters
+from micraframe.thresholds import PresenceThreshold, ThresholdRule, reaches
 from micraframe.types import (
     Annotation,
-    Cost,
+    BoolArray,
     DatasetInfo,
+    FitContext,
     FloatArray,
     Layer,
     Maps,
-    Part,
     Prediction,
-    Run,
     Sample,
-    ScoreMap,
+    Scores,
     Split,
+    Work,
 )
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from micraframe.classifier import Classifier
 
-
-class Parameters(BaseModel):
-    """The parameters of a component: each with a description, and no others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+P = TypeVar("P", bound=Parameters)
+H = TypeVar("H", bound="HeadParams")
 
 
-class Configured(ABC):
-    """What all components share: they are made from their `Params`."""
+class Configured(ABC, Generic[P]):
+    """A component made from its parameters: `class Mean(Combiner["Mean.Params"])` knows the type of its own."""
 
     Params: ClassVar[type[Parameters]] = Parameters
 
-    def __init__(self, params: Any) -> None:
+    def __init__(self, params: P) -> None:
         self.params = params
 
 
-class Dataset(Configured):
-    """Images and what is known of them."""
+class Dataset(Configured[P]):
+    """Images and their annotation."""
 
     @abstractmethod
     def info(self) -> DatasetInfo:
-        """Return what must be known of the dataset besides its samples."""
+        """Return the dataset's metadata."""
 
     @abstractmethod
     def samples(self, split: Split) -> Sequence[Sample]:
-        """Return the samples of a split, each read when it is asked for.
+        """Return the samples of a split, each read on access.
 
         Reading one twice gives the same bytes. No group is in two splits.
 
@@ -70,228 +73,328 @@ class Dataset(Configured):
         """
 
 
-class Annotator(Configured):
-    """Somebody who knows the truth and writes down less."""
+class Annotator(Configured[P]):
+    """A simulated person who knows the full annotation and writes down less."""
 
     @abstractmethod
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the same sample with *only* this annotation, and what it costs.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with *only* this annotation, and the work it takes.
 
         Args:
             sample: Fully annotated.
-            seed: Together with the sample's id, fixes all that is random.
+            seed: Determines, together with the sample's id, everything random.
 
         Raises:
             DataError: If the sample lacks what the annotation is made from.
         """
 
 
-class Backbone(Configured):
-    """A convolutional network, seen as a row of layers."""
+class Backbone(Configured[P]):
+    """A convolutional network, seen as a sequence of layers."""
 
     @abstractmethod
     def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
-        """Make the network, with weights drawn from torch's global generator.
+        """Create the network, with weights drawn from torch's global generator.
 
         Args:
             channels: Number of channels C of the images.
 
         Returns:
             A module that maps images (B, C, H, W), of any H and W, to the list of its layers' activations, shallow to
-            deep, each (B, channels, h, w); and what these layers are.
+            deep, each (B, channels, h, w); and the description of these layers.
 
         Raises:
             ModelError: If the network cannot serve, such as a transformer without feature maps.
         """
 
-    def untrained(self) -> Backbone:
-        """Return the backbone without weights from elsewhere, which is what a saved model's are loaded into."""
+    def untrained(self) -> Backbone[Any]:
+        """Return the backbone without pretrained weights: a saved model brings its own."""
         return self
 
 
-ClassRule = Callable[[FloatArray], Sequence[Sequence[int]]]
-"""Chooses the classes to explain: from scores, float32 (B, K) in [0, 1], the indices for each image."""
+ClassRule = Callable[[FloatArray], Sequence[int]]
+"""From the presence probabilities of one image, float32 (K,), to the indices of the classes worth explaining."""
 
 Explain = Callable[[FloatArray, ClassRule], list[Maps]]
-"""Explains a batch: images, float32 (B, C, H, W), and a rule, to the maps of each image in order."""
+"""From a batch of images, float32 (B, C, H, W), and a rule to the maps of each image, in order."""
 
 
-class Extractor(Configured):
-    """Explains a classifier's decisions: for each class and layer, where in the image they come from."""
+class Extractor(Configured[P]):
+    """Explains a classifier: for each class and layer, which positions of the image speak for it."""
 
     @abstractmethod
     def prepare(self, classifier: Classifier) -> Explain:
-        """Make a function that explains batches of images.
+        """Return a function that explains batches of images.
 
-        The classifier is left as it was: the function works on a frozen copy, and leaves no hook, graph or gradient
-        behind. A batch of N gives what N batches of one give. It raises `DataError` if the rule does not return one
-        list of classes for every image.
+        It works on a frozen copy: the classifier is unchanged, and no hook, graph or gradient is left behind. A batch
+        of N gives the same maps as N batches of one.
         """
 
 
-class Combiner(Configured):
-    """Joins the maps of all layers to one map per class."""
+class Combiner(Configured[P]):
+    """Combines the maps of all layers into one map per class."""
 
     @abstractmethod
-    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
-        """Return a score map of the image's size.
+    def combine(self, maps: Maps, image: FloatArray) -> Scores:
+        """Return scores with a map of the image's size for every class in `maps`.
+
+        The framework checks sizes before and after, and adds the coarse map.
 
         Args:
             maps: The maps of one image.
-            image: float32 (C, H, W), the image they explain, which a combiner may let guide it.
+            image: float32 (C, H, W): the image, which may guide the combination.
 
         Raises:
-            DataError: If the image is not of the maps' size.
-            ConfigError: If a layer named in the parameters is not there.
+            ConfigError: If a layer named in the parameters does not exist.
         """
 
 
-class Head(Configured):
-    """Turns a score map into what the user asked for: a decision, masks, objects or positions."""
+@dataclass(frozen=True)
+class Thresholds:
+    """Tuned thresholds.
 
-    @abstractmethod
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
-        """Return the indices of the classes whose score map `decide` needs, given every class's probability (K,).
+    Attributes:
+        presence: For each of the K classes, the probability at which it counts as present; None keeps the head's own.
+        mask: The value of a map above which a pixel is in the mask; None keeps the head's own rule.
+    """
 
-        What is not wanted is not explained, and costs nothing.
+    presence: tuple[float, ...] | None = None
+    mask: float | None = None
+
+
+class HeadParams(Parameters):
+    """The parameters that every head has."""
+
+    presence_threshold: PresenceThreshold = Field(
+        0.5, description="Probability at which a class counts as present; one number, or one per class."
+    )
+
+
+class MaskHeadParams(HeadParams):
+    """The parameters that every head has that makes masks."""
+
+    mask_threshold: ThresholdRule = Field(
+        ThresholdRule(), description="Threshold of the map: otsu, triangle, percentile, fixed or block-otsu."
+    )
+
+
+class Head(Configured[H]):
+    """Decides: turns scores into classes, masks, instances or points."""
+
+    Params: ClassVar[type[HeadParams]] = HeadParams
+
+    def classes_to_explain(self, presence: FloatArray) -> tuple[int, ...]:
+        """Return the indices of the classes whose maps `decide` needs, given presence probabilities, float32 (K,).
+
+        Other classes are not explained and cost nothing. By default those that count as present.
         """
+        return tuple(np.flatnonzero(self.present(presence)).tolist())
 
     @abstractmethod
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
         """Return the prediction for one image.
 
         Args:
-            score_map: Of the classes that are wanted, and perhaps of others, which do not matter.
-            scores: float32 (K,), in [0, 1]: the probability of every class.
+            scores: With maps of the classes to explain, and perhaps of others, which are ignored.
             image: float32 (C, H, W).
+            info: Metadata of the dataset that the model learned from: class names, roles and pixel size.
         """
 
-    def with_thresholds(self, decision: tuple[float, ...] | None, mask: float | None = None) -> Head:
-        """Return this head with other thresholds, tuned on labels, in place of its own.
+    @final
+    def present(self, presence: FloatArray) -> BoolArray:
+        """Return which classes count as present, bool (K,), given their probabilities, float32 (K,)."""
+        return reaches(presence, self.params.presence_threshold)
 
-        They go to the parameters `decision` and `threshold`; a head without the one or the other keeps what it has.
-
-        Args:
-            decision: The probability from which on each of the K classes is present; None keeps the head's own.
-            mask: The value of a score map above which a pixel is in the mask; None keeps the head's own rule.
-        """
+    @final
+    def with_thresholds(self, thresholds: Thresholds) -> Head[H]:
+        """Return this head with tuned thresholds in place of its own; one that makes no masks has no mask threshold."""
         changed: dict[str, Any] = {}
-        if decision is not None:
-            changed["decision"] = decision
-        if mask is not None:
-            changed["threshold"] = {"name": "fixed", "value": mask}
-        known = {name: value for name, value in changed.items() if name in self.Params.model_fields}
-        return type(self)(self.Params.model_validate(self.params.model_dump() | known))
+        if thresholds.presence is not None:
+            changed["presence_threshold"] = thresholds.presence
+        if thresholds.mask is not None and isinstance(self.params, MaskHeadParams):
+            changed["mask_threshold"] = {"name": "fixed", "value": thresholds.mask}
+        return type(self)(type(self.params).model_validate(self.params.model_dump() | changed))
 
 
-class Fitted(ABC):
-    """A method that has learned.
+@dataclass(frozen=True, eq=False)
+class ScoredTile:
+    """The scores of one tile of an image, and where the tile lies.
 
     Attributes:
-        head: What decides, where a head does, so that its thresholds can be tuned: a prediction is then what the head
-            makes of the prediction's score map and scores. None: the method decides by itself.
+        rows: First row of the image that the tile covers and, exclusive, the last.
+        columns: Likewise.
+        used_rows: The rows that are taken from this tile rather than from a neighbour.
+        used_columns: Likewise.
+        scores: Of the tile.
     """
 
-    head: Head | None = None
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    used_rows: tuple[int, int]
+    used_columns: tuple[int, int]
+    scores: Scores
 
-    def with_head(self, head: Head) -> Fitted:
-        """Return the same with another head; for methods that have one.
+    @property
+    def used(self) -> tuple[slice, slice]:
+        """The used rows and columns, in the tile's own coordinates."""
+        top, left = self.rows[0], self.columns[0]
+        return (
+            slice(self.used_rows[0] - top, self.used_rows[1] - top),
+            slice(self.used_columns[0] - left, self.used_columns[1] - left),
+        )
 
-        Raises:
-            TypeError: If the method decides by itself.
-        """
-        raise TypeError(f"{type(self).__name__} has no head that could be replaced")
 
-    @abstractmethod
-    def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
-        """Yield a prediction for each image, in order, in memory that does not grow with their number.
-
-        Args:
-            images: Each float32 (C, H, W), of any size, normalised as the training images were.
-        """
-
-    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
-        """Return the score map and scores of an image that was predicted in tiles, for the head to decide on.
-
-        Override it where the score of an image is not that of the tile in which a class is surest, or where a score map
-        holds more than pixels.
-
-        Args:
-            score_map: The tiles' joined, each pixel from the tile in which it is further from the edge.
-            scores: float32 (K,): the highest of the tiles'.
-            parts: The tiles.
-        """
-        return score_map, scores
+class Model(ABC):
+    """What a method has learned. It scores images and decides nothing."""
 
     @abstractmethod
-    def save(self, folder: Path) -> None:
-        """Write all that was learned to a new folder; no file of it can run code."""
+    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        """Yield the scores of each image, in order, in constant memory.
+
+        Args:
+            images: Each a valid float32 (C, H, W), of any size, normalised as the training images were; the framework
+                has checked them.
+            rule: Chooses the classes that need a map. A model whose maps cost nothing extra may give all of them.
+        """
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Tensor]:
+        """Return everything that was learned, as tensors by name."""
+
+    def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
+        """Return the scores of an image that was scored in tiles.
+
+        Override it where the presence of a class is not that of the tile where it is highest, or where scores hold
+        more than maps.
+
+        Args:
+            merged: Maps joined along the middles of the overlaps; presence is the highest of the tiles.
+            tiles: The tiles.
+        """
+        return merged
 
 
-class Method(Configured):
-    """Learns from annotated samples; then predicts.
+class Method(Configured[P]):
+    """Learns a model from annotated samples.
 
     Attributes:
         learns_from: The annotations that it can use. It is given these and no others.
-        decided_after: The parameters that do not influence what `fit` learns. A study that varies them trains nothing
-            again: it loads what was learned into a method with other values of them.
+        inference_params: Names of the parameters that do not influence what `fit` learns. They can be changed after
+            training, and a study that varies them does not train again.
+        default_head: Name and parameters of the head that suits it.
     """
 
     learns_from: ClassVar[frozenset[Annotation]]
-    decided_after: ClassVar[frozenset[str]] = frozenset()
+    inference_params: ClassVar[frozenset[str]] = frozenset()
+    default_head: ClassVar[tuple[str, Mapping[str, Any]]] = ("micraframe/semantic", {})
 
     @abstractmethod
-    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, run: Run) -> Fitted:
+    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
         """Learn.
 
         Args:
-            train: What to learn from.
-            valid: What to choose the best model, and thresholds, by.
-            info: Of the dataset that both are from.
-            run: Seed, device, precision, where to keep checkpoints, whom to tell of progress.
+            train: Training samples.
+            valid: Validation samples, to select the best model by.
+            info: Metadata of the dataset that both come from.
+            context: Seed, device, precision, folder for checkpoints, progress callback.
 
         Raises:
             DataError: If the samples lack the annotation that the method learns from.
         """
 
     @abstractmethod
-    def load(self, folder: Path, device: str = "auto") -> Fitted:
-        """Read what `Fitted.save` wrote; parameters in `decided_after` are this method's, not the file's.
+    def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
+        """Return the model whose `state` this is, with this method's inference parameters.
 
         Args:
-            folder: The saved model.
-            device: `auto` (a GPU when there is one), or a torch device; methods without a network ignore it.
+            state: What `Model.state` returned.
+            info: Metadata of the dataset that it learned from.
+            device: `auto` (a GPU when there is one), or a torch device.
 
         Raises:
-            ModelError: If it is not that, or was written by another format version.
+            RuntimeError: If the tensors do not fit, as `load_state_dict` has it, or KeyError if one is missing; the
+                framework names the file.
         """
 
 
-class Metric(Configured):
-    """Measures a prediction against the truth."""
+Statistics = Mapping[str, npt.NDArray[np.floating[Any]]]
+"""Named numbers: per class (K,) of one image, or (N, K) of N images; NaN where undefined."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A number that a metric reports.
+
+    Attributes:
+        name: Its name in tables.
+        definition: What it is, in one line that completes "name: ...".
+        higher_is_better: Its direction.
+        range: Lowest and highest possible value.
+        numerator: Statistic that is summed over images; by default the one of the column's own name.
+        denominator: Statistic that the sum is divided by. By default the number of images for which the numerator is
+            defined, which makes the column a mean over images; pooled counts are expressed by naming another.
+        pooled: Whether the number is no ratio of sums: the metric overrides `reduce` to compute it from all images.
+    """
+
+    name: str
+    definition: str
+    higher_is_better: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+    numerator: str = ""
+    denominator: str = ""
+    pooled: bool = False
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the column is a mean over images, so that it has a value for each of them."""
+        return not (self.denominator or self.pooled)
+
+
+class Metric(Configured[P]):
+    """Measures predictions against the truth: statistics per image, and how they reduce to numbers."""
 
     @abstractmethod
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return named numbers for one image.
+    def columns(self) -> tuple[Column, ...]:
+        """Return the numbers that it reports."""
 
-        Returns:
-            For each name, float32 (K,): one number per class, NaN where it is undefined.
+    @abstractmethod
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return the statistics of one image, one float per class (K,), NaN where undefined.
+
+        Every column has a statistic of its name, or names its numerator and denominator, or is `pooled`. A statistic
+        that one image has and another lacks, such as the score of its 17th detection, is NaN for the other.
         """
 
-    def rank(self, scores: FloatArray, labels: FloatArray) -> Mapping[str, FloatArray]:
-        """Return named numbers of images that depend on how all images were scored; none, unless a metric has such.
+    def reduce(self, statistics: Statistics) -> Statistics:
+        """Return each column's number per class, (K,), from statistics of N images, (N, K).
 
-        Args:
-            scores: float32 (N, K): of N images, how strongly each class is there.
-            labels: float32 (N, K): 1 where it is there, 0 where it is not, NaN where the truth does not say.
-
-        Returns:
-            For each name, float32 (N, K), NaN where it is undefined.
+        Here, sum(numerator) / sum(denominator) over the images for which both are defined, of all columns that are not
+        `pooled`. Override it to add those, such as a pooled average precision.
         """
-        return {}
+        ratios = (column for column in self.columns() if not column.pooled)
+        return {column.name: ratio_of_sums(*ratio_parts(column, statistics)) for column in ratios}
 
 
-INTERFACES: dict[str, type[Configured]] = {
+def ratio_parts(column: Column, statistics: Statistics) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return a column's numerators and denominators, float64 (N, K), 0 where undefined."""
+    numerator = np.asarray(statistics[column.numerator or column.name], np.float64)
+    if column.denominator:
+        denominator = np.asarray(statistics[column.denominator], np.float64)
+    else:
+        denominator = np.where(np.isnan(numerator), np.nan, 1.0)
+    defined = ~(np.isnan(numerator) | np.isnan(denominator))
+    return np.where(defined, numerator, 0.0), np.where(defined, denominator, 0.0)
+
+
+def ratio_of_sums(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return sum(numerator) / sum(denominator) over images, (N, K) to (K,); NaN where the denominator is 0."""
+    below = denominator.sum(axis=0)
+    return np.asarray(np.divide(numerator.sum(axis=0), below, out=np.full(below.shape, np.nan), where=below > 0))
+
+
+Kind = Literal["dataset", "annotator", "backbone", "extractor", "combiner", "head", "method", "metric"]
+
+INTERFACES: dict[str, type[Configured[Any]]] = {
     "dataset": Dataset,
     "annotator": Annotator,
     "backbone": Backbone,

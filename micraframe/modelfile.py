@@ -1,6 +1,6 @@
-"""A saved model: a folder of `model.json`, which says all that is to be known, and `weights.safetensors`.
+"""A saved model: a folder of `model.json`, which describes it, and `weights.safetensors`.
 
-Neither file can run code. The weights depend on nothing but what was learned: the same seed gives the same bytes.
+Neither file can run code. The weights depend only on what was learned: the same seed gives the same bytes.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -23,49 +21,52 @@ from torch import Tensor
 
 from micraframe.config import Choice
 from micraframe.errors import MicraframeError, ModelError
-from micraframe.files import atomic_folder, write_json
 from micraframe.registry import catalog
-from micraframe.types import DatasetInfo, Threshold
+from micraframe.runtime.files import atomic_folder, write_json
+from micraframe.tiling import Tiling
+from micraframe.types import DatasetInfo, Origin
 
-FORMAT = 1
+FORMAT = 2
 """The version of the format, in `model.json`."""
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
 
+_RECORDED = ("micraframe", "torch", "timm", "numpy", "scikit-learn", "opencv-python-headless")
+
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
-    """What a saved model holds.
+    """The content of a saved model.
 
     Attributes:
-        method: The qualified name of the method, with all its parameters.
-        info: Of the dataset that it learned from: classes, channels, normalisation.
-        provenance: Versions, seed, fingerprint of the data: what `provenance` returns, and whatever else.
-        tensors: By name.
-        thresholds: What it decides by, and where that came from.
+        method: Qualified name of the method, with all its parameters.
+        head: Qualified name of the head, with all its parameters, tuned thresholds included.
+        info: Metadata of the dataset that it learned from.
+        tensors: The model's state, by name.
+        tiling: How large images are cut into tiles.
+        origins: Where thresholds come from that are not fixed, by `presence` and `mask`.
+        provenance: Seed, fingerprint of the data, versions.
     """
 
     method: Choice
+    head: Choice
     info: DatasetInfo
-    provenance: Mapping[str, str]
     tensors: Mapping[str, Tensor]
-    thresholds: tuple[Threshold, ...] = field(default=())
+    tiling: Tiling | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def provenance(seed: int, fingerprint: str) -> dict[str, str]:
-    """Return the seed, the data's fingerprint, and the versions of all that took part, plugins included."""
+    """Return the seed, the data's fingerprint, and all versions."""
     return {"seed": str(seed), "data": fingerprint, **versions()}
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of all that takes part in a computation, plugins included."""
-    found = {"python": platform.python_version()}
-    for name in ("micraframe", "torch", "timm", "numpy"):
-        found[name] = metadata.version(name)
-    for plugin in catalog().plugins:
-        found[plugin.distribution] = plugin.version
-    return found
+    """Return the versions of everything that takes part in a computation, plugins included."""
+    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
+    return found | {plugin.distribution: plugin.version for plugin in catalog().plugins}
 
 
 def hash_weights(tensors: Mapping[str, Tensor]) -> str:
@@ -74,13 +75,15 @@ def hash_weights(tensors: Mapping[str, Tensor]) -> str:
 
 
 def save_model(folder: Path, model: ModelFile) -> None:
-    """Write the model; the folder is either as it was or complete."""
+    """Write the model atomically, replacing one that is there."""
     weights = _serialised(model.tensors)
     description = {
         "format": FORMAT,
         "method": model.method.model_dump(mode="json"),
+        "head": model.head.model_dump(mode="json"),
         "info": dataclasses.asdict(model.info),
-        "thresholds": [_as_json(threshold) for threshold in model.thresholds],
+        "tiling": model.tiling and model.tiling.model_dump(mode="json"),
+        "origins": dict(model.origins),
         "provenance": dict(model.provenance),
         "sha256": _sha256(weights),
     }
@@ -90,7 +93,7 @@ def save_model(folder: Path, model: ModelFile) -> None:
 
 
 def load_model(folder: Path) -> ModelFile:
-    """Read what `save_model` wrote; nothing of it is executed.
+    """Read what `save_model` wrote; nothing in it is executed.
 
     Raises:
         ModelError: If a file is missing, damaged, or of another format version.
@@ -100,49 +103,42 @@ def load_model(folder: Path) -> ModelFile:
         weights = (folder / WEIGHTS).read_bytes()
     except (OSError, UnicodeDecodeError) as error:
         raise ModelError(
-            f"{folder} is no saved model: {error}; a folder with {DESCRIPTION} and {WEIGHTS} is wanted"
+            f"{folder}: expected a saved model, a folder with {DESCRIPTION} and {WEIGHTS}, got {error}"
         ) from error
     try:
-        told = json.loads(described)
+        record = json.loads(described)
     except ValueError as error:
-        raise ModelError(f"{folder / DESCRIPTION}: this is not JSON: {error}; save the model again") from error
-    version = told.get("format") if isinstance(told, dict) else None
+        raise ModelError(f"{folder / DESCRIPTION}: expected JSON, got {error}; save the model again") from error
+    version = record.get("format") if isinstance(record, dict) else None
     if version != FORMAT:
         raise ModelError(
-            f"{folder / DESCRIPTION} has format {version!r}; this micraframe reads format {FORMAT}: use the version "
-            "that wrote the model, or save it again"
+            f"{folder / DESCRIPTION}: expected format {FORMAT}, got {version!r}; use the micraframe version that wrote "
+            "the model, or train it again"
         )
-    if told.get("sha256") != _sha256(weights):
+    if record.get("sha256") != _sha256(weights):
         raise ModelError(
-            f"{folder / WEIGHTS} is not the file that {DESCRIPTION} describes: its {len(weights)} bytes have another "
-            "SHA-256; it was cut short or exchanged: copy or save the model again"
+            f"{folder / WEIGHTS}: expected the SHA-256 in {DESCRIPTION}, got another for these {len(weights)} bytes; "
+            "the file is truncated or was replaced: copy or save the model again"
         )
     try:
         return ModelFile(
-            method=Choice.model_validate(told["method"]),
-            info=TypeAdapter(DatasetInfo).validate_python(told["info"]),
-            provenance=TypeAdapter(dict[str, str]).validate_python(told["provenance"]),
+            method=Choice.model_validate(record["method"]),
+            head=Choice.model_validate(record["head"]),
+            info=TypeAdapter(DatasetInfo).validate_python(record["info"]),
             tensors=safetensors.torch.load(weights),
-            thresholds=tuple(_from_json(one) for one in told["thresholds"]),
+            tiling=TypeAdapter(Tiling | None).validate_python(record["tiling"]),
+            origins=TypeAdapter(dict[str, Origin]).validate_python(record["origins"]),
+            provenance=TypeAdapter(dict[str, str]).validate_python(record["provenance"]),
         )
     except KeyError as error:
-        raise ModelError(f"{folder / DESCRIPTION}: there is no {error}; save the model again") from error
+        raise ModelError(f"{folder / DESCRIPTION}: expected the key {error}; save the model again") from error
     except (ValidationError, MicraframeError, TypeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder} cannot be read: {reason}; save the model again") from error
-
-
-def _as_json(threshold: Threshold) -> dict[str, Any]:
-    """Return the threshold with null for NaN, which JSON does not have."""
-    return dataclasses.asdict(threshold) | ({"value": None} if math.isnan(threshold.value) else {})
-
-
-def _from_json(told: dict[str, Any]) -> Threshold:
-    return TypeAdapter(Threshold).validate_python(told | ({"value": math.nan} if told["value"] is None else {}))
+        raise ModelError(f"{folder}: cannot be read: {reason}; save the model again") from error
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
-    # Copies: safetensors has no form for tensors that share memory or are not contiguous.
+    # Clones: safetensors cannot hold tensors that share memory or are not contiguous.
     return safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
     )

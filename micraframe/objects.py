@@ -1,7 +1,7 @@
-"""The objects of label images, int32 (K, H, W) with 0 for background: where they are and what holds them.
+"""The objects of label images, int32 (K, H, W) with 0 for background: where they are and how large.
 
-An object is all pixels of one number in one class, whether they hang together or not. Numbers may have gaps; what is
-returned per object is in the order of the numbers.
+An object is all pixels of one number in one class, whether connected or not. Numbers may have gaps; results per object
+are in the order of the numbers.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def objects_of(sample: Sample) -> IntArray:
     if sample.instances is not None:
         return sample.instances
     if sample.masks is None:
-        raise DataError(f"sample {sample.id!r} has neither instances nor masks, of which its objects could be known")
+        raise DataError(f"sample {sample.id!r}: expected instances or masks to find its objects in, got neither")
     return components(sample.masks)
 
 
 def components(masks: BoolArray) -> IntArray:
-    """Return the connected components, over edges and corners, of each class's mask (K, H, W), numbered from 1."""
+    """Return the components of each class's mask (K, H, W), connected over edges and corners, numbered from 1."""
     labels = np.zeros(masks.shape, np.int32)
     for mask, output in zip(masks, labels, strict=True):
         ndimage.label(mask, np.ones((3, 3)), output=output)
@@ -40,18 +40,18 @@ def components(masks: BoolArray) -> IntArray:
 
 
 def centroids(instances: IntArray) -> tuple[FloatArray, ...]:
-    """Return per class the objects' centres of mass, float32 (N, 2): (y, x), which need not be inside the objects."""
+    """Return per class the centroid of each object, float32 (N, 2): (y, x), which need not lie in the object."""
     return tuple(_centroids(_pixels(labels)).astype(np.float32) for labels in instances)
 
 
 def inner_points(instances: IntArray) -> tuple[FloatArray, ...]:
-    """Return per class, for each object, its pixel nearest to its centre of mass, float32 (N, 2): (y, x)."""
+    """Return per class the pixel of each object that is nearest to its centroid, float32 (N, 2): (y, x)."""
     points = []
     for labels in instances:
         y, x, number, count = pixels = _pixels(labels)
         centre = _centroids(pixels)[number]
         distance = (y - centre[:, 0]) ** 2 + (x - centre[:, 1]) ** 2
-        # Sorted by object, then by distance; equally near ones stay in reading order.
+        # By object, then by distance; equal distances keep the reading order.
         order = np.lexsort((distance, number))
         first = order[np.searchsorted(number[order], np.arange(count))]
         points.append(np.stack([y[first], x[first]], axis=1).astype(np.float32))
@@ -59,32 +59,28 @@ def inner_points(instances: IntArray) -> tuple[FloatArray, ...]:
 
 
 def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
-    """Return per class the objects' boxes, float32 (N, 4): (y0, x0, y1, x1), the end not included."""
-    boxes = []
-    for labels in instances:
-        y, x, number, count = _pixels(labels)
-        box = np.empty((count, 4), np.intp)
-        box[:, :2], box[:, 2:] = max(labels.shape), 0
-        np.minimum.at(box[:, 0], number, y)
-        np.minimum.at(box[:, 1], number, x)
-        np.maximum.at(box[:, 2], number, y + 1)
-        np.maximum.at(box[:, 3], number, x + 1)
-        boxes.append(box.astype(np.float32))
-    return tuple(boxes)
+    """Return per class the box around each object, float32 (N, 4): (y0, x0, y1, x1), end exclusive."""
+    return tuple(
+        np.array([[y.start, x.start, y.stop, x.stop] for _, (y, x) in windows(labels)], np.float32).reshape(-1, 4)
+        for labels in instances
+    )
 
 
 def windows(labels: IntArray) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """Yield the number of each object of one class (H, W), and the rows and columns that it fills."""
-    (boxes,) = bounding_boxes(labels[None])
-    for number, (y0, x0, y1, x1) in zip(np.unique(labels[labels > 0]), boxes.astype(int), strict=True):
-        yield int(number), (slice(y0, y1), slice(x0, x1))
+    """Yield the number of each object of one class (H, W), and the rows and columns that it spans."""
+    numbers = np.unique(labels[labels > 0])
+    if numbers.size and numbers[-1] > labels.size:  # `find_objects` makes a list as long as the largest number
+        labels = np.searchsorted(numbers, labels, side="right").astype(np.int32)
+    found = (window for window in ndimage.find_objects(labels) if window is not None)
+    yield from zip(numbers.tolist(), found, strict=True)
 
 
 def edge_pixels(instances: IntArray) -> int:
-    """Return the number of objects' pixels, of all classes, beside a pixel above, below, left or right of another kind.
+    """Return the number of pixels, of all classes, that lie in an object beside another object or background.
 
-    The edge of the image is no edge of an object.
+    Neighbours are the pixels above, below, left and right; the image's border is not an edge.
     """
+    # skimage.segmentation.find_boundaries gives the same in ten times the time.
     edge = np.zeros(instances.shape, np.bool_)
     rows, columns = np.diff(instances, axis=1) != 0, np.diff(instances, axis=2) != 0
     edge[:, 1:] |= rows
@@ -100,8 +96,8 @@ def count(instances: IntArray) -> int:
 
 
 def _pixels(labels: IntArray) -> _Pixels:
-    """Return row, column and object, counted from 0, of every pixel that is not background; and how many objects."""
-    if not labels.any():  # as most classes of most images are
+    """Return the row, column and object, counted from 0, of every pixel of an object; and the number of objects."""
+    if not labels.any():  # most classes are absent from most images
         nothing = np.zeros(0, np.intp)
         return nothing, nothing, nothing, 0
     flat = np.flatnonzero(labels > 0)

@@ -1,4 +1,4 @@
-"""Draws masks over images."""
+"""Masks drawn over images."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ COLOURS = (
     (221, 221, 221),
     (153, 153, 51),
 )
-"""Okabe and Ito's colours and three of Tol's, which the colour-blind tell apart; an eleventh class begins anew."""
+"""Okabe and Ito's colours and three of Tol's, which differ for colour-blind readers too; more classes repeat them."""
 
 
 def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
-    """Return an image for the eye.
+    """Return an image for display.
 
     Args:
-        image: float32 (C, H, W). One channel is shown grey, three as red, green, blue; of others, the mean.
+        image: float32 (C, H, W). One channel is shown in grey, three as red, green and blue, other numbers as their
+            mean.
 
     Returns:
-        uint8 (H, W, 3), the 0.5th to the 99.5th percentile brought to 0 to 255.
+        uint8 (H, W, 3): the 0.5th to the 99.5th percentile, scaled to 0 to 255.
     """
     shown = image if image.shape[0] in (1, 3) else image.mean(0, keepdims=True)
     low, high = np.percentile(shown, (0.5, 99.5))
@@ -43,12 +44,12 @@ def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
 
 
 def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.NDArray[np.uint8]:
-    """Return the image with every class's mask tinted and outlined in the class's colour.
+    """Return the image with each class's mask tinted and outlined in the class's colour.
 
     Args:
         image: float32 (C, H, W).
         masks: bool (K, H, W).
-        opacity: Of the tint, in [0, 1]; the outline is opaque.
+        opacity: Opacity of the tint, in [0, 1]; the outline is opaque.
 
     Returns:
         uint8 (H, W, 3).
@@ -64,10 +65,8 @@ def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.N
 
 
 def legend(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return each class's colour, red, green, blue in [0, 1]."""
+    """Return the colour of each class: red, green and blue in [0, 1]."""
+    colours = (COLOURS[index % len(COLOURS)] for index in range(len(classes)))
     return {
-        name: (red / 255, green / 255, blue / 255)
-        for name, (red, green, blue) in zip(
-            classes, (COLOURS[index % len(COLOURS)] for index in range(len(classes))), strict=True
-        )
+        name: (red / 255, green / 255, blue / 255) for name, (red, green, blue) in zip(classes, colours, strict=True)
     }

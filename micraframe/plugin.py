@@ -1,8 +1,8 @@
 """What a plugin's entry module imports: this file, and nothing else of micraframe.
 
 A plugin is a distribution with an entry point in the group `micraframe`. Its entry module declares the version of the
-plugin interface it was written for and returns records; the classes they name are imported when somebody asks for
-them by name, so that no plugin slows down the command line:
+plugin interface that it was written for and returns records. The classes that they name are imported only when somebody
+uses them, so a plugin never slows down the command line:
 
     from micraframe.plugin import Component, hookimpl
 
@@ -10,7 +10,7 @@ them by name, so that no plugin slows down the command line:
 
     @hookimpl
     def micraframe_components():
-        return [Component("combiner", "mean", "mypackage.mean:Mean", "The mean of all layers")]
+        return [Component("combiner", "mean", "mypackage.mean:Mean", "Mean of all layers")]
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class Component:
-    """One component that a plugin offers, as a record: nothing is imported to make it.
+    """One component that a plugin offers, as a record: creating it imports nothing.
 
     Attributes:
         kind: One of `KINDS`.
-        name: What users write: lower case letters, digits and `+ . _ -`.
-        target: Where its class is, as `package.module:Class`.
+        name: What users write: lower-case letters, digits and `+ . _ -`.
+        target: Where its class is: `package.module:Class`.
         summary: One line for lists.
-        install: What to give `pip install` when the target's module misses something; empty where nothing optional
-            is needed.
+        install: What to `pip install` if the target's module cannot be imported; empty if it needs nothing optional.
+        citation: What to cite for it; studies that use it print this in their references.
 
     Raises:
-        ValueError: If one of them is not of that form.
+        ValueError: If the kind, name or target is not of this form.
     """
 
     kind: str
@@ -58,17 +58,20 @@ class Component:
     target: str
     summary: str
     install: str = ""
+    citation: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"component {self.name!r} has kind {self.kind!r}; a kind is one of {', '.join(KINDS)}")
+            raise ValueError(f"component {self.name!r}: expected a kind among {', '.join(KINDS)}, got {self.kind!r}")
         if not _NAME.fullmatch(self.name):
             raise ValueError(
-                f"{self.kind} {self.name!r} has an illegal name; use lower case letters, digits and + . _ -, "
-                "beginning with a letter or digit"
+                f"{self.kind} {self.name!r}: expected a name of lower-case letters, digits and + . _ -, beginning "
+                "with a letter or digit"
             )
         if not _TARGET.fullmatch(self.target):
-            raise ValueError(f"{self.kind} {self.name!r} has target {self.target!r}; write 'package.module:Class'")
+            raise ValueError(
+                f"{self.kind} {self.name!r}: expected a target 'package.module:Class', got {self.target!r}"
+            )
 
 
 @hookspec

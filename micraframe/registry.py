@@ -1,10 +1,10 @@
-"""Finds plugins, and from them builds components by kind and name.
+"""Discovers plugins, and builds their components by kind and name.
 
-Discovery asks every plugin for its records in a `try` of its own and takes the plugin whole or rejects it whole: one
-that fails is kept as a `Failure`, warned of once, and named by every later "unknown name" error. Nothing is
-registered by side effect; all that was found is one frozen `Catalog`.
+Discovery asks each plugin for its records in a `try` of its own and accepts the plugin whole or rejects it whole. One
+that fails is kept as a `Failure`, causes one warning, and is named by every later "unknown name" error. Nothing is
+registered by side effect: discovery returns one frozen `Catalog`.
 
-Two environment variables steer discovery: `MICRAFRAME_DISABLE_PLUGINS=a,b` skips the plugins of these names, and
+Two environment variables control discovery: `MICRAFRAME_DISABLE_PLUGINS=a,b` skips the plugins of these names, and
 `MICRAFRAME_STRICT_PLUGINS=1` makes a failing plugin an error.
 """
 
@@ -16,7 +16,7 @@ import importlib
 import os
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
@@ -54,11 +54,11 @@ BUILTIN = "micraframe"
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that was taken.
+    """A plugin that works.
 
     Attributes:
-        name: The name of its entry point.
-        distribution: The distribution that brought it.
+        name: Name of its entry point.
+        distribution: The distribution that it belongs to.
         version: That distribution's version.
         components: What it offers.
     """
@@ -74,8 +74,8 @@ class Failure:
     """A plugin that was rejected.
 
     Attributes:
-        name: The name of its entry point.
-        distribution: The distribution that brought it.
+        name: Name of its entry point.
+        distribution: The distribution that it belongs to.
         reason: What went wrong, in one line.
         traceback: The whole traceback.
     """
@@ -87,55 +87,55 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A component together with the plugin that offers it."""
+class CatalogEntry:
+    """A component and the plugin that offers it."""
 
     component: Component
     plugin: Plugin
 
     @property
     def qualified(self) -> str:
-        """The name that cannot be mistaken: `plugin/name`."""
+        """The unambiguous name: `plugin/name`."""
         return f"{self.plugin.name}/{self.component.name}"
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """All that discovery found.
+    """What discovery found.
 
     Attributes:
-        plugins: The plugins that were taken, built-in first, then by name.
+        plugins: The plugins that work, the built-in one first, then by name.
         failures: The plugins that were rejected.
     """
 
     plugins: tuple[Plugin, ...]
     failures: tuple[Failure, ...]
 
-    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
-        """Return all components, or those of one kind, in the order of kinds, then of names."""
+    def entries(self, kind: str | None = None) -> tuple[CatalogEntry, ...]:
+        """Return all components, or those of one kind, ordered by kind, then by name."""
         if kind is not None:
             _check_kind(kind)
         found = [
-            Entry(component, owner)
+            CatalogEntry(component, owner)
             for owner in self.plugins
             for component in owner.components
             if kind in (None, component.kind)
         ]
         return tuple(sorted(found, key=lambda entry: (KINDS.index(entry.component.kind), entry.component.name)))
 
-    def find(self, kind: str, name: str) -> Entry:
-        """Return the one component of that kind and name.
+    def find(self, kind: str, name: str) -> CatalogEntry:
+        """Return the one component of this kind and name.
 
         Args:
             kind: One of `micraframe.plugin.KINDS`.
             name: The component's name, or `plugin/name` where two plugins offer it.
 
         Raises:
-            UnknownComponent: If there is none; the message lists near names and rejected plugins.
-            AmbiguousComponent: If several plugins offer it and `name` does not say which.
+            UnknownComponent: If there is none. The message lists other kinds that have the name, similar names, and
+                rejected plugins.
+            AmbiguousComponent: If several plugins offer it and `name` does not say which is meant.
         """
-        entries = self.entries(kind)
-        matches = [entry for entry in entries if name in (entry.component.name, entry.qualified)]
+        matches = [entry for entry in self.entries(kind) if name in (entry.component.name, entry.qualified)]
         if len(matches) == 1:
             return matches[0]
         if matches:
@@ -143,38 +143,47 @@ class Catalog:
                 f"{kind} {name!r} is offered by {len(matches)} plugins; "
                 f"write {' or '.join(repr(entry.qualified) for entry in matches)}"
             )
-        known = [entry.component.name for entry in entries]
-        near = difflib.get_close_matches(name.rpartition("/")[2], known, n=3, cutoff=0.5)
-        message = f"there is no {kind} {name!r}"
-        if near:
-            message += f"; did you mean {' or '.join(repr(other) for other in near)}?"
-        else:
-            message += f"; there are: {', '.join(sorted(set(known))) or 'none'}"
+        message = f"there is no {kind} {name!r}; {self._hint(kind, name)}"
         if self.failures:
             rejected = "; ".join(f"{failure.name} ({failure.reason})" for failure in self.failures)
             message += f" Plugins that could not be used: {rejected}. `micraframe plugins` shows why."
         raise UnknownComponent(message)
 
+    def _hint(self, kind: str, name: str) -> str:
+        """Suggest components that could be meant by an unknown name: of its own kind first, then of any other."""
+        others = [entry for entry in self.entries() if entry.component.kind != kind]
+        same = [entry for entry in others if name in (entry.component.name, entry.qualified)]
+        parts = [f"there is {_and(_indefinite(entry.component.kind) + f' {name!r}' for entry in same)}"] if same else []
+        known = [entry.component.name for entry in self.entries(kind)]
+        if near := _near(name, known):
+            parts.append(f"did you mean {' or '.join(map(repr, near))}?")
+        elif not same and (near := _near(name, [entry.component.name for entry in others])):
+            meant = (f"the {e.component.kind} {e.component.name!r}" for e in others if e.component.name in near)
+            parts.append(f"did you mean {' or '.join(dict.fromkeys(meant))}?")
+        elif not same:
+            parts.append(f"there are: {', '.join(sorted(set(known))) or 'none'}")
+        return "; ".join(parts)
+
 
 @functools.cache
 def catalog() -> Catalog:
-    """Discover all plugins, once per process; `catalog.cache_clear()` forgets them.
+    """Discover all plugins, once per process; `catalog.cache_clear()` makes the next call discover them again.
 
     Raises:
         PluginError: If a plugin fails and `MICRAFRAME_STRICT_PLUGINS` is set.
     """
     disabled = {name.strip() for name in os.environ.get("MICRAFRAME_DISABLE_PLUGINS", "").split(",")}
     strict = os.environ.get("MICRAFRAME_STRICT_PLUGINS", "") not in ("", "0")
-    taken: list[Plugin] = []
+    working: list[Plugin] = []
     failures: list[Failure] = []
     for name, distribution, version, load in _sources():
         if name in disabled:
             continue
         try:
-            if any(name == other.name for other in taken):
-                raise PluginError(f"a plugin of the name {name!r} is there already; rename the entry point")
-            taken.append(Plugin(name, distribution, version, _components(load())))
-        except (Exception, SystemExit) as error:  # whatever a plugin raises is that plugin's failure, not ours
+            if any(name == other.name for other in working):
+                raise PluginError(f"another plugin is named {name!r} too; rename the entry point")
+            working.append(Plugin(name, distribution, version, _components(load())))
+        except (Exception, SystemExit) as error:  # a plugin's failure must not be ours
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             if strict:
                 raise PluginError(f"plugin {name!r} of {distribution} {version} was rejected: {reason}") from error
@@ -182,15 +191,15 @@ def catalog() -> Catalog:
             warnings.warn(
                 f"plugin {name!r} of {distribution} {version} was rejected: {reason}", PluginWarning, stacklevel=2
             )
-    return Catalog(tuple(taken), tuple(failures))
+    return Catalog(tuple(working), tuple(failures))
 
 
-def load(entry: Entry) -> type[Configured]:
+def load(entry: CatalogEntry) -> type[Configured[Any]]:
     """Import a component's class and check that it implements its kind's interface.
 
     Raises:
         MissingDependency: If its module needs a distribution that is not installed.
-        InterfaceError: If the target does not exist or is not what its kind demands.
+        InterfaceError: If the target does not exist, breaks the contract of its kind, or ends the program on import.
     """
     component = entry.component
     what = f"{component.kind} {entry.qualified!r} ({component.target}, {entry.plugin.distribution})"
@@ -200,52 +209,55 @@ def load(entry: Entry) -> type[Configured]:
     except ImportError as error:
         if error.name is not None and (path == error.name or path.startswith(f"{error.name}.")):
             raise InterfaceError(f"{what}: there is no module {error.name!r}") from error
-        remedy = f"; pip install {component.install!r} brings it" if component.install else ""
+        remedy = f"; install it: pip install {component.install!r}" if component.install else ""
         raise MissingDependency(f"{what} cannot be imported: {error}{remedy}") from error
+    except SystemExit as error:  # the command would end with its work undone, perhaps with exit code 0
+        raise InterfaceError(f"{what}: importing module {path!r} ended the program (exit code {error.code})") from error
     found = getattr(module, attribute, None)
     if found is None:
         raise InterfaceError(f"{what}: module {path!r} has no {attribute!r}")
 
-    # Only now: the interfaces bring numpy and pydantic, which listing components must not load.
-    from micraframe.interfaces import INTERFACES, Parameters
+    # Not at the top: the interfaces import numpy and pydantic, which listing components must not load.
+    from micraframe.interfaces import INTERFACES
+    from micraframe.parameters import Parameters
 
-    wanted = INTERFACES[component.kind]
-    if not (isinstance(found, type) and issubclass(found, wanted)):
-        raise InterfaceError(f"{what} is not a subclass of micraframe.interfaces.{wanted.__name__}")
+    interface = INTERFACES[component.kind]
+    if not (isinstance(found, type) and issubclass(found, interface)):
+        raise InterfaceError(f"{what}: expected a subclass of micraframe.interfaces.{interface.__name__}")
     missing = sorted(getattr(found, "__abstractmethods__", ()))
     if missing:
-        raise InterfaceError(f"{what} does not implement {', '.join(missing)} of {wanted.__name__}")
+        raise InterfaceError(f"{what} does not implement {', '.join(missing)} of {interface.__name__}")
     parameters = getattr(found, "Params", None)
     if not (isinstance(parameters, type) and issubclass(parameters, Parameters)):
-        raise InterfaceError(f"{what}: its Params is not a subclass of micraframe.interfaces.Parameters")
+        raise InterfaceError(f"{what}: expected its Params to be a subclass of micraframe.parameters.Parameters")
     return found
 
 
 @overload
-def build(kind: Literal["dataset"], name: str, /, **params: Any) -> Dataset: ...
+def build(kind: Literal["dataset"], name: str, /, **params: Any) -> Dataset[Any]: ...
 @overload
-def build(kind: Literal["annotator"], name: str, /, **params: Any) -> Annotator: ...
+def build(kind: Literal["annotator"], name: str, /, **params: Any) -> Annotator[Any]: ...
 @overload
-def build(kind: Literal["backbone"], name: str, /, **params: Any) -> Backbone: ...
+def build(kind: Literal["backbone"], name: str, /, **params: Any) -> Backbone[Any]: ...
 @overload
-def build(kind: Literal["extractor"], name: str, /, **params: Any) -> Extractor: ...
+def build(kind: Literal["extractor"], name: str, /, **params: Any) -> Extractor[Any]: ...
 @overload
-def build(kind: Literal["combiner"], name: str, /, **params: Any) -> Combiner: ...
+def build(kind: Literal["combiner"], name: str, /, **params: Any) -> Combiner[Any]: ...
 @overload
-def build(kind: Literal["head"], name: str, /, **params: Any) -> Head: ...
+def build(kind: Literal["head"], name: str, /, **params: Any) -> Head[Any]: ...
 @overload
-def build(kind: Literal["method"], name: str, /, **params: Any) -> Method: ...
+def build(kind: Literal["method"], name: str, /, **params: Any) -> Method[Any]: ...
 @overload
-def build(kind: Literal["metric"], name: str, /, **params: Any) -> Metric: ...
+def build(kind: Literal["metric"], name: str, /, **params: Any) -> Metric[Any]: ...
 @overload
-def build(kind: str, name: str, /, **params: Any) -> Configured: ...
-def build(kind: str, name: str, /, **params: Any) -> Configured:
-    """Make a component.
+def build(kind: str, name: str, /, **params: Any) -> Configured[Any]: ...
+def build(kind: str, name: str, /, **params: Any) -> Configured[Any]:
+    """Build a component.
 
     Args:
         kind: One of `micraframe.plugin.KINDS`.
         name: Its name, or `plugin/name`.
-        **params: Its parameters; `micraframe show KIND NAME` prints them.
+        **params: Its parameters; `micraframe show KIND NAME` lists them.
 
     Raises:
         PluginError: If there is no such component or it cannot be used.
@@ -264,11 +276,11 @@ def build(kind: str, name: str, /, **params: Any) -> Configured:
 
 
 def explain(error: Any, known: Mapping[str, Any]) -> str:
-    """Say in one line what a pydantic `ValidationError` found, naming the near parameters of an unknown one.
+    """Describe a pydantic `ValidationError` in one line, with similar names for an unknown parameter.
 
     Args:
         error: The error.
-        known: The fields of the model that was to be made, by name.
+        known: The fields of the model that did not validate, by name.
     """
     parts = []
     for problem in error.errors(include_url=False):
@@ -276,21 +288,21 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
         if problem["type"] == "extra_forbidden":
             *outer, last = problem["loc"]
             names = list(_fields_inside(known, outer))
-            near = difflib.get_close_matches(str(last), names, n=1, cutoff=0.5)
+            near = _near(str(last), names)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
             parts.append(f"there is no parameter {where!r}; {hint}")
         elif problem["type"] == "missing":
             parts.append(f"parameter {where!r} is missing")
         elif not where:
-            # Of several parameters together: the message names them, and all of them would be a long list.
+            # About several parameters at once: the message names them, and the input would be all parameters.
             parts.append(problem["msg"].removeprefix("Value error, "))
         else:
-            parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (it is {problem['input']!r})")
+            parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
     return "; ".join(parts)
 
 
 def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapping[str, Any]:
-    """Return the fields of the model that a path leads to from a model with these; none where it leads to no model."""
+    """Return the fields of the nested model at a path below a model with these fields; none if no model is there."""
     from pydantic import BaseModel
 
     for step in path:
@@ -301,7 +313,7 @@ def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapp
 
 def _sources() -> Iterator[tuple[str, str, str, Callable[[], ModuleType]]]:
     """Yield (name, distribution, version, loader) of every plugin: the built-in one first, the others by name."""
-    # A dictionary, for an editable install can show the same entry point twice.
+    # A dictionary, because an editable install can list the same entry point twice.
     points = {(point.name, point.value): point for point in metadata.entry_points(group=plugin.GROUP)}
     ordered = sorted(points.values(), key=lambda point: (point.name != BUILTIN, point.name, point.value))
     for point in ordered:
@@ -311,15 +323,15 @@ def _sources() -> Iterator[tuple[str, str, str, Callable[[], ModuleType]]]:
 
 
 def _components(module: ModuleType) -> tuple[Component, ...]:
-    """Ask one plugin's entry module for its records and check them all.
+    """Ask one plugin's entry module for its records, and check them.
 
     Raises:
-        PluginError: If it was written for another interface version or its records are not in order.
+        PluginError: If it was written for another interface version, or its records are invalid.
     """
     declared = getattr(module, "MICRAFRAME_API", None)
     if declared != plugin.API:
-        raise PluginError(f"{module.__name__} declares MICRAFRAME_API = {declared!r}; this micraframe has {plugin.API}")
-    # A manager of its own for every plugin: none can see, wrap or break another's hooks.
+        raise PluginError(f"{module.__name__}: expected MICRAFRAME_API = {plugin.API}, got {declared!r}")
+    # Each plugin has a manager of its own, so none can see, wrap or break another's hooks.
     manager = pluggy.PluginManager(plugin.GROUP)
     manager.add_hookspecs(plugin)
     manager.register(module)
@@ -331,7 +343,7 @@ def _components(module: ModuleType) -> tuple[Component, ...]:
     seen: set[tuple[str, str]] = set()
     for record in records:
         if not isinstance(record, Component):
-            raise PluginError(f"{module.__name__} offers {record!r}; a micraframe.plugin.Component is wanted")
+            raise PluginError(f"{module.__name__}: expected micraframe.plugin.Component records, got {record!r}")
         if (record.kind, record.name) in seen:
             raise PluginError(f"{module.__name__} offers {record.kind} {record.name!r} twice")
         seen.add((record.kind, record.name))
@@ -340,6 +352,20 @@ def _components(module: ModuleType) -> tuple[Component, ...]:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"kinds are: {', '.join(KINDS)}"
-        raise UnknownComponent(f"there is no kind {kind!r}; {hint}")
+        near = _near(kind, KINDS)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}"
+        raise UnknownComponent(f"there is no kind of component {kind!r}; {hint}")
+
+
+def _near(name: str, known: Sequence[str]) -> list[str]:
+    """Return up to three known names that resemble one, best first; a plugin's name in front of it does not count."""
+    return difflib.get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(known)), n=3, cutoff=0.5)
+
+
+def _indefinite(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _and(parts: Iterable[str]) -> str:
+    *first, last = dict.fromkeys(parts)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,33 +1,38 @@
-"""How sure a mean is, and whether a difference is more than chance: by resampling, as the MICRA-Net paper does it.
+"""Confidence intervals of means and ratios, and tests of differences, by resampling as in the MICRA-Net paper.
 
-NaN means "undefined here" and is left out of means. Everything random is fixed by a seed.
+A number of N images is a function of sums over images. That of a mean is sum / count of the images for which it is
+defined, with NaN for "undefined"; a pooled ratio divides a sum of numerators by one of denominators. Everything random
+is fixed by a seed.
 
-Images of one cluster, such as crops of one field, are not independent of each other: named clusters are resampled, and
-exchanged between groups, whole. Taken for independent, they would make intervals too narrow and alarms too frequent.
+Images of one cluster, such as crops of one field, are not independent: clusters are resampled, and exchanged between
+groups, whole. If they were taken for independent, intervals would be too narrow and false alarms too frequent.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
-RESAMPLES = 10_000
-"""As many as the paper takes."""
+RESAMPLES: Final = 10_000
+"""As many as in the paper."""
 
 Double = npt.NDArray[np.float64]
 
-_CELLS = 10_000_000
-"""Numbers drawn at once: what bounds memory."""
+Reduce = Callable[[Double], Double]
+"""From sums over images, (..., P), to numbers, (...); NaN where undefined."""
+
+_BATCH: Final = 10_000_000
+"""Numbers drawn at once, which bounds memory."""
 
 
 class Interval(NamedTuple):
-    """A mean and its confidence interval; NaN where there is nothing to say."""
+    """A number and its confidence interval; NaN where there is none."""
 
     mean: float
     low: float
@@ -42,7 +47,7 @@ class Significance(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two groups compared: the difference of their means, first minus second, its p value, and Holm's correction."""
+    """Two groups compared: the difference of their numbers, first minus second, its p value, and Holm's correction."""
 
     first: str
     second: str
@@ -52,37 +57,45 @@ class Pair(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The test of all groups together, and the pairs, which are there only if that test is significant."""
+    """The test of all groups together, and the pairs, which are tested only if that test is significant."""
 
     overall: Significance
     pairs: tuple[Pair, ...]
 
 
-def bootstrap_mean(
+def ratio(sums: Double) -> Double:
+    """Return sum / count, (..., 2) to (...); NaN where the count is 0. This makes a mean."""
+    counts = sums[..., 1]
+    return np.asarray(np.divide(sums[..., 0], counts, out=np.full(counts.shape, np.nan), where=counts > 0))
+
+
+def bootstrap(
     values: npt.ArrayLike,
     seed: int,
     resamples: int = RESAMPLES,
     level: float = 0.95,
     clusters: Sequence[Any] | None = None,
+    reduce: Reduce | None = None,
 ) -> Interval:
-    """Return the mean and the percentile interval of its bootstrap distribution.
+    """Return a number and the percentile interval of its bootstrap distribution.
 
     Args:
-        values: (N,).
+        values: Of N images: (N,), of which the mean is taken, NaN where undefined; or (N, P), with `reduce`.
         seed: Fixes the resamples.
-        resamples: How many are drawn.
+        resamples: Number of resamples.
         level: Coverage of the interval.
-        clusters: (N,): to which cluster, such as an image, a value belongs. Values of one cluster are not independent,
-            so that clusters are resampled whole. None: each value by itself.
+        clusters: (N,): the cluster of each image. None: each image by itself.
+        reduce: Makes the number from sums over images, (..., P) to (...).
 
     Returns:
-        NaN for the mean of nothing, and for the interval of fewer than two values or clusters.
+        NaN for the number of nothing, and for the interval of fewer than two images or clusters.
     """
-    sums, counts = _cells([np.asarray(values, np.float64)], clusters)
+    sums = _cluster_sums([values], clusters)
     if not sums.size:
         return Interval(np.nan, np.nan, np.nan)
-    mean = float(sums.sum() / counts.sum())
-    return Interval(mean, *_percentiles(_resampled(sums, counts, seed, resamples)[0], sums.shape[1], level))
+    reduce = reduce or ratio
+    number = float(reduce(sums[0].sum(axis=0)))
+    return Interval(number, *_percentiles(_resampled(sums, reduce, seed, resamples)[0], sums.shape[1], level))
 
 
 def bootstrap_difference(
@@ -92,64 +105,105 @@ def bootstrap_difference(
     resamples: int = RESAMPLES,
     level: float = 0.95,
     clusters: Sequence[Any] | None = None,
+    reduce: Reduce | None = None,
 ) -> Interval:
-    """Return mean(a) - mean(b) of paired values, and the percentile interval of its bootstrap distribution.
+    """Return the number of `a` minus that of `b`, and the percentile interval of its bootstrap distribution.
 
-    Images are resampled, each with its values of both groups; each mean is over the images for which it is defined.
+    Images are resampled, each with its values of both groups.
 
     Args:
-        a: (N,).
-        b: (N,): place i is of the same image.
+        a: Of N images, as in `bootstrap`.
+        b: Of the same images in the same order.
         seed: Fixes the resamples.
-        resamples: How many are drawn.
+        resamples: Number of resamples.
         level: Coverage of the interval.
-        clusters: (N,): see `bootstrap_mean`.
+        clusters: As in `bootstrap`.
+        reduce: As in `bootstrap`.
     """
-    sums, counts = _cells(_of_one_length([a, b]), clusters)
-    if not counts.any(1).all():
+    sums, reduce = _cluster_sums([a, b], clusters), reduce or ratio
+    first, second = reduce(sums.sum(axis=1))
+    if np.isnan([first, second]).any():
         return Interval(np.nan, np.nan, np.nan)
-    first, second = _resampled(sums, counts, seed, resamples)
-    return Interval(_difference(sums, counts), *_percentiles(first - second, sums.shape[1], level))
+    drawn = _resampled(sums, reduce, seed, resamples)
+    return Interval(float(first - second), *_percentiles(drawn[0] - drawn[1], sums.shape[1], level))
+
+
+def bootstrap_function(
+    function: Callable[[npt.NDArray[np.intp]], Double],
+    clusters: Sequence[Any],
+    seed: int,
+    resamples: int,
+    level: float = 0.95,
+) -> list[Interval]:
+    """Return numbers that no sums express, each with the percentile interval of its bootstrap distribution.
+
+    Args:
+        function: Computes the numbers from the images with these indices, some of them repeated.
+        clusters: (N,): the cluster of each image.
+        seed: Fixes the resamples.
+        resamples: Number of resamples; the function is evaluated for each.
+        level: Coverage of the intervals.
+    """
+    places = _places(clusters)
+    members = [np.flatnonzero(places == number) for number in range(int(places.max(initial=-1)) + 1)]
+    found = function(np.arange(len(places)))
+    if len(members) < 2:
+        return [Interval(float(number), np.nan, np.nan) for number in found]
+    random = np.random.default_rng(seed)
+    drawn = np.array(
+        [
+            function(np.concatenate([members[number] for number in random.integers(0, len(members), len(members))]))
+            for _ in range(resamples)
+        ]
+    )
+    return [
+        Interval(float(number), *_percentiles(column, len(members), level))
+        for number, column in zip(found, drawn.T, strict=True)
+    ]
 
 
 def randomisation_test(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
     seed: int,
-    paired: bool = False,
     resamples: int = RESAMPLES,
     clusters: Sequence[Any] | None = None,
+    reduce: Reduce | None = None,
 ) -> Significance:
-    """Return |mean(a) - mean(b)| and how often chance makes it as large, by exchanging values between the groups.
+    """Return |number of a - number of b| and how often chance makes it as large, by exchanging values of images.
 
     Args:
-        a: (N,).
-        b: (M,); M = N where paired.
-        seed: Fixes the resamples.
-        paired: a[i] and b[i] are of the same image: they are exchanged with each other only, defined or not.
-        resamples: How many are drawn; where there are fewer arrangements, each is taken once.
-        clusters: (N,), where paired: all values of a cluster are exchanged together. None: each image by itself.
+        a: Of N images, as in `bootstrap`.
+        b: Of the same images in the same order; an image's values are exchanged with each other, defined or not.
+        seed: Fixes the arrangements.
+        resamples: Number of arrangements; if there are no more, each is taken once.
+        clusters: All images of a cluster are exchanged together. None: each image by itself.
+        reduce: As in `bootstrap`.
 
     Returns:
-        A p value that is never 0: its floor is 1 / (resamples + 1). NaN where a group has fewer than two values or, if
-        paired, fewer than two images or clusters have any.
+        A p value that is never 0: its floor is 1 / (resamples + 1). NaN where a group has no number, or fewer than two
+        images or clusters have any.
 
     Raises:
-        ValueError: If paired groups are not of one length, or clusters are named of such as are not paired.
+        ValueError: If the groups do not have the same length.
     """
-    if paired:
-        return _exchange(*_cells(_of_one_length([a, b]), clusters), seed, resamples)
-    groups = _unpaired([a, b], clusters)
-    if min(map(len, groups)) < 2:
+    sums = _cluster_sums([a, b], clusters)
+    numbers = (reduce or ratio)(sums.sum(axis=1))
+    if sums.shape[1] < 2 or np.isnan(numbers).any():
         return Significance(np.nan, np.nan)
-    return _permute(groups, lambda a, b, axis: np.abs(a.mean(axis) - b.mean(axis)), seed, paired, resamples)
+
+    def difference(sums: Double) -> Double:
+        first, second = (reduce or ratio)(sums).T
+        return np.asarray(np.abs(first - second))
+
+    return _permute(sums, difference, float(np.abs(numbers).sum()), seed, resamples)
 
 
 def least_p(clusters: int, resamples: int = RESAMPLES) -> float:
-    """Return the smallest p value that `randomisation_test` can give of so many paired images or clusters.
+    """Return the smallest p value that `randomisation_test` can give for so many images or clusters.
 
-    As large as the arrangement that was observed is always its mirror image, in which all are exchanged: 2 / 2^C where
-    each arrangement is taken once. After Holm's correction, the smallest of M p values is M times that at least.
+    The mirror image of the observed arrangement, in which all are exchanged, is always as large: 2 / 2^C where each
+    arrangement is taken once. After Holm's correction, the smallest of M p values is at least M times that.
     """
     exact = clusters < 63 and 2**clusters <= resamples
     return 2.0 ** (1 - clusters) if exact else 1 / (resamples + 1)
@@ -158,64 +212,49 @@ def least_p(clusters: int, resamples: int = RESAMPLES) -> float:
 def f_test(
     groups: Sequence[npt.ArrayLike],
     seed: int,
-    paired: bool = False,
     resamples: int = RESAMPLES,
     clusters: Sequence[Any] | None = None,
+    reduce: Reduce | None = None,
 ) -> Significance:
-    """Return the F statistic of several groups' means and how often chance makes it as large.
+    """Return the F statistic of the means of several groups and how often chance makes it as large.
 
-    F is the variance between the groups over that within them; where paired, the means of images, or of clusters, are
-    taken out first (repeated measures). p goes by the sum of squares between the groups, with which F rises.
+    F is the variance between the groups over that within them after the means of images, or of clusters, are removed
+    (repeated measures). p is that of the sum of squares between the groups, with which F increases. For numbers that
+    are no means, F is NaN, and p is that of the variance of the groups' numbers.
 
     Args:
-        groups: At least two, each (N,).
-        seed: Fixes the resamples.
-        paired: Place i of every group is of the same image: values are exchanged within an image only, defined or not.
-        resamples: How many are drawn; where there are fewer arrangements, each is taken once.
-        clusters: (N,), where paired: all values of a cluster are exchanged together. None: each image by itself.
+        groups: At least two, each of N images, as in `bootstrap`; an image's values are exchanged among the groups.
+        seed: Fixes the arrangements.
+        resamples: Number of arrangements; if there are no more, each is taken once.
+        clusters: As in `randomisation_test`.
+        reduce: As in `bootstrap`.
 
     Returns:
-        NaN where a group has fewer than two values or, if paired, fewer than two images or clusters have any; infinity
-        where only the groups vary.
+        NaN where a group has no number, or fewer than two images or clusters have any; infinity where only the groups
+        vary.
 
     Raises:
-        ValueError: If there are fewer than two groups, paired groups are not of one length, or clusters are named of
-            such as are not paired.
+        ValueError: If there are fewer than two groups, or they do not have the same length.
     """
     if len(groups) < 2:
-        raise ValueError(f"{len(groups)} group; an F test compares at least two")
-    if paired:
-        sums, counts = _cells(_of_one_length(groups), clusters)
-    else:
-        # Each value is a cell of its own group.
-        arrays = _unpaired(groups, clusters)
-        sums, counts = np.zeros((2, len(arrays), sum(map(len, arrays))))
-        for row, start, array in zip(itertools.count(), np.cumsum([0, *map(len, arrays)]), arrays, strict=False):
-            sums[row, start : start + len(array)] = array
-            counts[row, start : start + len(array)] = 1
-    if sums.shape[1] < 2 or not counts.any(1).all() or (not paired and counts.sum(1).min() < 2):
+        raise ValueError(f"expected at least two groups for an F test, got {len(groups)}")
+    sums = _cluster_sums(groups, clusters)
+    if sums.shape[1] < 2 or np.isnan((reduce or ratio)(sums.sum(axis=1))).any():
         return Significance(np.nan, np.nan)
-    centre = sums.sum() / counts.sum()
+    centre = sums[..., 0].sum() / sums[..., 1].sum()
 
-    def squares(sums: Double, counts: Double) -> Double:
-        means = np.divide(sums, counts, out=np.full_like(sums, centre), where=counts > 0)
-        return np.asarray(counts * (means - centre) ** 2)
+    def spread(sums: Double) -> Double:
+        """Return the sum of squares between the groups, (R, groups, P) to (R,)."""
+        if reduce:
+            return np.asarray(np.var(reduce(sums), axis=-1))
+        return np.asarray(_squares(sums, centre).sum(axis=-1))
 
-    # What is exchanged leaves the rest of F's parts as they are, and nothing is divided by a variance that may be 0.
-    def between(*groups: npt.NDArray[Any], axis: int) -> Double:
-        if not paired:
-            groups = tuple(group + 1j for group in groups)
-        # Sum and number travel together as the parts of a complex number, which SciPy exchanges as one value.
-        parts = np.stack([group.sum(axis) for group in groups])
-        return np.asarray(squares(parts.real.copy(), parts.imag.copy()).sum(0))
-
-    exchanged = list(sums + 1j * counts) if paired else arrays
-    found, p = _permute(exchanged, between, seed, paired, resamples)
-    within = float(squares(sums, counts).sum()) - found
-    freedom = int(np.count_nonzero(counts)) - len(groups)
-    if paired:
-        within -= float(squares(sums.sum(0), counts.sum(0)).sum())
-        freedom -= sums.shape[1] - 1
+    scale = 0.0 if reduce else float(_squares(sums, centre).sum())
+    found, p = _permute(sums, spread, scale, seed, resamples)
+    if reduce:
+        return Significance(np.nan, p)
+    within = scale - found - float(_squares(sums.sum(axis=0), centre).sum())
+    freedom = int(np.count_nonzero(sums[..., 1])) - len(groups) - (sums.shape[1] - 1)
     if freedom <= 0:
         return Significance(np.nan, p)
     explained, rest = found / (len(groups) - 1), max(within, 0.0) / freedom
@@ -227,7 +266,7 @@ def f_test(
 def holm(p_values: npt.ArrayLike) -> Double:
     """Return the p values, (N,), corrected for their number: the family-wise error stays below alpha (Holm 1979).
 
-    In rising order, p'_(i) = max over j <= i of min(1, (N - j + 1) p_(j)). NaN stays NaN and does not count.
+    In increasing order, p'_(i) = max over j <= i of min(1, (N - j + 1) p_(j)). NaN stays NaN and does not count.
     """
     p = np.asarray(p_values, np.float64)
     corrected = p.copy()
@@ -241,108 +280,103 @@ def holm(p_values: npt.ArrayLike) -> Double:
 def compare(
     groups: Mapping[str, npt.ArrayLike],
     seed: int,
-    paired: bool = False,
     alpha: float = 0.05,
     resamples: int = RESAMPLES,
     clusters: Sequence[Any] | None = None,
+    reduce: Reduce | None = None,
 ) -> Comparison:
-    """Compare groups: all together first, and each pair if that says that they differ.
+    """Compare groups: all together first, and each pair if that test is significant.
 
     Args:
-        groups: At least two, by name, each (N,).
-        seed: Fixes the resamples.
-        paired: Place i of every group is of the same image.
-        alpha: Level of the test of all groups; pairs of two groups are compared whatever it says.
-        resamples: How many are drawn for each test.
-        clusters: (N,), where paired: see `randomisation_test`.
+        groups: At least two, by name, each of the same N images, as in `bootstrap`.
+        seed: Fixes the arrangements.
+        alpha: Level of the test of all groups; if there are two, they are compared whatever it says.
+        resamples: Number of arrangements for each test.
+        clusters: As in `randomisation_test`.
+        reduce: As in `bootstrap`.
     """
     names = list(groups)
-    overall = f_test(list(groups.values()), seed, paired, resamples, clusters)
-    if len(names) > 2 and not overall.p <= alpha:
-        return Comparison(overall, ())
+    together = f_test(list(groups.values()), seed, resamples, clusters, reduce)
+    if len(names) > 2 and not together.p <= alpha:
+        return Comparison(together, ())
     chosen = list(itertools.combinations(names, 2))
-    p_values = [randomisation_test(groups[a], groups[b], seed, paired, resamples, clusters).p for a, b in chosen]
-    means = {name: _mean(np.asarray(values, np.float64)) for name, values in groups.items()}
+    p_values = [randomisation_test(groups[a], groups[b], seed, resamples, clusters, reduce).p for a, b in chosen]
+    numbers = {name: float((reduce or ratio)(_image_parts(values).sum(axis=0))) for name, values in groups.items()}
     pairs = [
-        Pair(a, b, means[a] - means[b], p, float(corrected))
+        Pair(a, b, numbers[a] - numbers[b], p, float(corrected))
         for (a, b), p, corrected in zip(chosen, p_values, holm(p_values), strict=True)
     ]
-    return Comparison(overall, tuple(pairs))
+    return Comparison(together, tuple(pairs))
 
 
-def _mean(values: Double) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else np.nan
+def _image_parts(values: npt.ArrayLike) -> Double:
+    """Return what is summed over images, (N, P): for a mean, (N,), the value where it is defined and 1, otherwise 0."""
+    array = np.asarray(values, np.float64)
+    if array.ndim == 2:
+        return array
+    defined = ~np.isnan(array)
+    return np.stack([np.where(defined, array, 0.0), defined.astype(np.float64)], axis=1)
 
 
-def _cells(groups: Sequence[Double], clusters: Sequence[Any] | None) -> tuple[Double, Double]:
-    """Return sum and number, (groups, C), of the defined values of each of the C clusters that have any."""
-    table = np.array(groups)
-    length = table.shape[1]
-    if clusters is None:
-        clusters = range(length)
-    if len(clusters) != length:
-        raise ValueError(f"{length} values in {len(clusters)} places of clusters; one for each is wanted")
-    numbers: dict[Any, int] = {}
-    place = np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.intp)
-    sums, counts = np.zeros((2, len(table), len(numbers)))
-    for row, values in enumerate(table):
-        defined = ~np.isnan(values)
-        counts[row] = np.bincount(place[defined], minlength=len(numbers))
-        sums[row] = np.bincount(place[defined], weights=values[defined], minlength=len(numbers))
-    some = counts.any(0)
-    return sums[:, some], counts[:, some]
-
-
-def _of_one_length(groups: Sequence[npt.ArrayLike]) -> list[Double]:
-    arrays = [np.asarray(group, np.float64) for group in groups]
-    lengths = [len(array) for array in arrays]
+def _cluster_sums(groups: Sequence[npt.ArrayLike], clusters: Sequence[Any] | None) -> Double:
+    """Return the sums over each of the C clusters that have any value in any group, (groups, C, P)."""
+    parts = [_image_parts(group) for group in groups]
+    lengths = [len(part) for part in parts]
     if len(set(lengths)) > 1:
-        raise ValueError(f"paired groups of lengths {lengths}; one length is wanted")
-    return arrays
+        raise ValueError(f"expected groups of one length, got lengths {lengths}")
+    places = np.arange(lengths[0]) if clusters is None else _places(clusters)
+    if len(places) != lengths[0]:
+        raise ValueError(f"expected the cluster of each of {lengths[0]} values, got {len(places)}")
+    count = int(places.max(initial=-1)) + 1
+    sums = np.array(
+        [
+            np.stack([np.bincount(places, weights=column, minlength=count) for column in part.T], axis=1)
+            for part in parts
+        ]
+    )
+    return np.asarray(sums[:, sums.any(axis=(0, 2))])
 
 
-def _unpaired(groups: Sequence[npt.ArrayLike], clusters: Sequence[Any] | None) -> list[Double]:
-    """Return the groups without NaN."""
-    if clusters is not None:
-        raise ValueError("clusters are exchanged between paired groups only; set paired, or leave them out")
-    arrays = [np.asarray(group, np.float64) for group in groups]
-    return [array[~np.isnan(array)] for array in arrays]
+def _places(clusters: Sequence[Any]) -> npt.NDArray[np.intp]:
+    """Return the number of each image's cluster, in order of first appearance."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters], np.intp)
 
 
-def _difference(sums: Double, counts: Double) -> float:
-    first, second = sums.sum(1) / counts.sum(1)
-    return float(first - second)
+def _squares(sums: Double, centre: float) -> Double:
+    """Return count x (mean - centre)^2, (..., 2) to (...); 0 where the count is 0."""
+    means = np.divide(sums[..., 0], sums[..., 1], out=np.full(sums.shape[:-1], centre), where=sums[..., 1] > 0)
+    return np.asarray(sums[..., 1] * (means - centre) ** 2)
 
 
 def _percentiles(drawn: Double, clusters: int, level: float) -> tuple[float, float]:
-    """Return the ends of the interval; of a single cluster there is none."""
-    if clusters < 2:
+    """Return the ends of the interval; a single cluster has none."""
+    if clusters < 2 or np.isnan(drawn).all():
         return np.nan, np.nan
-    # A few resamples of few clusters may have none for which a group is defined.
+    # In a few resamples of few clusters, a group may be undefined.
     low, high = np.nanquantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _resampled(sums: Double, counts: Double, seed: int, resamples: int) -> Double:
-    """Return each group's mean in each resample of the clusters, (groups, resamples); NaN where there are no values."""
-    parts = []
-    for drawn in _resamples(sums.shape[1], seed, resamples):
-        numbers = counts @ drawn.T
-        parts.append(np.divide(sums @ drawn.T, numbers, out=np.full(numbers.shape, np.nan), where=numbers > 0))
+def _resampled(sums: Double, reduce: Reduce, seed: int, resamples: int) -> Double:
+    """Return each group's number in each resample of the clusters, (groups, resamples)."""
+    parts = [
+        reduce(np.stack([drawn @ group for group in sums])) for drawn in _resamples(sums.shape[1], seed, resamples)
+    ]
     return np.concatenate(parts, axis=1)
 
 
-def _resamples(count: int, seed: int, resamples: int) -> Iterable[npt.NDArray[np.float32]]:
-    """Yield how often each of `count` values is drawn in each resample, float32 (some resamples, count).
+def _resamples(count: int, seed: int, resamples: int) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield how often each of `count` clusters is drawn in each resample, float32 (some resamples, count).
 
-    As the same images are resampled for every pair of methods, the draws are made once for all of them: with
-    `scipy.stats.bootstrap` it is they that take the time.
+    The same images are resampled for every pair of methods, so the draws, which take most of the time, are made once.
     """
-    if resamples * count <= 2 * _CELLS:
-        return (_drawn(count, seed, 0, resamples),)
+    if resamples * count <= 2 * _BATCH:
+        yield _drawn(count, seed, 0, resamples)
+        return
     step = _batch(count)
-    return (_drawn.__wrapped__(count, seed, start, min(step, resamples - start)) for start in range(0, resamples, step))
+    for start in range(0, resamples, step):
+        yield _drawn.__wrapped__(count, seed, start, min(step, resamples - start))
 
 
 @functools.lru_cache(maxsize=2)
@@ -352,60 +386,70 @@ def _drawn(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.
     return np.bincount(places.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float32)
 
 
+def _permute(
+    sums: Double, statistic: Callable[[Double], Double], scale: float, seed: int, resamples: int
+) -> Significance:
+    """Return a statistic and the share of exchanges of clusters among the groups for which it is at least as large.
+
+    Args:
+        sums: (groups, C, P).
+        statistic: From the groups' sums, (R, groups, P) to (R,); NaN, where an exchange leaves a group empty, counts as
+            large.
+        scale: Of the numbers that it is computed from: a difference by rounding is none.
+        seed: Fixes random arrangements.
+        resamples: Number of arrangements.
+    """
+    observed = float(statistic(sums.sum(axis=1)[None])[0])
+    least = observed * (1 - 1e-12) - 1e-12 * scale
+    larger = sum(int(np.count_nonzero(~(statistic(each) < least))) for each in _exchanged(sums, seed, resamples))
+    total = _arrangements(len(sums), sums.shape[1], resamples)
+    return Significance(observed, larger / total if total else (larger + 1) / (resamples + 1))
+
+
+def _exchanged(sums: Double, seed: int, resamples: int) -> Iterator[Double]:
+    """Yield the groups' sums, (some arrangements, groups, P), with the values of clusters exchanged among the groups.
+
+    Every arrangement once if there are at most `resamples`, otherwise so many random ones.
+
+    Args:
+        sums: (groups, C, P).
+        seed: Fixes random arrangements.
+        resamples: Number of arrangements.
+    """
+    groups, clusters, _ = sums.shape
+    total, step = _arrangements(groups, clusters, resamples), _batch(clusters if groups == 2 else groups * clusters)
+    for start in range(0, total or resamples, step):
+        stop = min(start + step, total or resamples)
+        if groups == 2:
+            flipped = _digits(start, stop, 2, clusters) if total else _flips(clusters, seed, start, stop - start)
+            moved = flipped.astype(np.float32) @ (sums[1] - sums[0])
+            yield np.stack([sums[0].sum(axis=0) + moved, sums[1].sum(axis=0) - moved], axis=1)
+            continue
+        if total:
+            orders = np.array(list(itertools.permutations(range(groups))))
+            order = orders[_digits(start, stop, len(orders), clusters)]
+        else:
+            order = np.random.default_rng((seed, start)).random((stop - start, clusters, groups)).argsort(axis=-1)
+        yield np.stack([sums[order[..., group], np.arange(clusters)].sum(axis=1) for group in range(groups)], axis=1)
+
+
+def _arrangements(groups: int, clusters: int, resamples: int) -> int:
+    """Return how many arrangements there are; 0 if more than `resamples`."""
+    few = clusters * math.lgamma(groups + 1) <= math.log(resamples) + 1e-9
+    return math.factorial(groups) ** clusters if few else 0
+
+
+def _digits(start: int, stop: int, base: int, length: int) -> npt.NDArray[np.int64]:
+    """Return the digits of numbers, lowest first, (stop - start, length)."""
+    return np.arange(start, stop)[:, None] // base ** np.arange(length) % base
+
+
 @functools.lru_cache(maxsize=2)
-def _flips(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.float32]:
+def _flips(count: int, seed: int, start: int, resamples: int) -> npt.NDArray[np.uint8]:
     rng = np.random.default_rng((seed, start))
     bits = np.unpackbits(np.frombuffer(rng.bytes(resamples * -(-count // 8)), np.uint8))
-    return bits.reshape(resamples, -1)[:, :count].astype(np.float32)
-
-
-def _exchange(sums: Double, counts: Double, seed: int, resamples: int) -> Significance:
-    """Return |difference of means| and its p value when clusters, (2, C), are exchanged between the two groups.
-
-    `scipy.stats.permutation_test`, which the rest uses, takes a second where this takes a hundredth.
-    """
-    number = sums.shape[1]
-    if number < 2 or not counts.any(1).all():
-        return Significance(np.nan, np.nan)
-    exact = number < 63 and 2**number <= resamples
-    arrangements = 2**number if exact else resamples
-    observed = abs(_difference(sums, counts))
-    # Equal but for rounding is as large.
-    least = observed * (1 - 1e-12) - 1e-12 * float(np.abs(sums).sum() / counts.sum())
-    move, leave = np.stack([sums[1] - sums[0], counts[1] - counts[0]], axis=1), np.array([1.0, -1.0])
-    larger, step = 0, _batch(number)
-    for start in range(0, arrangements, step):
-        stop = min(start + step, arrangements)
-        if exact:
-            flipped = ((np.arange(start, stop)[:, None] >> np.arange(number)) & 1).astype(np.float32)
-        else:
-            flipped = _flips(number, seed, start, stop - start)
-        moved, gained = (flipped @ move).T
-        total = sums.sum(1)[:, None] + leave[:, None] * moved
-        filled = counts.sum(1)[:, None] + leave[:, None] * gained
-        means = np.divide(total, filled, out=np.full(total.shape, np.nan), where=filled > 0)
-        # Where an arrangement leaves a group without values, it may be as large as any.
-        larger += int(np.count_nonzero(~(np.abs(means[0] - means[1]) < least)))
-    p = larger / arrangements if exact else (larger + 1) / (arrangements + 1)
-    return Significance(observed, min(p, 1.0))
-
-
-def _permute(
-    groups: Sequence[npt.NDArray[Any]], statistic: Any, seed: int, paired: bool, resamples: int
-) -> Significance:
-    found = stats.permutation_test(
-        groups,
-        statistic,
-        permutation_type="samples" if paired else "independent",
-        alternative="greater",
-        vectorized=True,
-        n_resamples=resamples,
-        batch=_batch(sum(map(len, groups))),
-        rng=np.random.default_rng(seed),
-    )
-    # Of complex values, SciPy makes its p complex.
-    return Significance(float(np.real(found.statistic)), float(np.real(found.pvalue)))
+    return bits.reshape(resamples, -1)[:, :count]
 
 
 def _batch(number: int) -> int:
-    return max(1, _CELLS // number)
+    return max(1, _BATCH // number)

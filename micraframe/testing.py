@@ -1,57 +1,57 @@
-"""The conformance kit: what every component must do, as checks that a plugin's own tests call.
+"""The conformance kit: checks of what each kind of component promises, for the tests of a plugin.
 
     from micraframe.testing import check
 
     def test_my_combiner():
         check("combiner", "mean")
 
-Each check raises `AssertionError` and says which promise of `micraframe.interfaces` was broken. Inputs are small, made
-here, and the same in every run.
+Inputs are small, made here, and the same in every run. A component that writes to its inputs fails.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from micraframe import registry
-from micraframe.classifier import Classifier
-from micraframe.errors import DataError, MicraframeError
-from micraframe.interfaces import (
-    Annotator,
-    Backbone,
-    Combiner,
-    Dataset,
-    Extractor,
-    Head,
-    Method,
-    Metric,
-)
-from micraframe.tiling import Tiling, predict
+from micraframe import pipeline, registry
+from micraframe.classifier import Classifier, create_classifier
+from micraframe.config import Choice
+from micraframe.errors import MicraframeError
+from micraframe.interfaces import Backbone, MaskHeadParams, Thresholds
+from micraframe.metrics.reduction import stack
+from micraframe.micranet import MicraNet, MicraNetModel
+from micraframe.objects import bounding_boxes
+from micraframe.parameters import Parameters
+from micraframe.tiling import Tiling
 from micraframe.types import (
     SPLITS,
     Annotation,
-    Cost,
     DatasetInfo,
+    FitContext,
     FloatArray,
     Layer,
     Maps,
     Normalisation,
     Prediction,
-    Run,
+    Role,
     Sample,
-    ScoreMap,
+    Scores,
+    Work,
 )
 
 SIZES = ((32, 32), (33, 47), (61, 40))
 """(H, W) of the images that components are tried on: odd and non-square too."""
+
+_LAYERS = (Layer("L1", 4, 1), Layer("L2", 6, 2), Layer("L3", 8, 4))
 
 
 def check(kind: str, name: str, /, **params: Any) -> None:
@@ -63,220 +63,235 @@ def check(kind: str, name: str, /, **params: Any) -> None:
         **params: Its parameters.
 
     Raises:
-        AssertionError: If it breaks a promise.
+        AssertionError: If it breaks a promise; the message says which.
         PluginError: If it cannot be built.
+        ConfigError: If a parameter is unknown or its value is not allowed.
     """
-    component = registry.build(kind, name, **params)
-    fields = type(component).Params.model_fields
-    assert all(field.description for field in fields.values()), "every parameter has a description"
-    assert type(component).Params.model_config.get("extra") == "forbid", "Params forbids what it does not know"
-    CHECKS[kind](component)
+    built = registry.build(kind, name, **params).params
+    assert all(field.description for field in type(built).model_fields.values()), "every parameter has a description"
+    assert built.model_config.get("extra") == "forbid", "Params forbids unknown parameters"
+    assert type(built).model_validate(built.model_dump(mode="json")) == built, "parameters survive being saved as JSON"
+    try:
+        _CHECKS[kind](Choice(name=name, params=params))
+    except MicraframeError as error:
+        raise AssertionError(f"{kind} {name}: {error}") from error
 
 
-def check_dataset(dataset: Dataset) -> None:
-    """Check that samples are in order, read the same twice, and that splits do not share an id or a group."""
+def _check_dataset(choice: Choice) -> None:
+    dataset = registry.build("dataset", choice.name, **choice.params)
     info = dataset.info()
     assert info == dataset.info(), "info is the same each time"
     ids: set[str] = set()
-    groups: dict[str, str] = {}
+    splits: dict[str, str] = {}
     for split in SPLITS:
         samples = dataset.samples(split)
         for number in range(min(len(samples), 20)):
-            sample, again = samples[number], samples[number]
-            assert sample.id not in ids, f"the id {sample.id!r} is there twice"
+            sample = samples[number]
+            assert sample.id not in ids, f"ids are distinct; {sample.id!r} is not"
             ids.add(sample.id)
-            assert sample.image.tobytes() == again.image.tobytes(), f"{sample.id} reads differently the second time"
-            assert sample.image.shape[0] == info.channels, f"{sample.id} does not have {info.channels} channels"
+            assert _content(sample) == _content(samples[number]), f"{sample.id} reads the same each time"
+            assert sample.image.shape[0] == info.channels, f"{sample.id} has {info.channels} channels"
             if sample.group is not None:
-                owner = groups.setdefault(sample.group, split)
-                assert owner == split, f"the group {sample.group!r} is in {owner} and in {split}"
+                other = splits.setdefault(sample.group, split)
+                assert other == split, f"no group is in two splits; {sample.group!r} is in {other} and {split}"
             for annotation in Annotation:
                 value = getattr(sample, annotation.value)
-                assert value is None or len(value) == len(info.classes), f"{sample.id}: {annotation} are not per class"
-    assert ids, "the dataset is empty"
+                assert value is None or len(value) == len(info.classes), f"{annotation} of {sample.id} are per class"
+    assert ids, "there are samples"
 
 
-def check_annotator(annotator: Annotator) -> None:
-    """Check that an annotation is the same for the same seed, changes no image, and has a cost."""
+def _check_annotator(choice: Choice) -> None:
+    annotator = registry.build("annotator", choice.name, **choice.params)
     for sample in full_samples():
-        before = sample.image.tobytes()
-        weaker, cost = annotator.annotate(sample, seed=3)
-        again, _ = annotator.annotate(sample, seed=3)
-        assert isinstance(cost, Cost), "an annotation has a cost"
-        assert weaker.id == sample.id, "the id stays"
-        assert weaker.image.tobytes() == before, "the image stays as it is"
+        with _unchanged(sample):
+            annotated, work = annotator.annotate(sample, seed=3)
+        assert isinstance(work, Work), "annotation takes work"
+        assert (annotated.id, _content(annotated.image)) == (sample.id, _content(sample.image)), "id and image are kept"
+        assert _content((annotated, work)) == _content(annotator.annotate(sample, seed=3)), "same seed, same annotation"
         for annotation in Annotation:
-            one, two = (getattr(given, annotation.value) for given in (weaker, again))
-            assert (one is None) == (two is None), f"the same seed gives the same {annotation}"
-            if one is not None:
-                assert len(one) == 2, f"{annotation} are per class"
-                assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True)), "same seed, same annotation"
+            value = getattr(annotated, annotation.value)
+            assert value is None or len(value) == 2, f"{annotation} are per class"
 
 
-def check_backbone(backbone: Backbone) -> None:
-    """Check layers, strides and gradients on images of odd and non-square sizes."""
+def _check_backbone(choice: Choice) -> None:
+    backbone = registry.build("backbone", choice.name, **choice.params)
     for channels in (1, 3):
-        torch.manual_seed(0)
-        network, layers = backbone.create(channels)
-        network.eval()
-        assert len({layer.name for layer in layers}) == len(layers), "layers have different names"
-        for height, width in ((64, 64), (97, 131)):
-            images = torch.rand(2, channels, height, width)
-            activations = network(images)
-            assert len(activations) == len(layers), "there is one activation for each layer"
-            for layer, activation in zip(layers, activations, strict=True):
-                assert activation.ndim == 4, f"{layer.name} is (B, channels, h, w)"
-                assert activation.shape[:2] == (2, layer.channels), f"{layer.name} has {layer.channels} channels"
-                for cells, pixels in zip(activation.shape[2:], (height, width), strict=True):
-                    assert abs(cells - pixels / layer.stride) <= 1, f"{layer.name} has a cell each {layer.stride} px"
-            alone = network(images[1:])
-            assert torch.allclose(alone[-1], activations[-1][1:], atol=1e-4), "a batch of 2 is 2 batches of one"
-        gradients = torch.autograd.grad(activations[-1].sum(), activations[:-1], allow_unused=True)
-        for layer, gradient in zip(layers, gradients, strict=False):
-            assert gradient is not None, f"no gradient reaches {layer.name}"
-            assert torch.isfinite(gradient).all(), f"the gradient of {layer.name} is finite"
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            classifier = create_classifier(backbone, channels, 2).eval()
+            untrained = create_classifier(backbone.untrained(), channels, 2)
+        shapes = [{name: tensor.shape for name, tensor in c.state_dict().items()} for c in (classifier, untrained)]
+        assert shapes[0] == shapes[1], "untrained() is the same network"
+        for size in ((64, 64), (97, 131)):
+            images = torch.rand((2, channels, *size), generator=torch.Generator().manual_seed(0))
+            with _unchanged(images):
+                both, second = classifier.features(images), classifier.features(images[1:])
+            for layer, activation, alone in zip(classifier.layers, both, second, strict=True):
+                assert torch.allclose(activation[1:], alone, atol=1e-4), f"{layer.name}: a batch of 2 is 2 batches of 1"
+        for layer, gradient in zip(classifier.layers, torch.autograd.grad(both[-1].sum(), both), strict=True):
+            assert torch.isfinite(gradient).all(), f"the gradient at {layer.name} is finite"
 
 
-def check_extractor(extractor: Extractor) -> None:
-    """Check that maps pair with images and classes, batches do not matter, and the classifier stays as it was."""
-    classifier = small_classifier()
+def _check_extractor(choice: Choice) -> None:
+    extractor = registry.build("extractor", choice.name, **choice.params)
+    classifier, chosen = small_classifier(), [(2, 0), (), (1,)]
     with _unchanged(classifier):
         explain = extractor.prepare(classifier)
-        for height, width in SIZES:
-            images = np.random.default_rng(0).random((3, 1, height, width), np.float32)
-            wanted: list[tuple[int, ...]] = [(2, 0), (), (1,)]
-            together = explain(images, _always(wanted))
-            assert [maps.classes for maps in together] == wanted, "each image has the maps that were asked for"
-            for maps, image, classes in zip(together, images, wanted, strict=True):
-                assert maps.size == (height, width), "maps know the image's size"
-                alone = explain(image[None], _always([classes]))[0]
-                assert np.allclose(alone.scores, maps.scores, atol=1e-5), "a batch of 3 is 3 batches of one"
+        for size in SIZES:
+            images = np.random.default_rng(0).random((3, 1, *size), np.float32)
+            with torch.no_grad():
+                known = torch.sigmoid(classifier(torch.from_numpy(images))).numpy()
+
+            def rule(presence: FloatArray, known: FloatArray = known) -> tuple[int, ...]:
+                return chosen[int(np.abs(known - presence).sum(axis=1).argmin())]  # recognises each image
+
+            with _unchanged(images):
+                together = explain(images, rule)
+            assert [maps.classes for maps in together] == chosen, "each image has maps of the classes that were chosen"
+            for image, presence, maps in zip(images, known, together, strict=True):
+                assert np.allclose(maps.presence, presence, atol=1e-4), "presence is what the classifier predicts"
+                assert maps.size == size, "maps know the size of the image"
+                assert set(maps.layers) <= set(classifier.layers), "maps are of the classifier's layers"
+                (alone,) = explain(image[None], rule)
                 for one, other in zip(alone.maps, maps.maps, strict=True):
-                    assert np.allclose(one, other, atol=1e-4), "a batch of 3 is 3 batches of one"
-        _raises(DataError, lambda: explain(images, _always([(0,)])), "too few lists of classes")
-        with torch.no_grad():
-            expected = torch.sigmoid(classifier(torch.from_numpy(images))).numpy()
-        given = np.stack([maps.scores for maps in explain(images, _always([()] * 3))])
-        assert np.allclose(given, expected, atol=1e-4), "scores are the classifier's probabilities"
+                    assert np.allclose(one, other, atol=1e-4), "a batch of 3 is 3 batches of 1"
 
 
-def check_combiner(combiner: Combiner) -> None:
-    """Check sizes, the range [0, 1], statuses, and maps that are empty, constant or negative."""
+def _check_combiner(choice: Choice) -> None:
+    model = MicraNetModel(MicraNet.Params(combiner=choice), small_classifier(), _info(3))
     generator = np.random.default_rng(0)
     for size in SIZES:
         image = generator.random((1, *size), np.float32)
         for change in (lambda a: a, np.zeros_like, np.ones_like, lambda a: -np.abs(a)):
             for count in (0, 1, 3):
-                maps = random_maps(size, count, change)
-                result = combiner.combine(maps, image)
-                assert result.classes == maps.classes, "the score map is of the maps' classes"
-                assert result.values.shape == (count, *size), "the score map has the image's size"
-                again = combiner.combine(maps, image)
-                assert again.values.tobytes() == result.values.tobytes(), "same maps, same bytes"
-    maps, image = random_maps(SIZES[0], 1), np.zeros((1, *SIZES[1]), np.float32)
-    _raises(DataError, lambda: combiner.combine(maps, image), "an image of another size")
+                maps = _random_maps(size, count, change)
+                with _unchanged(maps, image):
+                    scores = model.combine(maps, image)
+                assert _content(scores.presence) == _content(maps.presence), "presence is passed on"
+                assert _content(model.combine(maps, image)) == _content(scores), "same maps, same bytes"
 
 
-def check_head(head: Head) -> None:
-    """Check that a prediction speaks of every class, whatever the score map holds."""
+def _check_head(choice: Choice) -> None:
+    head = registry.build("head", choice.name, **choice.params)
     generator = np.random.default_rng(0)
-    for size in SIZES:
-        image = generator.random((1, *size), np.float32)
-        for scores in (np.array([0.9, 0.1, 0.7], np.float32), np.zeros(3, np.float32), np.ones(3, np.float32)):
-            wanted = head.wanted(scores)
-            assert set(wanted) <= {0, 1, 2}, "what is wanted are indices of classes"
-            for values in (
-                generator.random((len(wanted), *size), np.float32),
-                np.zeros((len(wanted), *size), np.float32),
-            ):
-                score_map = ScoreMap(wanted, values, values, tuple("ok" for _ in wanted))
-                prediction = head.decide(score_map, scores, image)
-                assert prediction.scores.tobytes() == scores.tobytes(), "scores are passed on"
-                assert len(prediction.present) == 3, "every class is decided"
-                for part in (prediction.masks, prediction.instances):
-                    assert part is None or part.shape == (3, *size), "masks are of every class and the image's size"
-                if prediction.masks is not None:
-                    assert not prediction.masks[~prediction.present].any(), "what is absent has no mask"
-    if "decision" in type(head).Params.model_fields:
-        strict = head.with_thresholds((0.8, 0.8, 0.05), 1.0)
-        scores = np.array([0.9, 0.1, 0.1], np.float32)
-        values = np.ones((3, *SIZES[0]), np.float32)
-        decided = strict.decide(
-            ScoreMap((0, 1, 2), values, values, ("ok",) * 3), scores, np.zeros((1, *SIZES[0]), np.float32)
-        )
-        assert decided.present.tolist() == [True, False, True], "each class is decided by its own threshold"
+    for size, contact in itertools.product(SIZES, (False, True)):
+        image, info = generator.random((1, *size), np.float32), _info(3, contact)
+        for presence in np.array([[0.9, 0.1, 0.7], [0, 0, 0], [1, 1, 1]], np.float32):
+            chosen = list(head.classes_to_explain(presence))
+            for maps in (generator.random((3, *size), np.float32), np.zeros((3, *size), np.float32)):
+                scores = Scores(presence, tuple(chosen), maps[chosen], coarse=maps[chosen])
+                with _unchanged(scores, image):
+                    prediction = head.decide(scores, image, info)
+                assert prediction.scores is scores, "the prediction holds the scores"
+                assert np.array_equal(prediction.present, head.present(presence)), "the threshold decides on presence"
+                for array in (prediction.masks, prediction.instances):
+                    assert array is None or array.shape == (3, *size), "masks have the image's size"
+                    assert array is None or not array[~prediction.present].any(), "an absent class has no mask"
+                more = Scores(presence, (0, 1, 2), maps, coarse=maps)
+                _same(prediction, head.decide(more, image, info), "where scores hold maps that were not asked for")
+                head.decide(Scores(presence, (0, 1, 2), maps), image, info)  # many models have no coarse map
+    full = Scores(np.array([0.9, 0.1, 0.1], np.float32), (0, 1, 2), np.ones((3, *SIZES[0]), np.float32))
+    tuned = head.with_thresholds(Thresholds((0.8, 0.8, 0.05), 1.0))
+    decided = tuned.decide(full, np.zeros((1, *SIZES[0]), np.float32), _info(3))
+    assert decided.present.tolist() == [True, False, True], "each class has its own presence threshold"
+    if isinstance(head.params, MaskHeadParams):
+        assert decided.masks is not None, "a head with a mask threshold makes masks"
+        assert not decided.masks.any(), "no pixel of a map is above 1"
 
 
-def check_method(method: Method) -> None:
-    """Check that it learns from what it declares, predicts in order, and is the same after saving and loading."""
+def _check_method(choice: Choice) -> None:
+    method = registry.build("method", choice.name, **choice.params)
+    unknown = method.inference_params - set(type(method).Params.model_fields)
+    assert not unknown, f"inference_params are parameters; {sorted(unknown)} are not"
     samples = [sample.keep(method.learns_from) for sample in full_samples(8)]
-    info = DatasetInfo("conformance", ("disc", "square"), 1, Normalisation("min-max"), "0" * 64)
-    fitted = method.fit(samples[:6], samples[6:], info, Run(seed=1, precision="float32", device="cpu"))
+    context = FitContext(seed=1, precision="float32", device="cpu")
+    with _unchanged(samples):
+        fitted = pipeline.fit(choice, samples[:6], samples[6:], _info(2), context)
     images = [sample.image for sample in samples] + [np.zeros((1, 40, 56), np.float32)]
-    predictions = list(fitted.predict(images))
-    assert len(predictions) == len(images), "there is a prediction for every image"
-    for image, prediction in zip(images, predictions, strict=True):
-        assert len(prediction.scores) == 2, "every class has a score"
-        if prediction.masks is not None:
-            assert prediction.masks.shape[1:] == image.shape[1:], "masks have the image's size"
+    with _unchanged(images):
+        predictions = list(fitted.predict(images))
+    assert len(predictions) == len(images), "every image has a prediction"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model"
-        fitted.save(path)
-        heads = [file.read_bytes()[:2] for file in path.rglob("*") if file.is_file()]
-        assert heads, "something was saved"
-        assert not any(head[:1] == b"\x80" for head in heads), "nothing that was saved is a pickle"
-        loaded = method.load(path, "cpu")
-    for image, prediction, again in zip(images, predictions, loaded.predict(iter(images)), strict=True):
-        _same(prediction, again, "saved and loaded")
+        fitted.save(Path(folder) / "model")
+        loaded = pipeline.load(Path(folder) / "model", "cpu")
+    blind = fitted.with_thresholds(Thresholds((1.0, 1.0), 1.0), "validation")
+    for image, prediction, again, never in zip(
+        images, predictions, loaded.predict(images), blind.predict(images), strict=True
+    ):
+        _same(prediction, again, "after saving and loading")
         _same(prediction, next(fitted.predict([image])), "alone and among others")
-    if fitted.head is not None:
-        blind = fitted.with_head(fitted.head.with_thresholds((1.0, 1.0), 1.0))
-        for image, prediction, never in zip(images, fitted.predict(images), blind.predict(images), strict=True):
-            _same(prediction, next(fitted.predict([image])), "after another head was taken for a copy")
-            assert never.masks is None or not never.masks.any(), "no pixel of a score map is above 1"
-        for image, prediction in zip(images, predictions, strict=True):
-            assert prediction.score_map is not None, "what has a head shows what that was given"
-            decided = fitted.head.decide(prediction.score_map, prediction.scores, image)
-            _same(prediction, decided, "when the head decides by the score map alone")
-        large = np.tile(images[0], (1, 3, 3))[:, :70, :131]
-        (joined,) = predict(fitted, [large], Tiling(size=64, halo=16))
-        assert joined.score_map is not None, "what is joined of tiles is shown"
-        _same(joined, fitted.head.decide(joined.score_map, joined.scores, large), "when joined tiles are decided on")
+        assert never.masks is None or not never.masks.any(), "no pixel of a map is above 1"
+    large = np.tile(images[0], (1, 3, 3))[:, :70, :131]
+    (tiled,) = dataclasses.replace(fitted, tiling=Tiling(size=64, halo=16)).predict([large])
+    assert tiled.scores.size == large.shape[1:], "scores of tiles are merged to those of the image"
 
 
-def check_metric(metric: Metric) -> None:
-    """Check that every number is one float32 per class, and that undefined is NaN, never an error."""
+def _check_metric(choice: Choice) -> None:
+    metric = registry.build("metric", choice.name, **choice.params)
+    columns = metric.columns()
+    names = [column.name for column in columns]
+    assert len(set(names)) == len(names) > 0, f"there are columns, and their names are distinct; they are {names}"
+    assert all(column.definition and column.range[0] < column.range[1] for column in columns), "columns are described"
+    needed = {
+        name
+        for column in columns
+        if not column.pooled
+        for name in (column.numerator or column.name, column.denominator)
+        if name
+    }
+    measured = []
+    for prediction, truth in _measured_pairs():
+        with _unchanged(prediction, truth):
+            statistics = metric.measure(prediction, truth)
+        measured.append(statistics)
+        assert needed <= statistics.keys(), f"columns have statistics; {sorted(needed - statistics.keys())} are missing"
+        _check_numbers(statistics)
+    for count in (0, 1, len(measured)):
+        reduced = metric.reduce({**{name: np.zeros((0, 2)) for name in measured[0]}, **stack(measured[:count], 2)})
+        assert set(reduced) == set(names), f"reduce returns the columns {names}, not {sorted(reduced)}"
+        _check_numbers(reduced)
+        for column in columns:
+            values = reduced[column.name][~np.isnan(reduced[column.name])]
+            low, high = column.range
+            assert ((values >= low) & (values <= high)).all(), f"{column.name} is from {low} to {high}"
+
+
+def _check_numbers(numbers: Mapping[str, Any]) -> None:
+    for name, values in numbers.items():
+        assert np.shape(values) == (2,), f"{name} has one number per class"
+        assert np.issubdtype(values.dtype, np.floating), f"{name} is an array of floats"
+        assert not np.isinf(values).any(), f"{name} is finite, or NaN where it is undefined"
+
+
+def _measured_pairs() -> Iterator[tuple[Prediction, Sample]]:
+    """Yield predictions, right and wrong, with and without masks, and truths with all and with less annotation."""
+    point = (np.array([[20, 20, 0.5]], np.float32), np.zeros((0, 3), np.float32))
     for sample in full_samples(3):
-        assert sample.masks is not None
-        assert sample.labels is not None
-        for masks in (sample.masks, ~sample.masks, np.zeros_like(sample.masks), None):
-            prediction = Prediction(
-                sample.labels.astype(np.float32) * np.float32(0.8) + np.float32(0.1), sample.labels, masks
-            )
-            for truth in (sample, dataclasses.replace(sample, masks=np.zeros_like(sample.masks), instances=None)):
-                for name, values in metric.measure(prediction, truth).items():
-                    assert values.dtype == np.float32, f"{name} is float32"
-                    assert values.shape == (2,), f"{name} has one number per class"
-                    assert not np.isinf(values).any(), f"{name} is finite or NaN"
-    labels = np.array([[1, 0], [0, np.nan], [1, 0]], np.float32)
-    for scores in (np.array([[0.9, 0.2], [0.4, 0.2], [0.1, 0.6]], np.float32), np.ones((3, 2), np.float32)):
-        for name, values in metric.rank(scores, labels).items():
-            assert values.dtype == np.float32, f"{name} is float32"
-            assert values.shape == (3, 2), f"{name} has one number per image and class"
-            assert not np.isinf(values).any(), f"{name} is finite or NaN"
+        masks, labels = sample.masks, sample.labels
+        assert masks is not None
+        assert labels is not None
+        scores = Scores(labels * np.float32(0.8) + np.float32(0.1), (0, 1), masks.astype(np.float32))
+        for prediction in (
+            Prediction(scores, labels),
+            Prediction(scores, labels, masks),
+            Prediction(scores, ~labels, np.zeros_like(masks)),
+            Prediction(scores, ~labels, ~masks, (~masks).astype(np.int32), point),
+        ):
+            for truth in (sample, dataclasses.replace(sample, masks=np.zeros_like(masks), instances=None)):
+                yield prediction, truth
+            yield prediction, sample.keep({Annotation.LABELS})
 
 
-CHECKS: dict[str, Callable[[Any], None]] = {
-    "dataset": check_dataset,
-    "annotator": check_annotator,
-    "backbone": check_backbone,
-    "extractor": check_extractor,
-    "combiner": check_combiner,
-    "head": check_head,
-    "method": check_method,
-    "metric": check_metric,
+_CHECKS: dict[str, Callable[[Choice], None]] = {
+    "dataset": _check_dataset,
+    "annotator": _check_annotator,
+    "backbone": _check_backbone,
+    "extractor": _check_extractor,
+    "combiner": _check_combiner,
+    "head": _check_head,
+    "method": _check_method,
+    "metric": _check_metric,
 }
-"""The check of each kind."""
 
 
 def full_samples(count: int = 4, size: tuple[int, int] = (48, 48)) -> list[Sample]:
@@ -290,103 +305,100 @@ def full_samples(count: int = 4, size: tuple[int, int] = (48, 48)) -> list[Sampl
         masks[number % 2] &= number % 4 != 0
         masks[1] &= ~masks[0]
         image = generator.normal(0.1, 0.05, size) + masks.any(0)
-        labels = np.asarray(masks.any((1, 2)))
+        instances = masks.astype(np.int32)
         samples.append(
             Sample(
                 f"sample-{number}",
                 np.clip(image, 0, 1).astype(np.float32)[None],
-                labels=labels,
+                labels=np.asarray(masks.any((1, 2))),
                 points=tuple(np.argwhere(mask)[:1].astype(np.float32) for mask in masks),
-                boxes=tuple(_box(mask) for mask in masks),
+                boxes=bounding_boxes(instances),
                 masks=masks,
-                instances=masks.astype(np.int32),
+                instances=instances,
             )
         )
     return samples
 
 
-def small_classifier(classes: int = 3) -> Classifier:
-    """Return a classifier of three layers with fixed random weights, in evaluation mode."""
-    torch.manual_seed(0)
-
-    class Backbone(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            widths = (1, 4, 6, 8)
-            self.blocks = torch.nn.ModuleList(
-                torch.nn.Sequential(
-                    torch.nn.MaxPool2d(2) if number else torch.nn.Identity(),
-                    torch.nn.Conv2d(widths[number], widths[number + 1], 3, padding=1),
-                    torch.nn.BatchNorm2d(widths[number + 1]),
-                    torch.nn.ReLU(),
-                )
-                for number in range(3)
+@final
+class _SmallBackbone(Backbone[Parameters]):
+    def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
+        widths = (channels, *(layer.channels for layer in _LAYERS))
+        blocks = (
+            nn.Sequential(
+                nn.MaxPool2d(2) if number else nn.Identity(),
+                nn.Conv2d(widths[number], widths[number + 1], 3, padding=1),
+                nn.BatchNorm2d(widths[number + 1]),
+                nn.ReLU(),
             )
-
-        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-            activations = []
-            for block in self.blocks:
-                images = block(images)
-                activations.append(images)
-            return activations
-
-    layers = tuple(Layer(f"L{number + 1}", width, 2**number) for number, width in enumerate((4, 6, 8)))
-    return Classifier(Backbone(), layers, classes).eval()
+            for number in range(len(_LAYERS))
+        )
+        return _Blocks(blocks), _LAYERS
 
 
-def random_maps(
-    size: tuple[int, int], classes: int, change: Callable[[FloatArray], FloatArray] = lambda maps: maps
-) -> Maps:
-    """Return random signed maps of three layers with strides 1, 2 and 4, each passed through `change`."""
+class _Blocks(nn.ModuleList):
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return list(itertools.accumulate(self, lambda activation, block: block(activation), initial=images))[1:]
+
+
+def small_classifier(classes: int = 3) -> Classifier:
+    """Return a classifier of three layers, for one channel, with fixed random weights, in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create_classifier(_SmallBackbone(Parameters()), 1, classes).eval()
+
+
+def _random_maps(size: tuple[int, int], classes: int, change: Callable[[FloatArray], FloatArray]) -> Maps:
+    """Return random signed maps of three layers, each passed through `change`."""
     generator = np.random.default_rng(7)
-    layers = tuple(Layer(f"L{number + 1}", 4, 2**number) for number in range(3))
     arrays = tuple(
         change(generator.normal(size=(classes, *(edge // layer.stride for edge in size))).astype(np.float32))
-        for layer in layers
+        for layer in _LAYERS
     )
-    return Maps(size, tuple(range(classes)), layers, arrays, np.full(3, 0.5, np.float32))
+    return Maps(size, tuple(range(classes)), _LAYERS, arrays, np.full(3, 0.5, np.float32))
 
 
-def _always(classes: Sequence[tuple[int, ...]]) -> Callable[[FloatArray], Sequence[tuple[int, ...]]]:
-    return lambda scores: classes
+def _info(classes: int, contact: bool = False) -> DatasetInfo:
+    """Return metadata of two or three classes; the last one can be the contact class."""
+    names = ("disc", "square", "ring")[:classes]
+    roles: tuple[Role, ...] = ("object", "object", "contact") if contact else ()
+    return DatasetInfo("conformance", names, 1, Normalisation("min-max"), "0" * 64, roles=roles)
+
+
+def _content(value: Any) -> Any:
+    """Return what a value holds, arrays as bytes, so that it can be compared with another."""
+    if isinstance(value, nn.Module):
+        value = [
+            list(value.state_dict().values()),
+            [(parameter.requires_grad, parameter.grad is None) for parameter in value.parameters()],
+            [(m.training, len(m._forward_hooks), len(m._backward_hooks)) for m in value.modules()],
+        ]
+    if isinstance(value, Tensor):
+        value = value.numpy(force=True)
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if dataclasses.is_dataclass(value):
+        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return [_content(part) for part in value] if isinstance(value, tuple | list) else repr(value)
 
 
 @contextmanager
-def _unchanged(classifier: Classifier) -> Iterator[None]:
-    def state() -> tuple[Any, ...]:
-        return (
-            {name: tensor.clone() for name, tensor in classifier.state_dict().items()},
-            [(p.requires_grad, p.grad is None) for p in classifier.parameters()],
-            [(m.training, len(m._forward_hooks), len(m._backward_hooks)) for m in classifier.modules()],
-        )
-
-    before = state()
-    yield
-    after = state()
-    assert all(torch.equal(after[0][name], tensor) for name, tensor in before[0].items()), "weights stay as they were"
-    assert before[1] == after[1], "no parameter is frozen or has a gradient that was not so before"
-    assert before[2] == after[2], "the mode is as before, and no hook is left"
+def _unchanged(*inputs: object) -> Iterator[None]:
+    """Check that the block does not change these."""
+    before = _content(inputs)
+    try:
+        yield
+    except ValueError as error:
+        if "read-only" in str(error):
+            raise AssertionError("a component does not write to its inputs: copy them first") from error
+        raise
+    assert _content(inputs) == before, "a component leaves its inputs, and a classifier's mode and hooks, as they were"
 
 
 def _same(one: Prediction, other: Prediction, when: str) -> None:
-    assert np.allclose(one.scores, other.scores, atol=1e-5), f"scores are the same {when}"
+    assert np.allclose(one.scores.presence, other.scores.presence, atol=1e-5), f"presence is the same {when}"
     assert np.array_equal(one.present, other.present), f"decisions are the same {when}"
     for name in ("masks", "instances"):
         first, second = getattr(one, name), getattr(other, name)
         assert (first is None) == (second is None), f"{name} are the same {when}"
         assert first is None or np.mean(first != second) < 1e-3, f"{name} are the same {when}"
-
-
-def _box(mask: Any) -> FloatArray:
-    inside = np.argwhere(mask)
-    if not len(inside):
-        return np.zeros((0, 4), np.float32)
-    return np.concatenate([inside.min(0), inside.max(0) + 1])[None].astype(np.float32)
-
-
-def _raises(kind: type[MicraframeError], call: Callable[[], object], what: str) -> None:
-    try:
-        call()
-    except kind:
-        return
-    raise AssertionError(f"{what} must raise {kind.__name__}")

@@ -1,44 +1,74 @@
-"""Rules that cut a score map into a mask: named, pure, and defined for every input.
+"""Thresholds: when a class counts as present, and named rules that cut a map into a mask.
 
-A pixel is in the mask where its value is *above* the threshold. Values without contrast, or none at all, give a
-threshold that nothing is above: an empty mask, never an error.
+The rules are pure and defined for every input. A pixel is in the mask where its value is *above* the threshold. Values
+without contrast, or none at all, give a threshold that nothing exceeds: an empty mask, never an error.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 from scipy import ndimage
 from skimage import filters
 
-from micraframe.interfaces import Parameters
-from micraframe.types import BoolArray, FloatArray
+from micraframe.errors import ConfigError
+from micraframe.parameters import Parameters
+from micraframe.types import BoolArray, FloatArray, Threshold
 
-Name = Literal["otsu", "triangle", "percentile", "fixed", "block-otsu"]
+RuleName = Literal["otsu", "triangle", "percentile", "fixed", "block-otsu"]
 Polarity = Literal["bright", "dark", "auto"]
 
 EIGHT = np.ones((3, 3), bool)
-"""Objects hang together over corners too; their background does not."""
+"""Objects are connected over corners too; their background is not."""
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PresenceThreshold = Probability | tuple[Probability, ...]
+"""The probability at which a class counts as present: one for all classes, or one per class."""
 
 
-class Rule(Parameters):
-    """How a threshold is found; in a configuration, its name alone is enough where it needs no value.
+def reaches(presence: FloatArray, threshold: PresenceThreshold) -> BoolArray:
+    """Return which classes count as present, bool (K,): those whose probability reaches the threshold.
+
+    Args:
+        presence: float32 (K,), in [0, 1].
+        threshold: One number, or K of them.
+
+    Raises:
+        ConfigError: If there are several numbers, but not K.
+    """
+    if isinstance(threshold, tuple) and len(threshold) != len(presence):
+        raise ConfigError(
+            f"presence_threshold: expected one number or {len(presence)}, one per class, got {len(threshold)}"
+        )
+    # In float32, as probabilities are: 0.7 must reach a threshold of 0.7.
+    return np.asarray(presence >= np.asarray(threshold, np.float32))
+
+
+def presence_records(threshold: PresenceThreshold) -> tuple[Threshold, ...]:
+    """Return the record of a presence threshold."""
+    if isinstance(threshold, tuple):
+        return tuple(Threshold(f"presence of class {index}", value) for index, value in enumerate(threshold))
+    return (Threshold("presence", threshold),)
+
+
+class ThresholdRule(Parameters):
+    """How the threshold of a map is found; in a configuration, the name alone is enough where no value is needed.
 
     `otsu` maximises the variance between the two sides (Otsu 1979), `triangle` is the point of the histogram farthest
     from the line between its peak and its far end (Zack et al. 1977), `percentile` and `fixed` take their value, and
-    `block-otsu` is found anew in every block (see the function of that name).
+    `block-otsu` finds one in every block (see the function of that name).
     """
 
-    name: Name = Field("otsu", description="otsu, triangle, percentile, fixed or block-otsu.")
+    name: RuleName = Field("otsu", description="otsu, triangle, percentile, fixed or block-otsu.")
     value: float | None = Field(
-        None, description="The percentile, 0 to 100, or the fixed threshold; none for the others."
+        None, description="The percentile, 0 to 100, or the fixed threshold; null for other rules."
     )
-    nonzero: bool = Field(False, description="Find the threshold of the pixels that are not zero.")
+    nonzero: bool = Field(False, description="Ignore pixels that are exactly 0.")
     block: int = Field(8, ge=2, description="Edge of a block in pixels (block-otsu).")
     minimum_coarse: float = Field(
-        0.3, ge=0, le=1, description="Skip a coarse component whose maximum is below this (block-otsu)."
+        0.3, ge=0, le=1, description="Skip coarse components whose maximum is below this (block-otsu)."
     )
 
     @model_validator(mode="before")
@@ -47,12 +77,12 @@ class Rule(Parameters):
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _value_fits(self) -> Rule:
+    def _value_fits(self) -> ThresholdRule:
         needed = self.name in ("percentile", "fixed")
         if needed != (self.value is not None):
-            raise ValueError(f"rule {self.name} {'needs a value' if needed else f'takes no value, not {self.value}'}")
+            raise ValueError(f"rule {self.name}: expected {'a' if needed else 'no'} value, got {self.value}")
         if self.name == "percentile" and self.value is not None and not 0 <= self.value <= 100:
-            raise ValueError(f"percentile {self.value} is not in 0 to 100")
+            raise ValueError(f"expected a percentile from 0 to 100, got {self.value}")
         return self
 
     def __str__(self) -> str:
@@ -60,14 +90,14 @@ class Rule(Parameters):
         return f"{words} of the non-zero pixels" if self.nonzero else words
 
 
-def cut(values: FloatArray, coarse: FloatArray, rule: Rule, where: BoolArray | None = None) -> BoolArray:
-    """Return the mask, bool (H, W), that a rule cuts out of a score map.
+def cut(values: FloatArray, coarse: FloatArray, rule: ThresholdRule, where: BoolArray | None = None) -> BoolArray:
+    """Return the mask, bool (H, W), that a rule cuts out of a map.
 
     Args:
-        values: float32 (H, W): the score map.
-        coarse: float32 (H, W): the deepest layer's map, 0 where it does not speak for the class (`block-otsu`).
+        values: float32 (H, W): the map.
+        coarse: float32 (H, W): the deepest layer's map, 0 where it holds no evidence for the class (`block-otsu`).
         rule: How to find the threshold.
-        where: bool (H, W): the pixels that the threshold is found of and that can be in the mask; None is all.
+        where: bool (H, W): the pixels that determine the threshold and can be in the mask; None for all.
     """
     inside = np.ones(values.shape, bool) if where is None else where
     counted = inside & (values != 0) if rule.nonzero else inside
@@ -76,7 +106,7 @@ def cut(values: FloatArray, coarse: FloatArray, rule: Rule, where: BoolArray | N
     return inside & (values > threshold(values[counted], rule))
 
 
-def threshold(values: FloatArray, rule: Rule) -> float:
+def threshold(values: FloatArray, rule: ThresholdRule) -> float:
     """Return the threshold of values of any shape under any rule but `block-otsu`, which has no single one."""
     if rule.name == "otsu":
         return otsu(values)
@@ -90,17 +120,17 @@ def threshold(values: FloatArray, rule: Rule) -> float:
 def otsu(values: FloatArray) -> float:
     """Return Otsu's threshold: the largest value where there is no contrast, infinity where there are no values.
 
-    It is the value v for which "above v" and "not above v" have the largest variance between them, w0 w1 (m0 - m1)^2
-    with the sides' shares w and means m. Exact, where a histogram would split the values of a bin at its middle.
+    It is the value v that maximises the variance between the values above v and the others, w0 w1 (m0 - m1)^2 with
+    the shares w and means m of the two sides. It is exact: no histogram is involved.
     """
     if not values.size:
         return np.inf
     ordered = np.sort(values, axis=None)
-    # After the last of equal values only, for they are all on one side.
+    # Equal values are on one side: the values may be divided only after the last of them.
     ends = np.flatnonzero(ordered[1:] > ordered[:-1])
     if not ends.size:
         return float(ordered[-1])
-    # About the lowest value, so that sums of many nearly equal ones lose nothing.
+    # Relative to the lowest value, so that sums of many nearly equal values stay exact.
     sums = np.cumsum(ordered.astype(np.float64) - ordered[0])
     below = ends + 1.0
     above = ordered.size - below
@@ -113,7 +143,7 @@ def triangle(values: FloatArray) -> float:
     if not values.size:
         return np.inf
     low, high = values.min(), values.max()
-    # Of less than the histogram's 256 steps of float32, bins would have no width.
+    # A range of fewer than 256 steps of float32 cannot be divided into the 256 bins of the histogram.
     if high - low <= 256 * np.spacing(max(abs(low), abs(high))):
         return float(high)
     return float(filters.threshold_triangle(values))  # type: ignore[no-untyped-call]
@@ -127,18 +157,18 @@ def percentile(values: FloatArray, value: float) -> float:
 def block_otsu(
     values: FloatArray, coarse: FloatArray, where: BoolArray, block: int = 8, minimum_coarse: float = 0.3
 ) -> BoolArray:
-    """Return the mask of the MICRA-Net paper's procedure for modified MNIST.
+    """Return the mask, bool (H, W), by the MICRA-Net paper's procedure for modified MNIST.
 
-    Of each component of `coarse` > 0 whose maximum reaches `minimum_coarse`, the blocks with structure are those
-    whose range of values is above Otsu's threshold of all its blocks' ranges; in each, Otsu's threshold of its values
-    makes the mask.
+    Each component of `coarse` > 0 whose maximum reaches `minimum_coarse` is divided into blocks. The blocks that hold
+    structure are those whose range of values is above Otsu's threshold of the ranges of all blocks of the component;
+    each of them is segmented by Otsu's threshold of its own values.
 
     Args:
-        values: float32 (H, W): the score map.
-        coarse: float32 (H, W): where to look.
-        where: bool (H, W): no other pixel counts.
-        block: Edge of a block in pixels; blocks begin at the image's corner, and the last ones may be smaller.
-        minimum_coarse: What the maximum of a component must reach.
+        values: float32 (H, W): the map.
+        coarse: float32 (H, W): the deepest layer's map.
+        where: bool (H, W): the pixels that count and can be in the mask.
+        block: Edge of a block in pixels. Blocks begin at the image's corner; the last ones may be smaller.
+        minimum_coarse: Lowest maximum of a component that is segmented.
     """
     mask = np.zeros(values.shape, bool)
     components, _ = ndimage.label(coarse > 0, EIGHT)
@@ -163,12 +193,13 @@ def block_otsu(
 
 
 def foreground(image: FloatArray, polarity: Polarity = "bright") -> BoolArray:
-    """Return the pixels, bool (H, W), on the structures' side of Otsu's threshold of the image's intensities.
+    """Return the foreground of an image, bool (H, W), by Otsu's threshold of its intensities.
+
+    An image without contrast has no foreground.
 
     Args:
         image: float32 (C, H, W); the intensity is the mean over the channels.
-        polarity: `bright` and `dark` name the structures' side; `auto` takes the side with fewer pixels. Without
-            contrast, there is no foreground.
+        polarity: Whether the foreground is `bright` or `dark`; `auto` takes the side with fewer pixels.
     """
     intensity = image.mean(axis=0, dtype=np.float32)
     level = otsu(intensity)

@@ -1,13 +1,14 @@
-"""What crosses the boundaries between parts: frozen, checked, per image, numpy.
+"""The values that cross the boundaries between components: frozen, validated, per image, NumPy.
 
-Axes are named K (classes), C (channels), L (layers), H (rows), W (columns); positions are (y, x) in pixels with (0, 0)
-the middle of the first pixel.
+Axes are named K (classes), C (channels), L (layers), H (rows), W (columns). Positions are (y, x) in pixels, with (0, 0)
+the centre of the first pixel. Arrays held by these types are read-only views.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,14 @@ IntArray = npt.NDArray[np.int32]
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
+Role = Literal["object", "contact"]
+"""What a class is: a structure of interest, or the places where two such objects touch."""
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+Origin = Literal["fixed", "validation", "oracle"]
+"""Where a threshold comes from."""
+
 
 class Annotation(StrEnum):
     """The fields of a `Sample` that hold annotation, weakest first."""
@@ -39,23 +48,23 @@ class Annotation(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """An image and what is known of it.
+    """An image and its annotation.
 
     Attributes:
-        id: A name that no other sample of the dataset has.
-        image: float32 (C, H, W), normalised by its dataset.
-        labels: bool (K,): is the class in the image.
+        id: Unique within the dataset.
+        image: float32 (C, H, W), normalised by the dataset.
+        labels: bool (K,): whether each class is in the image.
         points: Per class, float32 (N, 2): (y, x).
-        boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), the end not included.
+        boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), end exclusive.
         masks: bool (K, H, W).
-        instances: int32 (K, H, W), 0 is background.
-        ignore: bool (H, W): pixels of which nothing is said; they neither train nor count.
+        instances: int32 (K, H, W); 0 is background.
+        ignore: bool (H, W): unannotated pixels, which neither train nor count.
         pixel_size_um: Edge of a pixel in micrometres.
-        group: What a split must not cut in two: a patient, a slide, a field.
-        source: Where the image came from: a path, or a sentence.
+        group: What a split must keep together: a patient, a slide, a field.
+        source: Where the image came from: a path or a description.
 
     Raises:
-        DataError: If an array has another type or shape than stated, or the image is empty or not finite.
+        DataError: If an array has the wrong type or shape, or the image is empty or not finite.
     """
 
     id: str
@@ -85,33 +94,43 @@ class Sample:
         }
         if len(set(counts.values())) > 1:
             raise DataError(f"sample {self.id!r}: its annotations disagree on the number of classes: {counts}")
+        _freeze(self)
 
     def keep(self, annotations: Iterable[Annotation]) -> Sample:
-        """Return the same sample without any annotation but these; its source goes with what it could lead to."""
+        """Return the sample with only these annotations; anything that could lead to the others is removed."""
         kept = set(annotations)
-        gone: dict[str, Any] = {kind.value: None for kind in Annotation if kind not in kept}
+        removed: dict[str, Any] = {kind.value: None for kind in Annotation if kind not in kept}
         if Annotation.MASKS not in kept and Annotation.INSTANCES not in kept:
-            gone["ignore"] = None
-        if gone:
-            gone["source"] = ""
-        return dataclasses.replace(self, **gone)
+            removed["ignore"] = None
+        if removed:
+            removed["source"] = ""
+            # Views of the same arrays would lead back to them through `base`.
+            removed["image"] = self.image.copy()
+        return dataclasses.replace(self, **removed)
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What must be known of a dataset besides its samples.
+    """A dataset's metadata.
 
     Attributes:
-        name: The dataset's name in tables.
+        name: Name in tables.
         classes: Names of the K classes.
         channels: Number of channels C.
-        normalisation: What was done to the samples' images, so that a model can do it to others.
-        fingerprint: Hash of everything that determines the samples: parameters and the bytes of the files; not the
+        normalisation: How the images were normalised, so that a model can treat new images alike.
+        fingerprint: Hash of everything that determines the samples: parameters and file contents, but not the
             dataset's name, licence or citation.
         pixel_size_um: Edge of a pixel in micrometres, where all images share it.
         licence: Licence of the data.
-        citation: Whom to cite for the data.
-        image_size: (H, W) of the images, where all share it: what the windows of a sweep should be.
+        citation: What to cite for the data.
+        image_size: (H, W), where all images share it: the window size for sweeps.
+        roles: Role of each class; all are objects by default.
+        scale: Factor by which the dataset resized height and width of its images before it normalised them. New images
+            are resized alike, and what is predicted for them is resized back.
+
+    Raises:
+        DataError: If the name could not be a file name, classes are missing or repeated, roles do not match them, or
+            the scale is not a positive number.
     """
 
     name: str
@@ -123,25 +142,44 @@ class DatasetInfo:
     licence: str = ""
     citation: str = ""
     image_size: tuple[int, int] | None = None
+    roles: tuple[Role, ...] = ()
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-][\w .-]*", self.name):
+            raise DataError(
+                f"dataset name: expected letters, digits, spaces, '.', '_' and '-', not beginning with '.' or a space, "
+                f"got {self.name!r}; set another name"
+            )
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise DataError(f"dataset {self.name!r}: expected a positive scale, got {self.scale}")
         if not self.classes or len(set(self.classes)) != len(self.classes):
-            raise DataError(f"dataset {self.name!r}: classes {self.classes} are not at least one, each once")
+            raise DataError(f"dataset {self.name!r}: expected one or more distinct classes, got {self.classes}")
+        if not self.roles:
+            object.__setattr__(self, "roles", ("object",) * len(self.classes))
+        if len(self.roles) != len(self.classes) or self.roles.count("contact") > 1:
+            raise DataError(
+                f"dataset {self.name!r}: expected a role for each of {len(self.classes)} classes and at most one "
+                f"contact class, got {self.roles}"
+            )
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How intensities are brought to a common range.
+    """How the intensities of an image are scaled.
 
     Attributes:
-        kind: `none`; `min-max` and `percentile` bring each image's range to [0, 1]; `mean-sd` brings it to mean 0 and
-            standard deviation 1; `fixed` subtracts `offset` and divides by `scale`, whatever the image.
-        per_channel: Measure each channel by itself rather than all together (not for `fixed`).
-        low: Percentile that becomes 0 (`percentile`).
-        high: Percentile that becomes 1 (`percentile`).
-        offset: Per channel, or one for all (`fixed`).
-        scale: Per channel, or one for all (`fixed`).
+        kind: `none`; `min-max` and `percentile` map each image's range to [0, 1]; `mean-sd` standardises each image to
+            mean 0 and standard deviation 1; `fixed` subtracts `offset` and divides by `scale`, whatever the image.
+        per_channel: Measure each channel separately rather than all channels together (not for `fixed`).
+        low: Percentile that maps to 0 (`percentile`).
+        high: Percentile that maps to 1 (`percentile`).
+        offset: One value per channel, or one for all channels (`fixed`).
+        scale: One value per channel, or one for all channels (`fixed`).
         clip: Clip the result to [0, 1] (not for `none` and `mean-sd`).
+
+    Raises:
+        DataError: If the percentiles are out of order, or a value is not finite or a scale is 0.
     """
 
     kind: Literal["none", "min-max", "percentile", "mean-sd", "fixed"] = "none"
@@ -154,18 +192,25 @@ class Normalisation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 100:
-            raise DataError(f"normalisation: percentiles {self.low} and {self.high}; wanted 0 <= low < high <= 100")
+            raise DataError(
+                f"normalisation: expected percentiles 0 <= low < high <= 100, got {self.low} and {self.high}"
+            )
         if not all(np.isfinite([*self.offset, *self.scale])) or 0 in self.scale:
-            raise DataError(f"normalisation: offset {self.offset}, scale {self.scale}; wanted finite, scale not 0")
+            raise DataError(
+                f"normalisation: expected finite offsets and non-zero scales, got {self.offset} and {self.scale}"
+            )
 
     def apply(self, image: FloatArray) -> FloatArray:
         """Return the normalised image.
 
         Args:
-            image: float32 (C, H, W) in the units of its file.
+            image: float32 (C, H, W), in the units of its file.
 
         Returns:
-            float32 (C, H, W). A constant image becomes 0 rather than a division by zero.
+            float32 (C, H, W). A constant image becomes 0.
+
+        Raises:
+            DataError: If a `fixed` normalisation is for another number of channels.
         """
         if self.kind == "none":
             return image
@@ -174,8 +219,8 @@ class Normalisation:
             offset, scale = (np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (self.offset, self.scale))
             if max(offset.shape[0], scale.shape[0]) not in (1, image.shape[0]):
                 raise DataError(
-                    f"the normalisation is for {max(offset.shape[0], scale.shape[0])} channels, "
-                    f"the image has {image.shape[0]}"
+                    f"normalisation: expected an image with {max(offset.shape[0], scale.shape[0])} channels, "
+                    f"got {image.shape[0]}"
                 )
         elif self.kind == "mean-sd":
             offset = image.mean(axes, dtype=np.float64, keepdims=True)
@@ -186,7 +231,7 @@ class Normalisation:
         else:
             offset, top = np.percentile(image, (self.low, self.high), axis=axes, keepdims=True)
             scale = top - offset
-        # Of a constant image only rounding is left: nothing to divide by.
+        # A constant image varies by rounding only, which must not be amplified.
         floor = np.finfo(np.float32).eps * np.maximum(np.abs(offset), np.finfo(np.float32).tiny)
         flat = np.abs(scale) <= (0 if self.kind == "fixed" else floor)
         normalised = np.where(flat, 0, (image - offset) / np.where(flat, 1, scale))
@@ -201,8 +246,8 @@ class Layer:
 
     Attributes:
         name: The backbone's name for it; never an index.
-        channels: Number of its feature maps.
-        stride: Pixels of the image per cell of the layer.
+        channels: Number of feature maps.
+        stride: Image pixels per cell of the layer.
     """
 
     name: str
@@ -216,10 +261,10 @@ class Maps:
 
     Attributes:
         size: (H, W) of the image.
-        classes: Indices of the K classes that were asked for.
+        classes: Indices of the M classes that were explained.
         layers: The L layers, shallow to deep.
-        maps: Per layer, float32 (K, h, w).
-        scores: float32, probability of *every* class of the classifier, from the same forward pass.
+        maps: Per layer, float32 (M, h, w).
+        presence: float32 (K,), in [0, 1]: probability of *every* class, from the same forward pass.
 
     Raises:
         DataError: If lengths, types or shapes disagree, or a map is not finite.
@@ -229,144 +274,166 @@ class Maps:
     classes: tuple[int, ...]
     layers: tuple[Layer, ...]
     maps: tuple[FloatArray, ...]
-    scores: FloatArray
+    presence: FloatArray
 
     def __post_init__(self) -> None:
         if len(self.layers) != len(self.maps):
-            raise DataError(f"{len(self.layers)} layers {[layer.name for layer in self.layers]}, {len(self.maps)} maps")
-        if len({layer.name for layer in self.layers}) != len(self.layers):
-            raise DataError(f"layers {[layer.name for layer in self.layers]} do not have different names")
+            raise DataError(f"maps: expected one array for each of {len(self.layers)} layers, got {len(self.maps)}")
+        names = [layer.name for layer in self.layers]
+        if len(set(names)) != len(names):
+            raise DataError(f"maps: expected distinct layer names, got {names}")
         for layer, array in zip(self.layers, self.maps, strict=True):
             _check("maps", layer.name, array, np.float32, (len(self.classes), None, None))
             if not np.isfinite(array).all():
-                raise DataError(f"the map of layer {layer.name!r} has values that are not finite")
-        _check("maps", "scores", self.scores, np.float32, (None,))
-        if any(not 0 <= index < len(self.scores) for index in self.classes):
-            raise DataError(f"classes {self.classes} of a classifier with {len(self.scores)} classes")
+                raise DataError(f"maps: layer {layer.name!r} has values that are not finite")
+        _check("maps", "presence", self.presence, np.float32, (None,))
+        check_classes("maps", self.classes, len(self.presence))
+        _freeze(self)
 
 
 Status = Literal["ok", "empty", "constant", "negative", "absent"]
-"""What became of a class: `ok`; `empty`: nothing in the map or mask; `constant`: a map without contrast; `negative`: a
-map that speaks only against the class; `absent`: the class was not decided to be in the image."""
+"""What became of a class: `ok`; `empty`: the map or mask holds nothing; `constant`: the map has no contrast;
+`negative`: the map holds evidence against the class only; `absent`: the class was judged not to be in the image."""
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreMap:
-    """How much each pixel speaks for each class that was asked for: high means present.
+class DetectedObjects:
+    """Objects of one class that a detector found in one image, best first.
 
     Attributes:
-        classes: Indices of the K classes.
-        values: float32 (K, H, W), in [0, 1].
-        coarse: float32 (K, H, W), in [0, 1]: the deepest layer's map, rectified and divided by its maximum.
-        status: Per class.
-        notes: Per class, what the combiner decided, such as the sign of a component.
+        boxes: float32 (N, 4): (y0, x0, y1, x1) in pixels, end exclusive.
+        scores: float32 (N,), in [0, 1].
+        masks: float32 (N, M, M): probability that a cell of the box belongs to the object.
+
+    Raises:
+        DataError: If lengths, types or shapes disagree.
+    """
+
+    boxes: FloatArray
+    scores: FloatArray
+    masks: FloatArray
+
+    def __post_init__(self) -> None:
+        _check("objects", "scores", self.scores, np.float32, (None,))
+        _check("objects", "boxes", self.boxes, np.float32, (len(self.scores), 4))
+        _check("objects", "masks", self.masks, np.float32, (len(self.scores), None, None))
+        _freeze(self)
+
+    def select(self, which: npt.NDArray[Any]) -> DetectedObjects:
+        """Return some of the objects, by a mask or indices."""
+        return DetectedObjects(self.boxes[which], self.scores[which], self.masks[which])
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a model thinks of one image, before anything is decided.
+
+    Attributes:
+        presence: float32 (K,), in [0, 1]: probability that each class is in the image.
+        classes: Indices of the M classes that have a map.
+        maps: float32 (M, H, W), in [0, 1]: how strongly each pixel suggests the class.
+        status: Per class that has a map; by default `ok`, or why the map is of no use.
+        coarse: float32 (M, H, W), in [0, 1]: the deepest layer's map, where the model has layers.
+        objects: Per class of K, the objects found, where the model detects objects.
+        notes: Per class that has a map, how it was made. For people: nothing reads it back.
 
     Raises:
         DataError: If lengths, types or shapes disagree, or a value is not in [0, 1].
     """
 
+    presence: FloatArray
     classes: tuple[int, ...]
-    values: FloatArray
-    coarse: FloatArray
-    status: tuple[Status, ...]
+    maps: FloatArray
+    status: tuple[Status, ...] = ()
+    coarse: FloatArray | None = None
+    objects: tuple[DetectedObjects, ...] | None = None
     notes: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        _check("score map", "values", self.values, np.float32, (len(self.classes), None, None))
-        _check("score map", "coarse", self.coarse, np.float32, self.values.shape)
-        if len(self.status) != len(self.classes):
-            raise DataError(f"score map of {len(self.classes)} classes with {len(self.status)} statuses")
-        for name, array in (("values", self.values), ("coarse", self.coarse)):
-            if array.size and not (array.min() >= 0 and array.max() <= 1):
-                raise DataError(f"score map: {name} reach from {array.min()} to {array.max()}; [0, 1] is wanted")
+        _check("scores", "presence", self.presence, np.float32, (None,))
+        check_classes("scores", self.classes, len(self.presence))
+        _check("scores", "maps", self.maps, np.float32, (len(self.classes), None, None))
+        _check("scores", "coarse", self.coarse, np.float32, self.maps.shape)
+        for name, array in (("presence", self.presence), ("maps", self.maps), ("coarse", self.coarse)):
+            if array is not None and array.size and not (array.min() >= 0 and array.max() <= 1):
+                raise DataError(f"scores: expected {name} in [0, 1], got {array.min()} to {array.max()}")
+        if not self.status:
+            object.__setattr__(self, "status", tuple(map(_map_status, self.maps)))
+        for name, wanted in (("status", len(self.classes)), ("objects", len(self.presence))):
+            value = getattr(self, name)
+            if value is not None and len(value) != wanted:
+                raise DataError(f"scores: expected {name} of length {wanted}, got {len(value)}")
+        _freeze(self)
 
-
-Span = tuple[int, int]
-"""The first pixel along a side and, not included, the last."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """What a method says of a tile of an image, and where the tile lies in it.
-
-    Attributes:
-        rows: Of the image, which the tile covers.
-        columns: Likewise.
-        used_rows: Those that are taken from this tile, not from a neighbour.
-        used_columns: Likewise.
-        scores: float32 (K,), in [0, 1].
-        score_map: Of the tile's size.
-    """
-
-    rows: Span
-    columns: Span
-    used_rows: Span
-    used_columns: Span
-    scores: FloatArray
-    score_map: ScoreMap
+    @classmethod
+    def without_maps(cls, presence: FloatArray, size: tuple[int, int] = (1, 1)) -> Scores:
+        """Return the scores of an image (H, W) of which no class was explained."""
+        return cls(presence, (), np.zeros((0, *size), np.float32))
 
     @property
-    def inside(self) -> tuple[slice, slice]:
-        """The used rows and columns as the tile counts them."""
-        top, left = self.rows[0], self.columns[0]
-        return (
-            slice(self.used_rows[0] - top, self.used_rows[1] - top),
-            slice(self.used_columns[0] - left, self.used_columns[1] - left),
-        )
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.maps.shape[1], self.maps.shape[2]
+
+    def row(self, index: int) -> int:
+        """Return the position in `maps` of a class.
+
+        Raises:
+            DataError: If the class has no map.
+        """
+        if index not in self.classes:
+            raise DataError(
+                f"scores: expected a map of class {index}, got maps of {list(self.classes)}; return the class from "
+                "classes_to_explain"
+            )
+        return self.classes.index(index)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold and where it came from.
+    """A threshold that was applied, for the record.
 
     Attributes:
         name: What it decides, such as `presence` or `mask`.
-        value: The number, or NaN where it is found anew in every image.
-        origin: `fixed` beforehand (a rule such as Otsu's included), tuned on `validation` labels, or `oracle`: tuned
-            on the test labels, which is never a result.
+        value: The number, or NaN where each image has its own.
+        origin: `fixed` beforehand (a rule such as Otsu's included), tuned on `validation` labels, or `oracle`: tuned on
+            the test labels, an upper bound and never a result.
         rule: The rule, such as `otsu`, where there is one.
     """
 
     name: str
     value: float
-    origin: Literal["fixed", "validation", "oracle"] = "fixed"
+    origin: Origin = "fixed"
     rule: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a method says of one image.
+    """What was decided about one image.
 
     Attributes:
-        scores: float32 (K,), in [0, 1].
-        present: bool (K,): was the class decided to be in the image.
+        scores: What it was decided from.
+        present: bool (K,): whether each class was judged to be in the image.
         masks: bool (K, H, W).
-        instances: int32 (K, H, W), 0 is background.
+        instances: int32 (K, H, W); 0 is background.
         points: Per class, float32 (N, 3): (y, x, score).
         status: Per class.
-        thresholds: The thresholds that were used.
-        score_map: What the masks were made of.
-        method: The qualified name of the method.
+        thresholds: The thresholds that were applied.
 
     Raises:
-        DataError: If types or shapes disagree, or a score is not in [0, 1].
+        DataError: If types or shapes disagree.
     """
 
-    scores: FloatArray
+    scores: Scores
     present: BoolArray
     masks: BoolArray | None = None
     instances: IntArray | None = None
     points: tuple[FloatArray, ...] | None = None
     status: tuple[Status, ...] = ()
     thresholds: tuple[Threshold, ...] = ()
-    score_map: ScoreMap | None = None
-    method: str = ""
 
     def __post_init__(self) -> None:
-        _check("prediction", "scores", self.scores, np.float32, (None,))
-        count = len(self.scores)
-        if count and not (self.scores.min() >= 0 and self.scores.max() <= 1):
-            raise DataError(f"prediction: scores {self.scores} are not in [0, 1]")
+        count = len(self.scores.presence)
         _check("prediction", "present", self.present, np.bool_, (count,))
         _check("prediction", "masks", self.masks, np.bool_, (count, None, None))
         _check("prediction", "instances", self.instances, np.int32, (count, None, None))
@@ -375,62 +442,66 @@ class Prediction:
         for name in ("points", "status"):
             value = getattr(self, name)
             if value and len(value) != count:
-                raise DataError(f"prediction of {count} classes with {name} of {len(value)}")
+                raise DataError(f"prediction: expected {name} of {count} classes, got {len(value)}")
+        _freeze(self)
+
+
+Task = Literal["image-level", "point", "scribble", "box", "outline"]
+"""What an annotator does to an image; published times are per task."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What an annotation costs.
+class Work:
+    """What an annotator did: work, not time. A study puts a price on it.
 
     Attributes:
+        task: What was done.
+        images: Images or crops that were looked at.
+        objects: Points, strokes, boxes or outlines that were drawn.
         decisions: Crops judged, points set, or edge pixels drawn.
-        seconds: An annotator's time.
-        seconds_low: The lowest that is plausible.
-        seconds_high: The highest that is plausible.
     """
 
+    task: Task
+    images: int = 1
+    objects: int = 0
     decisions: int = 0
-    seconds: float = 0.0
-    seconds_low: float = 0.0
-    seconds_high: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.decisions < 0 or not 0 <= self.seconds_low <= self.seconds <= self.seconds_high:
-            raise DataError(f"{self} is not a cost: 0 <= decisions and 0 <= low <= seconds <= high are wanted")
+        if min(self.images, self.objects, self.decisions) < 0:
+            raise DataError(f"expected counts of work that are not negative, got {self}")
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.decisions + other.decisions,
-            self.seconds + other.seconds,
-            self.seconds_low + other.seconds_low,
-            self.seconds_high + other.seconds_high,
+    def __add__(self, other: Work) -> Work:
+        if other.task != self.task:
+            raise DataError(f"expected work of task {self.task!r}, got {other.task!r}; add up each task separately")
+        return Work(
+            self.task, self.images + other.images, self.objects + other.objects, self.decisions + other.decisions
         )
 
 
+class Progress:
+    """A progress callback. This one is silent; the command line has one that draws."""
+
+    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Report that `done` of `total` steps are finished, and numbers worth showing, such as a loss."""
+
+
 @dataclass(frozen=True)
-class Run:
-    """Under what a method is fitted: everything besides data and parameters.
+class FitContext:
+    """The circumstances of a fit: everything besides data and parameters.
 
     Attributes:
-        seed: Fixes everything on a CPU.
-        folder: Where checkpoints and logs go, and from where a killed run goes on; None keeps nothing.
+        seed: Determines everything on a CPU.
+        folder: Where checkpoints and logs go, and where a killed run resumes from; None keeps nothing.
         device: `auto` (a GPU when there is one), or a torch device.
-        precision: `auto` (bfloat16 where it helps), `float32` or `bfloat16`.
-        progress: Called with a label, the number done and the number in all, and numbers to show; None is silent.
+        precision: `auto` (bfloat16 where it is fast), `float32` or `bfloat16`.
+        progress: Progress callback.
     """
 
     seed: int = 0
     folder: Path | None = None
     device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    progress: Progress | None = None
-
-
-class Progress:
-    """Is told how far something long has come. This one says nothing; the command line has one that draws."""
-
-    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
-        """Take note that `done` of `total` are done, and of numbers worth showing, such as a loss."""
+    precision: Precision = "auto"
+    progress: Progress = dataclasses.field(default_factory=Progress)
 
 
 def check_image(image: object, name: str) -> None:
@@ -439,10 +510,41 @@ def check_image(image: object, name: str) -> None:
     assert isinstance(image, np.ndarray)
     if image.size == 0:
         raise DataError(f"{name}: the image is empty: shape (C, H, W) = {image.shape}")
-    # The sum is finite if all values are, and is cheaper to ask for; only when it is not, look closer.
+    # The sum is finite if all values are, and is cheaper; look closer only when it is not.
     if not np.isfinite(image.sum(dtype=np.float64)):
         bad = int(np.count_nonzero(~np.isfinite(image)))
-        raise DataError(f"{name}: {bad} of {image.size} values of the image are NaN or infinite; mend or mask the file")
+        if bad:
+            raise DataError(f"{name}: {bad} of {image.size} values are NaN or infinite; repair or mask the file")
+
+
+def _freeze(value: object) -> None:
+    """Replace the arrays of a frozen dataclass by read-only views."""
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]  # a dataclass, of whatever type
+        held = getattr(value, field.name)
+        if isinstance(held, np.ndarray):
+            object.__setattr__(value, field.name, _read_only(held))
+        elif isinstance(held, tuple) and held and isinstance(held[0], np.ndarray):
+            object.__setattr__(value, field.name, tuple(map(_read_only, held)))
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not array.flags.writeable:
+        return array
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _map_status(values: FloatArray) -> Status:
+    if not values.size or not values.any():
+        return "empty"
+    return "ok" if np.ptp(values) > 0 else "constant"
+
+
+def check_classes(where: str, classes: Sequence[int], count: int) -> None:
+    """Raise `DataError` unless these are distinct indices of `count` classes."""
+    if any(not 0 <= index < count for index in classes) or len(set(classes)) != len(classes):
+        raise DataError(f"{where}: expected distinct class indices below {count}, got {classes}")
 
 
 def _check(
@@ -451,9 +553,9 @@ def _check(
     """Raise `DataError` unless `array` is None or an array of that type and shape (None: any length)."""
     if array is None and name != "image":
         return
-    wanted = f"{dtype.__name__} of shape ({', '.join('any' if n is None else str(n) for n in shape)})"
+    expected = f"{dtype.__name__} of shape ({', '.join('any' if n is None else str(n) for n in shape)})"
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{where}: {name} is a {type(array).__name__}; an array, {wanted}, is wanted")
+        raise DataError(f"{where}: expected {name} to be an array, {expected}, got {type(array).__name__}")
     fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))
     if array.dtype != dtype or not fits:
-        raise DataError(f"{where}: {name} is {array.dtype} of shape {array.shape}; {wanted} is wanted")
+        raise DataError(f"{where}: expected {name} to be {expected}, got {array.dtype} of shape {array.shape}")

@@ -1,7 +1,7 @@
-"""From a layer's cells to the image's pixels, so that what a cell saw lies under it.
+"""Upsampling from a layer's cells to the image's pixels, so that each cell covers the pixels that it was computed from.
 
-A layer of stride s has a cell for every s pixels: cell 0 covers the pixels 0 to s - 1, its middle is at (s - 1) / 2.
-Where the image's size is no multiple of s, the last cell also covers what is left; stretching the layer to the image
+A layer of stride s has one cell for every s pixels: cell 0 covers the pixels 0 to s - 1, its centre is at (s - 1) / 2.
+If the image's size is not a multiple of s, the last cell also covers the rest; stretching the layer to the image
 instead would shift the map by up to a cell.
 """
 
@@ -18,7 +18,7 @@ Interpolation = Literal["nearest", "bilinear"]
 
 
 def cells(length: int, count: int, stride: int) -> npt.NDArray[np.intp]:
-    """Return for each pixel of a row or column the index of the cell it lies in.
+    """Return for each pixel along a side the index of the cell that it lies in.
 
     Args:
         length: Number of pixels.
@@ -31,14 +31,14 @@ def cells(length: int, count: int, stride: int) -> npt.NDArray[np.intp]:
 def upsample(
     maps: FloatArray, size: tuple[int, int], stride: int, interpolation: Interpolation = "nearest"
 ) -> FloatArray:
-    """Return maps (K, h, w) of a layer as float32 (K, H, W).
+    """Return maps (M, h, w) of a layer as float32 (M, H, W).
 
     Args:
-        maps: float32 (K, h, w).
+        maps: float32 (M, h, w).
         size: (H, W) of the image.
         stride: Pixels per cell.
-        interpolation: `nearest` gives a pixel its cell's value; `bilinear` interpolates between the middles of cells,
-            and keeps the outermost value beyond them.
+        interpolation: `nearest` gives a pixel its cell's value; `bilinear` interpolates between the centres of cells,
+            and continues the outermost values beyond them.
     """
     _, rows, columns = maps.shape
     height, width = size
@@ -54,7 +54,7 @@ def upsample(
 
 
 def _neighbours(length: int, count: int, stride: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
-    """Return for each pixel the cells before and after it, and the weight of the second."""
+    """Return for each pixel the cells before and after it, and the weight of the latter."""
     position = np.clip((np.arange(length) + 0.5) / stride - 0.5, 0, count - 1).astype(np.float32)
     low = position.astype(np.intp)
     return low, np.minimum(low + 1, count - 1), position - low.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -23,16 +23,34 @@ def data() -> Path:
     return folder
 
 
+AddSite = Callable[[Path], None]
 Install = Callable[..., None]
 
 
 @pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+def add_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[AddSite]:
+    """Return a function that makes the distributions in a folder installed ones for the length of a test."""
+    before, folders = set(sys.modules), []
+
+    def add(folder: Path) -> None:
+        monkeypatch.syspath_prepend(folder)
+        folders.append(folder)
+        catalog.cache_clear()
+
+    yield add
+    catalog.cache_clear()
+    for name in set(sys.modules) - before:
+        file = Path(str(getattr(sys.modules[name], "__file__", "")))
+        if any(folder in file.parents for folder in folders):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def install(tmp_path: Path, add_site: AddSite) -> Install:
     """Return a function that really installs a plugin: a module and its distribution's metadata, on the path."""
     site = tmp_path / "site-packages"
     site.mkdir()
-    monkeypatch.syspath_prepend(site)
-    before = set(sys.modules)
+    add_site(site)
 
     def install(name: str, source: str, version: str = "1.0", **modules: str) -> None:
         for module, text in {name: source, **modules}.items():
@@ -44,8 +62,4 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         importlib.invalidate_caches()
         catalog.cache_clear()
 
-    yield install
-    catalog.cache_clear()
-    for name in set(sys.modules) - before:
-        if str(site) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    return install

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from micraframe import config
-from micraframe.config import Choice, Contender, Study, Train
-from micraframe.errors import ConfigError, UnknownComponent
+from micraframe.config import Choice, ComparedMethod, Study, Train
+from micraframe.errors import AmbiguousComponent, ConfigError, UnknownComponent
 
 
 def fails(text: str, model=Train) -> str:
@@ -17,7 +17,7 @@ def test_a_choice_is_a_name_or_a_name_with_parameters():
     read = config.parse("dataset: folder\nmethod: {name: micra-net, params: {dropout: 1e-1}}", Train)
     assert read.dataset == Choice(name="folder")
     assert read.method == Choice(name="micra-net", params={"dropout": 0.1})
-    assert read.annotator.name == "image-level"
+    assert read.annotator.name == "micraframe/image-level"
 
 
 def test_parameters_become_plain_python_values():
@@ -34,22 +34,22 @@ def test_parameters_become_plain_python_values():
         ("dataset: folder\n\nseed: -1", "a.yaml:3: seed: Input should be greater than or equal to 0"),
         ("seed: 1", "a.yaml:1: dataset: Field required"),
         ("dataset:\n  name: folder\n  parms: {}", "a.yaml:3: dataset.parms: there is no key 'parms' here"),
-        ("dataset: [1, 2", "a.yaml:1: this is not YAML"),
-        ("dataset: a\ndataset: b", "this is not YAML"),
-        ("- a\n- b", "a.yaml: a mapping of keys to values is wanted"),
-        ("", "a.yaml: a mapping of keys to values is wanted"),
+        ("dataset: [1, 2", "a.yaml:1: this is not valid YAML"),
+        ("dataset: a\ndataset: b", "this is not valid YAML"),
+        ("- a\n- b", "a.yaml: expected keys and values, got a list; keys are: dataset, annotator"),
+        ("", "a.yaml: expected keys and values, got nothing"),
     ],
 )
-def test_errors_say_file_line_and_key(text, message):
+def test_errors_name_file_line_and_key(text, message):
     assert message in fails(text)
 
 
-def test_errors_in_lists_say_the_items_line():
-    text = "datasets: [folder]\ncontenders:\n  - method: micra-net\n  - method: unet\n    labl: x\n"
-    assert "a.yaml:5: contenders.1.labl: there is no key 'labl' here" in fails(text, Study)
+def test_errors_in_lists_name_the_items_line():
+    text = "datasets: [folder]\nmethods:\n  - method: micra-net\n  - method: unet\n    labl: x\n"
+    assert "a.yaml:5: methods.1.labl: there is no key 'labl' here" in fails(text, Study)
 
 
-def test_every_error_of_a_file_is_said_at_once():
+def test_all_errors_of_a_file_are_listed():
     assert len(fails("dataset: a\nx: 1\ny: 2").splitlines()) == 2
 
 
@@ -70,10 +70,12 @@ def test_resolving_writes_out_every_default_down_to_nested_components():
 
 
 def test_resolving_reaches_into_lists_of_models():
-    study = Study(datasets=[Choice(name="modified-digits")], contenders=[Contender(method=Choice(name="centre-blob"))])
+    study = Study(
+        datasets=[Choice(name="modified-digits")], methods=[ComparedMethod(method=Choice(name="centre-blob"))]
+    )
     resolved = config.resolve(study)
     assert resolved.datasets[0].name == "micraframe/modified-digits"
-    assert resolved.contenders[0].method.name == "micraframe/centre-blob"
+    assert resolved.methods[0].method.name == "micraframe/centre-blob"
     assert resolved.metrics[0].name == "micraframe/classification"
 
 
@@ -90,7 +92,7 @@ def test_what_is_written_reads_back_the_same():
     assert config.parse(config.to_yaml(resolved), Train) == resolved
 
 
-def test_what_is_wrong_with_a_component_is_said_with_its_line(tmp_path):
+def test_errors_in_components_name_their_line(tmp_path):
     path = tmp_path / "a.yaml"
 
     def fails_to_load(text: str, error=ConfigError, model=Train) -> str:
@@ -108,13 +110,13 @@ def test_what_is_wrong_with_a_component_is_said_with_its_line(tmp_path):
         ":8: method 'micra-net': there is no parameter 'training.epochz'; did you mean 'epochs'?"
     )
     assert ":2: there is no method 'micra'" in fails_to_load(dataset + "method: micra", UnknownComponent)
-    study = "datasets: [modified-digits]\ncontenders:\n- method: centre-blob\n- method: centre-blub\n"
+    study = "datasets: [modified-digits]\nmethods:\n- method: centre-blob\n- method: centre-blub\n"
     assert ":4: there is no method 'centre-blub'" in fails_to_load(study, UnknownComponent, Study)
 
 
-def test_what_is_wrong_with_several_parameters_together_is_said_in_short():
+def test_an_error_in_several_parameters_together_is_short():
     wrong = Choice(name="folder", params={"images": "somewhere"})
-    with pytest.raises(ConfigError, match="^dataset 'folder': nothing is known of the images: give [a-z, _]*$"):
+    with pytest.raises(ConfigError, match="^dataset 'folder': expected at least one of [a-z, _]*, got none$"):
         config.resolve_choice("dataset", wrong)
 
 
@@ -122,3 +124,50 @@ def test_loading_is_reading_and_resolving(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("dataset: modified-digits")
     assert config.load(path, Train) == config.resolve(config.read(path, Train))
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("pca", {}),
+        ("micraframe/pca", {}),
+        ("pca:weight=coarse", {"weight": "coarse"}),
+        ("guided:radius=4,base=null,fast=true", {"radius": 4, "base": None, "fast": True}),
+        (
+            "semantic:mask_threshold.name=fixed,mask_threshold.value=0.5",
+            {"mask_threshold": {"name": "fixed", "value": 0.5}},
+        ),
+        ("select:layers=[a, b],x={c: 1, d: 'e,f'}", {"layers": ["a", "b"], "x": {"c": 1, "d": "e,f"}}),
+    ],
+)
+def test_components_can_be_written_in_a_word(text, params):
+    assert config.parse_choice(text) == Choice(name=text.partition(":")[0], params=params)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":a=1", "pca:weight", "pca:=1", "pca:a=1,a=2", "pca:a.=1", "pca:a=1,a.b=2", "pca:a.b=2,a=1", "pca:a=[1"],
+)
+def test_words_of_another_form_are_errors(text):
+    with pytest.raises(ConfigError, match="expected|has both"):
+        config.parse_choice(text)
+
+
+SAME_NAMES = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    from micraframe.builtin import micraframe_components
+    return micraframe_components()
+"""
+
+
+def test_a_plugin_with_the_names_of_the_builtins_breaks_no_default(install):
+    install("imitation", SAME_NAMES)
+    read = config.resolve(Train(dataset=Choice(name="micraframe/modified-digits")))
+    assert read.method.params["combiner"]["name"] == "micraframe/pca"
+    study = Study(datasets=[read.dataset], methods=[ComparedMethod(method=Choice(name="micraframe/random-map"))])
+    assert config.resolve(study).metrics[0].name == "micraframe/classification"
+    with pytest.raises(AmbiguousComponent):
+        config.resolve(Train(dataset=Choice(name="modified-digits")))

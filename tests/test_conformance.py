@@ -1,13 +1,11 @@
-"""Every component of micraframe's own keeps the promises of its kind; a plugin's own tests check the plugin's."""
+"""Every built-in component passes the conformance kit, which finds what is wrong with others."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from micraframe import catalog
-from micraframe.combiners.last_layer import LastLayer
-from micraframe.testing import check, check_combiner
+from micraframe.testing import check
 
 QUICK = {
     ("dataset", "modified-digits"): {"size": 64, "counts": [1, 2], "train": 6, "valid": 3, "test": 3},
@@ -32,12 +30,71 @@ def test_conformance(entry):
     check(kind, entry.qualified, **QUICK.get((kind, name), {}))
 
 
-def test_the_kit_finds_what_is_wrong():
-    class Flipped(LastLayer):
-        def combine(self, maps, image):
-            result = super().combine(maps, image)
-            object.__setattr__(result, "values", np.ascontiguousarray(result.values.swapaxes(1, 2)))
-            return result
+COMBINER = """
+import numpy as np
+from micraframe.interfaces import Combiner
+from micraframe.parameters import Parameters
+from micraframe.types import Scores
 
-    with pytest.raises(AssertionError, match="the image's size"):
-        check_combiner(Flipped(LastLayer.Params()))
+class Broken(Combiner[Parameters]):
+    def combine(self, maps, image):
+        values = np.zeros((len(maps.classes), *maps.size), np.float32)
+        {change}
+        return Scores(maps.presence, maps.classes, values)
+"""
+
+METRIC = """
+import numpy as np
+from micraframe.interfaces import Column, Metric
+from micraframe.parameters import Parameters
+
+class Broken(Metric[Parameters]):
+    def columns(self):
+        return (Column("broken", "a broken number"),)
+
+    def measure(self, prediction, truth):
+        return {change}
+"""
+
+HEAD = """
+import numpy as np
+from micraframe.interfaces import Head, HeadParams
+from micraframe.types import Prediction
+
+class Broken(Head[HeadParams]):
+    def decide(self, scores, image, info):
+        masks = np.zeros((3, *scores.size), bool)
+        {change}
+        return Prediction(scores, self.present(scores.presence), masks)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "change", "message"),
+    [
+        ("combiner", COMBINER, "values = values.swapaxes(1, 2).copy()", "expected maps of classes .* and size"),
+        ("combiner", COMBINER, "values += 2", r"in \[0, 1\]"),
+        ("combiner", COMBINER, "values += np.random.default_rng().random(dtype=np.float32)", "same maps, same bytes"),
+        ("combiner", COMBINER, "maps.maps[0][:] = 0", "does not write to its inputs"),
+        ("combiner", COMBINER, "image[0, 0, 0] = 2", "leaves its inputs"),
+        ("metric", METRIC, "{}", r"columns have statistics; \['broken'\] are missing"),
+        ("metric", METRIC, "{'broken': np.zeros(3)}", "broken has one number per class"),
+        ("metric", METRIC, "{'broken': np.full(2, np.inf)}", "broken is finite"),
+        ("metric", METRIC, "{'broken': np.full(2, 2.0)}", "broken is from 0.0 to 1.0"),
+        ("metric", METRIC, "truth.masks.fill(1) or {'broken': np.zeros(2)}", "does not write to its inputs"),
+        ("head", HEAD, "masks[:] = True", "an absent class has no mask"),
+        ("head", HEAD, "masks = masks[:, 1:]", "masks have the image's size"),
+        ("head", HEAD, "scores.maps[:] = 0", "does not write to its inputs"),
+    ],
+)
+def test_the_kit_finds_what_is_wrong(install, kind, source, change, message):
+    entry = f"""
+    from micraframe.plugin import Component, hookimpl
+    MICRAFRAME_API = 1
+    @hookimpl
+    def micraframe_components():
+        return [Component("{kind}", "broken", "broken_component:Broken", "Breaks a promise")]
+    """
+    install("broken_plugin", entry, broken_component=source.replace("{change}", change))
+    with pytest.raises(AssertionError, match=message):
+        check(kind, "broken")

@@ -1,4 +1,4 @@
-"""Deleting one built-in component's file breaks only what names it."""
+"""Deleting a built-in component's file breaks only what names the component."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PACKAGE = Path(micraframe.__file__).parent
 SURVEY = """
 from micraframe.registry import catalog, load
 from micraframe.errors import InterfaceError
-# Of micraframe's own: a plugin that imports a built-in component's module names it.
+# Only micraframe's own: a plugin may import a built-in component's module.
 for entry in (entry for entry in catalog().entries() if entry.plugin.name == "micraframe"):
     try:
         load(entry)

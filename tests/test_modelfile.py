@@ -14,7 +14,8 @@ import torch
 from micraframe.config import Choice
 from micraframe.errors import ModelError
 from micraframe.modelfile import DESCRIPTION, WEIGHTS, ModelFile, load_model, provenance, save_model
-from micraframe.types import DatasetInfo, Normalisation, Threshold
+from micraframe.tiling import Tiling
+from micraframe.types import DatasetInfo, Normalisation
 
 INFO = DatasetInfo(
     "cells",
@@ -29,9 +30,9 @@ INFO = DatasetInfo(
 def model() -> ModelFile:
     whole = torch.arange(24.0).reshape(2, 3, 4)
     return ModelFile(
-        Choice(name="micraframe/micra-net", params={"head": {"name": "semantic", "params": {}}, "dropout": 0.5}),
+        Choice(name="micraframe/micra-net", params={"dropout": 0.5}),
+        Choice(name="micraframe/semantic", params={"presence_threshold": [0.5, 0.3]}),
         INFO,
-        provenance(3, INFO.fingerprint),
         {
             "turned": whole.permute(2, 0, 1),
             "part": whole[0],
@@ -40,7 +41,9 @@ def model() -> ModelFile:
             "half": torch.ones(3, dtype=torch.bfloat16),
             "nothing": torch.zeros(0, 5),
         },
-        (Threshold("presence", 0.5), Threshold("mask", math.nan, "fixed", "otsu"), Threshold("cut", 0.3, "validation")),
+        Tiling(size=256, halo=32),
+        {"presence": "validation"},
+        provenance(3, INFO.fingerprint),
     )
 
 
@@ -48,8 +51,8 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     saved = model()
     save_model(tmp_path / "model", saved)
     read = load_model(tmp_path / "model")
-    assert (read.method, read.info, read.provenance) == (saved.method, saved.info, saved.provenance)
-    assert repr(read.thresholds) == repr(saved.thresholds)
+    for name in ("method", "head", "info", "tiling", "origins", "provenance"):
+        assert getattr(read, name) == getattr(saved, name)
     assert read.tensors.keys() == saved.tensors.keys()
     for name, tensor in saved.tensors.items():
         assert read.tensors[name].dtype == tensor.dtype
@@ -83,22 +86,22 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_provenance_names_versions_and_seed() -> None:
-    told = provenance(3, "abc")
-    assert told["seed"] == "3"
-    assert told["data"] == "abc"
-    assert told["torch"] == torch.__version__.partition("+")[0] or told["torch"] == torch.__version__
-    assert {"micraframe", "timm", "python"} <= told.keys()
+    record = provenance(3, "abc")
+    assert record["seed"] == "3"
+    assert record["data"] == "abc"
+    assert record["torch"] == torch.__version__.partition("+")[0] or record["torch"] == torch.__version__
+    assert {"micraframe", "timm", "python"} <= record.keys()
 
 
 def edit(folder: Path, **changes: Any) -> None:
     path = folder / DESCRIPTION
-    told = json.loads(path.read_text())
+    record = json.loads(path.read_text())
     for key, value in changes.items():
         if value is None:
-            del told[key]
+            del record[key]
         else:
-            told[key] = value
-    path.write_text(json.dumps(told))
+            record[key] = value
+    path.write_text(json.dumps(record))
 
 
 @pytest.fixture
@@ -110,19 +113,19 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [DESCRIPTION, WEIGHTS])
 def test_a_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(ModelError, match=f"no saved model.*{name}"):
+    with pytest.raises(ModelError, match=f"expected a saved model.*{name}"):
         load_model(saved)
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere is no saved model"):
+    with pytest.raises(ModelError, match="nowhere: expected a saved model"):
         load_model(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version(saved: Path, version: Any) -> None:
     edit(saved, format=version)
-    with pytest.raises(ModelError, match=f"format {version!r}; this micraframe reads format 1"):
+    with pytest.raises(ModelError, match=f"expected format 2, got {version!r}"):
         load_model(saved)
 
 
@@ -137,7 +140,7 @@ def test_a_description_that_is_none(saved: Path, text: str) -> None:
 def test_truncated_weights(saved: Path, cut: int) -> None:
     content = (saved / WEIGHTS).read_bytes()
     (saved / WEIGHTS).write_bytes(content[:cut])
-    with pytest.raises(ModelError, match="another SHA-256"):
+    with pytest.raises(ModelError, match="expected the SHA-256 in model.json, got another"):
         load_model(saved)
 
 
@@ -145,7 +148,7 @@ def test_weights_of_which_a_bit_is_wrong(saved: Path) -> None:
     content = bytearray((saved / WEIGHTS).read_bytes())
     content[-3] ^= 1
     (saved / WEIGHTS).write_bytes(content)
-    with pytest.raises(ModelError, match="another SHA-256"):
+    with pytest.raises(ModelError, match="expected the SHA-256 in model.json, got another"):
         load_model(saved)
 
 
@@ -169,8 +172,9 @@ def test_pickled_weights_are_not_run(saved: Path) -> None:
         {"info": {"name": "cells"}},
         {"info": {**dataclasses.asdict(INFO), "classes": []}},
         {"method": {"name": 3}},
-        {"thresholds": [{"name": "mask"}]},
-        {"thresholds": [{"name": "mask", "value": 0.5, "origin": "guess"}]},
+        {"head": None},
+        {"tiling": {"size": 3}},
+        {"origins": {"presence": 3}},
         {"provenance": ["torch"]},
     ],
 )

@@ -28,7 +28,7 @@ INSTANCES = hnp.arrays(
 
 @settings(deadline=None)
 @given(INSTANCES)
-def test_positions_and_boxes_are_scikit_images(instances: np.ndarray) -> None:
+def test_positions_and_boxes_equal_those_of_scikit_image(instances: np.ndarray) -> None:
     for labels, centres, boxes, inner in zip(
         instances, centroids(instances), bounding_boxes(instances), inner_points(instances), strict=True
     ):
@@ -46,7 +46,7 @@ def test_positions_and_boxes_are_scikit_images(instances: np.ndarray) -> None:
 
 
 @given(INSTANCES)
-def test_windows_hold_their_object_and_no_more(instances: np.ndarray) -> None:
+def test_windows_fit_their_objects_exactly(instances: np.ndarray) -> None:
     for labels in instances:
         found = list(windows(labels))
         assert [number for number, _ in found] == np.unique(labels[labels > 0]).tolist()
@@ -58,21 +58,21 @@ def test_windows_hold_their_object_and_no_more(instances: np.ndarray) -> None:
 
 
 @given(INSTANCES)
-def test_edge_pixels_are_scikit_images_inner_boundaries(instances: np.ndarray) -> None:
+def test_edge_pixels_are_the_inner_boundaries_of_scikit_image(instances: np.ndarray) -> None:
     expected = sum(find_boundaries(labels, connectivity=1, mode="inner").sum() for labels in instances)
     assert edge_pixels(instances) == expected
 
 
-def test_components_hang_together_over_corners() -> None:
+def test_components_are_connected_over_corners() -> None:
     masks = np.array([[[1, 0, 0], [0, 1, 0], [0, 0, 0]], [[1, 0, 1], [0, 0, 0], [0, 0, 1]]], bool)
     expected = [[[1, 0, 0], [0, 1, 0], [0, 0, 0]], [[1, 0, 2], [0, 0, 0], [0, 0, 3]]]
     np.testing.assert_array_equal(components(masks), expected)
 
 
-def test_objects_are_instances_or_pieces_of_masks() -> None:
+def test_objects_are_instances_or_components_of_masks() -> None:
     image, masks = np.zeros((1, 2, 3), np.float32), np.array([[[1, 0, 1], [1, 0, 1]]], bool)
     instances = masks.astype(np.int32) * 5
-    assert objects_of(Sample("both", image, masks=masks, instances=instances)) is instances
+    np.testing.assert_array_equal(objects_of(Sample("both", image, masks=masks, instances=instances)), instances)
     np.testing.assert_array_equal(objects_of(Sample("masks", image, masks=masks)), [[[1, 0, 2], [1, 0, 2]]])
-    with pytest.raises(DataError, match="'neither' has neither instances nor masks"):
+    with pytest.raises(DataError, match="'neither': expected instances or masks"):
         objects_of(Sample("neither", image))

@@ -30,12 +30,16 @@ def micraframe_components():
 METRIC = """
 from typing import final
 from pydantic import Field
-from micraframe.interfaces import Metric, Parameters
+from micraframe.interfaces import Metric
+from micraframe.parameters import Parameters
 
 @final
-class Nothing(Metric):
+class Nothing(Metric["Nothing.Params"]):
     class Params(Parameters):
         weight: float = Field(1.0, description="A number.")
+
+    def columns(self):
+        return ()
 
     def measure(self, prediction, truth):
         return {}
@@ -85,20 +89,20 @@ def test_listing_imports_no_component(install):
     [
         ("raise ValueError('broken at import')", "ValueError: broken at import"),
         ("MICRAFRAME_API = 1", "has no @hookimpl micraframe_components"),
-        (offer(NOTHING).replace("API = 1", "API = 2"), "declares MICRAFRAME_API = 2; this micraframe has 1"),
-        (offer(NOTHING).replace("MICRAFRAME_API = 1", ""), "declares MICRAFRAME_API = None"),
+        (offer(NOTHING).replace("API = 1", "API = 2"), "expected MICRAFRAME_API = 1, got 2"),
+        (offer(NOTHING).replace("MICRAFRAME_API = 1", ""), "expected MICRAFRAME_API = 1, got None"),
         (offer(NOTHING, NOTHING), "offers metric 'nothing' twice"),
-        (offer(NOTHING.replace("'nothing'", "'No Thing'")), "illegal name"),
-        (offer(NOTHING.replace("'metric'", "'metrik'")), "kind 'metrik'"),
-        (offer(NOTHING.replace(":", ".")), "package.module:Class"),
-        (offer("'nothing'"), "a micraframe.plugin.Component is wanted"),
+        (offer(NOTHING.replace("'nothing'", "'No Thing'")), "expected a name of lower-case letters"),
+        (offer(NOTHING.replace("'metric'", "'metrik'")), "got 'metrik'"),
+        (offer(NOTHING.replace(":", ".")), "expected a target 'package.module:Class'"),
+        (offer("'nothing'"), "expected micraframe.plugin.Component records, got 'nothing'"),
         (HEADER + "    return 3\n", "TypeError"),
         (HEADER.replace("components()", "components(surprise)") + "    return []\n", "PluginValidationError"),
         (HEADER + "    raise KeyError('inside the hook')\n", "KeyError"),
         ("import sys\nsys.exit(3)", "SystemExit"),
     ],
 )
-def test_a_plugin_that_is_not_in_order_is_rejected_whole_and_all_else_works(install, source, reason):
+def test_an_invalid_plugin_is_rejected_whole_and_everything_else_works(install, source, reason):
     install("bad", source)
     assert reason in rejected()
     failure = catalog().failures[0]
@@ -149,16 +153,37 @@ def test_nothing_overrides_a_built_in_component(install):
     assert type(build("combiner", "micraframe/pca")).__module__ == "micraframe.combiners.pca"
 
 
+def test_a_plugin_that_offers_built_in_names_breaks_no_default(install):
+    """Every default and everything that the framework itself looks up is qualified."""
+    from micraframe.config import Choice, Study, Train, resolve, resolve_choice
+    from micraframe.pipeline import default_head
+
+    ours = [entry for entry in catalog().entries() if entry.plugin.name == "micraframe"]
+    names = [f"Component('{e.component.kind}', '{e.component.name}', 'nowhere:Nothing', 'Takes a name')" for e in ours]
+    install("taker", offer(*names))
+    digits = Choice(name="micraframe/modified-digits")
+    resolve(Train(dataset=digits))
+    resolve(Study(datasets=[digits], methods=[{"method": "micraframe/micra-net"}]))
+    for entry in catalog().entries():
+        if entry.plugin.name == "taker":
+            continue
+        params = load(entry).Params
+        if all(not field.is_required() for field in params.model_fields.values()):
+            resolve_choice(entry.component.kind, Choice(name=entry.qualified))
+            if entry.component.kind == "method":
+                resolve_choice("head", default_head(build("method", entry.qualified)))
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
         ("missing_module:Nothing", "there is no module 'missing_module'"),
         ("fake_metrics:Missing", "module 'fake_metrics' has no 'Missing'"),
-        ("fake_metrics:Foreign", "is not a subclass of micraframe.interfaces.Metric"),
-        ("fake_metrics:Abstract", "does not implement measure of Metric"),
+        ("fake_metrics:Foreign", "expected a subclass of micraframe.interfaces.Metric"),
+        ("fake_metrics:Abstract", "does not implement columns, measure of Metric"),
     ],
 )
-def test_a_target_that_is_not_as_it_must_be_is_an_error_on_use_that_names_both(install, target, reason):
+def test_an_invalid_target_is_an_error_on_use_that_names_component_and_target(install, target, reason):
     install("fake", offer(NOTHING.replace("fake_metrics:Nothing", target)), fake_metrics=METRIC)
     assert catalog().find("metric", "nothing")
     with pytest.raises(InterfaceError, match=reason) as caught:
@@ -167,11 +192,18 @@ def test_a_target_that_is_not_as_it_must_be_is_an_error_on_use_that_names_both(i
     assert target in str(caught.value)
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_module_that_ends_the_program_is_an_error_on_use(install, code):
+    install("fake", offer(NOTHING), fake_metrics=f"import sys\nsys.exit({code})")
+    with pytest.raises(InterfaceError, match=f"'fake_metrics' ended the program .exit code {code}."):
+        build("metric", "nothing")
+
+
 def test_a_missing_dependency_shows_the_real_error_and_its_remedy(install):
     component = NOTHING.replace("nothing')", "nothing', install='surely-missing>=2')")
     install("fake", offer(component), fake_metrics="import surely_missing")
     with pytest.raises(
-        MissingDependency, match=r"No module named 'surely_missing'; pip install 'surely-missing>=2' brings it"
+        MissingDependency, match=r"No module named 'surely_missing'; install it: pip install 'surely-missing>=2'"
     ) as caught:
         build("metric", "nothing")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
@@ -186,6 +218,17 @@ def test_an_unknown_name_lists_the_near_ones():
         catalog().entries("combinr")
 
 
+def test_a_name_of_another_kind_is_recognised():
+    with pytest.raises(UnknownComponent, match=r"no method 'semantic'; there is a head 'semantic'$"):
+        catalog().find("method", "semantic")
+    with pytest.raises(UnknownComponent, match="there is a head 'detection' and a metric 'detection'"):
+        catalog().find("backbone", "detection")
+    with pytest.raises(UnknownComponent, match="no combiner 'grad-cm'; did you mean the extractor 'grad-cam'"):
+        catalog().find("combiner", "grad-cm")
+    with pytest.raises(UnknownComponent, match="there is an extractor 'grad-cam'"):
+        catalog().find("combiner", "grad-cam")
+
+
 def test_parameters_are_checked(install):
     install("fake", offer(NOTHING), fake_metrics=METRIC)
     with pytest.raises(ConfigError, match="there is no parameter 'wieght'; did you mean 'weight'?"):
@@ -195,7 +238,7 @@ def test_parameters_are_checked(install):
 
 
 @pytest.mark.parametrize("entry", catalog().entries(), ids=lambda entry: f"{entry.component.kind}-{entry.qualified}")
-def test_every_component_that_is_offered_keeps_its_contract(entry):
+def test_every_component_keeps_the_contract_of_its_kind(entry):
     component = load(entry)
     assert component.__doc__
     assert component.Params.model_config["extra"] == "forbid"
@@ -215,7 +258,8 @@ HEAVY = ["torch", "numpy", "pydantic", "sklearn", "skimage", "timm", "captum", "
 @pytest.mark.parametrize(
     "code",
     [
-        "import micraframe; micraframe.catalog()",
+        "import micraframe; micraframe.catalog(); micraframe.load",
+        "import micraframe.cli, sys; sys.argv = ['micraframe', '--version']; micraframe.cli.main()",
         "import micraframe.builtin",
         "import micraframe.cli, sys; sys.argv = ['micraframe', '--help']; micraframe.cli.main()",
         "import micraframe.cli, sys; sys.argv = ['micraframe', 'list']; micraframe.cli.main()",

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed import reference, report, stages, timing
-from benchmarks.speed.masks import overlaps
+from benchmarks.speed.masks import overlaps, steps_of
 from benchmarks.speed.subject import CLASSES, classifier, digits, pipeline
 
 
@@ -19,7 +19,7 @@ from benchmarks.speed.subject import CLASSES, classifier, digits, pipeline
 def made():
     network = classifier((4, 8, 16, 32))
     images = digits(3, 128)[:, :, :, :104]
-    return network, images, list(pipeline(network).steps(images))
+    return network, images, steps_of(pipeline(network), images)
 
 
 def test_the_references_maps_are_ours(made):
@@ -27,9 +27,9 @@ def test_the_references_maps_are_ours(made):
     for image, step in zip(images, steps, strict=True):
         assert step.maps.classes == CLASSES
         for row, index in enumerate(CLASSES):
-            wanted = reference.maps(network, image, index)
-            assert len(wanted) == len(step.maps.maps) == 8
-            for layer, found in zip(wanted, step.maps.maps, strict=True):
+            expected = reference.maps(network, image, index)
+            assert len(expected) == len(step.maps.maps) == 8
+            for layer, found in zip(expected, step.maps.maps, strict=True):
                 np.testing.assert_allclose(found[row], layer, rtol=1e-4, atol=1e-5 * np.abs(layer).max())
 
 
@@ -37,9 +37,9 @@ def test_the_references_maps_are_ours(made):
 def test_the_references_masks_are_ours(made, solver):
     network, images, steps = made
     found = np.concatenate([step.prediction.masks[list(CLASSES)] for step in steps])
-    wanted = np.concatenate(reference.masks(network, images, CLASSES, solver))
-    assert wanted.any((1, 2)).sum() >= 6
-    assert min(overlaps(wanted, found)) >= 0.99
+    expected = np.concatenate(reference.masks(network, images, CLASSES, solver))
+    assert expected.any((1, 2)).sum() >= 6
+    assert min(overlaps(expected, found)) >= 0.99
 
 
 def test_overlaps():
@@ -65,7 +65,7 @@ def test_targets(values, unit, target, met):
     assert found.met is met
 
 
-def test_contenders_take_turns():
+def test_routes_take_turns():
     turns: list[str] = []
     seconds = timing.take_turns({name: lambda name=name: turns.append(name) for name in "ab"}, timing.Settings(3))
     assert "".join(turns) == "ab" + "abbaab"

@@ -8,7 +8,7 @@ from scipy import ndimage
 from skimage import filters
 
 from micraframe import thresholds
-from micraframe.thresholds import Rule
+from micraframe.thresholds import ThresholdRule
 
 # Steps that a histogram can tell apart, constant arrays included.
 images = hnp.arrays(
@@ -43,15 +43,15 @@ def test_otsu_minimises_the_variance_within_the_two_sides(values):
 
 @pytest.mark.parametrize("name", ["otsu", "triangle", "block-otsu"])
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_a_constant_map_gives_a_blank_mask(name, level):
+def test_a_constant_map_gives_an_empty_mask(name, level):
     values = np.full((9, 13), level, np.float32)
-    assert not thresholds.cut(values, np.ones_like(values), Rule(name=name)).any()
+    assert not thresholds.cut(values, np.ones_like(values), ThresholdRule(name=name)).any()
 
 
-@pytest.mark.parametrize("rule", ["otsu", "triangle", Rule(name="percentile", value=50), "block-otsu"])
-def test_where_nothing_counts_the_mask_is_blank(rule):
+@pytest.mark.parametrize("rule", ["otsu", "triangle", ThresholdRule(name="percentile", value=50), "block-otsu"])
+def test_the_mask_is_empty_if_no_pixel_counts(rule):
     values = np.random.default_rng(0).random((8, 8), np.float32)
-    rule = TypeAdapter(Rule).validate_python(rule)
+    rule = TypeAdapter(ThresholdRule).validate_python(rule)
     assert not thresholds.cut(values, np.ones_like(values), rule, np.zeros((8, 8), bool)).any()
 
 
@@ -65,26 +65,26 @@ def test_the_smallest_contrast_of_float32_is_no_error():
 def test_percentile_and_fixed():
     values = np.arange(100, dtype=np.float32).reshape(10, 10) / 100
     zeros = np.zeros_like(values)
-    assert thresholds.cut(values, zeros, Rule(name="percentile", value=80)).sum() == 20
-    assert thresholds.cut(values, zeros, Rule(name="fixed", value=0.5)).sum() == 49
+    assert thresholds.cut(values, zeros, ThresholdRule(name="percentile", value=80)).sum() == 20
+    assert thresholds.cut(values, zeros, ThresholdRule(name="fixed", value=0.5)).sum() == 49
 
 
-def test_non_zero_pixels_alone_are_counted():
+def test_only_non_zero_pixels_count():
     values = np.zeros((10, 10), np.float32)
     values[2, :] = 0.8
     values[3, :] = 1.0
     zeros = np.zeros_like(values)
-    assert thresholds.cut(values, zeros, Rule(name="otsu")).sum() == 20
-    assert thresholds.cut(values, zeros, Rule(name="otsu", nonzero=True)).sum() == 10
+    assert thresholds.cut(values, zeros, ThresholdRule(name="otsu")).sum() == 20
+    assert thresholds.cut(values, zeros, ThresholdRule(name="otsu", nonzero=True)).sum() == 10
 
 
-def test_a_region_holds_the_mask_and_the_threshold():
+def test_a_region_confines_the_mask_and_determines_the_threshold():
     values = np.zeros((4, 6), np.float32)
     values[:, 0] = 1
     values[:, 3:] = (0.2, 0.4, 0.4)
     where = np.zeros(values.shape, bool)
     where[:, 3:] = True
-    mask = thresholds.cut(values, np.zeros_like(values), Rule(name="otsu"), where)
+    mask = thresholds.cut(values, np.zeros_like(values), ThresholdRule(name="otsu"), where)
     assert np.array_equal(mask, np.arange(6)[None] >= np.full((4, 1), 4))
 
 
@@ -94,12 +94,12 @@ def slow_block_otsu(values, coarse, block, minimum):
     for label in range(1, count + 1):
         if coarse[labels == label].max() < minimum:
             continue
-        pieces = {}
+        blocks = {}
         for y, x in np.argwhere(labels == label):
-            pieces.setdefault((y // block, x // block), []).append((y, x))
-        spread = {key: max(values[p] for p in ps) - min(values[p] for p in ps) for key, ps in pieces.items()}
+            blocks.setdefault((y // block, x // block), []).append((y, x))
+        spread = {key: max(values[p] for p in ps) - min(values[p] for p in ps) for key, ps in blocks.items()}
         lowest = thresholds.otsu(np.array(list(spread.values()), np.float32))
-        for key, positions in pieces.items():
+        for key, positions in blocks.items():
             if spread[key] > lowest:
                 level = thresholds.otsu(np.array([values[p] for p in positions], np.float32))
                 for position in positions:
@@ -116,9 +116,9 @@ def test_block_otsu_is_the_procedure_of_the_paper(values, seed, block):
     assert np.array_equal(mask, slow_block_otsu(values, coarse, block, 0.3))
 
 
-def test_block_otsu_of_a_map_that_is_zero_everywhere_is_blank():
+def test_block_otsu_of_a_map_that_is_zero_everywhere_gives_an_empty_mask():
     values = np.random.default_rng(0).random((30, 21), np.float32)
-    assert not thresholds.cut(values, np.zeros_like(values), Rule(name="block-otsu")).any()
+    assert not thresholds.cut(values, np.zeros_like(values), ThresholdRule(name="block-otsu")).any()
 
 
 @pytest.mark.parametrize("polarity", ["bright", "dark", "auto"])
@@ -132,22 +132,24 @@ def test_foreground_is_the_side_asked_for(polarity):
 
 
 def test_a_rule_is_written_as_its_name_or_with_its_value():
-    adapter = TypeAdapter(Rule)
-    assert adapter.validate_python("otsu") == Rule(name="otsu")
-    assert adapter.validate_python({"name": "percentile", "value": 90}) == Rule(name="percentile", value=90)
-    assert str(Rule(name="percentile", value=90, nonzero=True)) == "percentile 90 of the non-zero pixels"
-    assert adapter.validate_python(Rule(name="triangle").model_dump(mode="json")) == Rule(name="triangle")
+    adapter = TypeAdapter(ThresholdRule)
+    assert adapter.validate_python("otsu") == ThresholdRule(name="otsu")
+    assert adapter.validate_python({"name": "percentile", "value": 90}) == ThresholdRule(name="percentile", value=90)
+    assert str(ThresholdRule(name="percentile", value=90, nonzero=True)) == "percentile 90 of the non-zero pixels"
+    assert adapter.validate_python(ThresholdRule(name="triangle").model_dump(mode="json")) == ThresholdRule(
+        name="triangle"
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("fixed", "rule fixed needs a value"),
-        ({"name": "otsu", "value": 3}, "rule otsu takes no value"),
-        ({"name": "percentile", "value": 101}, "percentile 101.0 is not in 0 to 100"),
+        ("fixed", "rule fixed: expected a value, got None"),
+        ({"name": "otsu", "value": 3}, "rule otsu: expected no value, got 3"),
+        ({"name": "percentile", "value": 101}, "expected a percentile from 0 to 100, got 101"),
         ("ostu", "'otsu'"),
     ],
 )
-def test_a_wrong_rule_says_what_is_wanted(given, says):
+def test_a_wrong_rule_says_what_was_expected(given, says):
     with pytest.raises(ValidationError, match=says):
-        TypeAdapter(Rule).validate_python(given)
+        TypeAdapter(ThresholdRule).validate_python(given)

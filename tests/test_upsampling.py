@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import create_classifier
 from micraframe.upsampling import cells, upsample
 
 
@@ -17,13 +17,13 @@ from micraframe.upsampling import cells, upsample
 def test_nearest_is_the_value_of_the_pixels_cell(height, width, stride, ceil):
     rows, columns = ((-(-n // stride) if ceil else max(n // stride, 1)) for n in (height, width))
     maps = np.random.default_rng(0).random((2, rows, columns), np.float32)
-    wanted = np.empty((2, height, width), np.float32)
+    expected = np.empty((2, height, width), np.float32)
     for y in range(height):
         for x in range(width):
-            wanted[:, y, x] = maps[:, min(y // stride, rows - 1), min(x // stride, columns - 1)]
+            expected[:, y, x] = maps[:, min(y // stride, rows - 1), min(x // stride, columns - 1)]
     found = upsample(maps, (height, width), stride)
     assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_what_is_left_over_belongs_to_the_last_cell_and_shifts_nothing():
@@ -48,7 +48,7 @@ def test_bilinear_keeps_a_plane_between_the_outermost_middles(height, width, str
 @pytest.mark.parametrize("backbone", [("unet-encoder", {"widths": [2, 2, 2, 2]}), ("timm", {"model": "resnet10t"})])
 def test_an_impulse_stays_where_it_is(backbone):
     name, params = backbone
-    classifier = Classifier(*registry.build("backbone", name, **params).create(1), 1)
+    classifier = create_classifier(registry.build("backbone", name, **params), 1, 1)
     for module in classifier.modules():  # filters that are flat and positive, so that responses are symmetric
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.constant_(module.weight, 1 / module.weight[0].numel())
@@ -59,7 +59,7 @@ def test_an_impulse_stays_where_it_is(backbone):
     for y, x in np.random.default_rng(0).integers(70, 100, (8, 2)):
         image = np.zeros((1, 1, *size), np.float32)
         image[0, 0, y, x] = 1
-        maps = explain(image, lambda scores: [(0,)])[0]
+        maps = explain(image, lambda presence: (0,))[0]
         for layer, values in zip(maps.layers, maps.maps, strict=True):
             for interpolation in ("nearest", "bilinear"):
                 pixels = upsample(values, size, layer.stride, interpolation)[0].astype(np.float64)

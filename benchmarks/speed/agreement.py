@@ -1,8 +1,8 @@
 """Do dense and exact sweeps of real images agree?
 
-They differ in what the network sees beyond a window's edge: the image there, or padding. A small classifier (8 to 64
-filters) learns in a minute to tell crops with nuclei from empty ones (BBBC038, see the study of nuclei_fluo); then the
-largest images of fields that it never saw, in part empty, are swept both ways.
+They differ in the network's input beyond a window's edge: the rest of the image, or padding. A small classifier (8 to
+64 filters) learns in a minute to distinguish crops with nuclei from empty ones (BBBC038, see the study of nuclei_fluo);
+then the largest, partly empty images of held-out fields are swept both ways.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed.timing import Record, Settings, Unavailable, record
-from micraframe import registry
-from micraframe.micranet import MicraNet
-from micraframe.sweep import Options, sweep_image
-from micraframe.types import Run, Sample
+from micraframe import pipeline, registry
+from micraframe.sweep import SweepOptions, sweep_image
+from micraframe.types import FitContext, Sample
 
 IMAGES = 12
 EMPTY = 0.25
-"""Share of an image without nuclei, at least: where they are everywhere, there is nothing to find."""
+"""Minimum fraction of an image without nuclei: if they are everywhere, there is nothing to find."""
 
 DATA: dict[str, Any] = {
     "name": "nuclei_fluo",
@@ -36,7 +35,7 @@ DATA: dict[str, Any] = {
 }
 CROPS: dict[str, Any] = {"crop": 64, "share": 0.02, "max_crops_per_image": 6}
 PARAMS: dict[str, Any] = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [8, 16, 32, 64]}},
+    "backbone": {"name": "unet-encoder", "params": {"widths": [8, 16, 32, 64], "norm": "narrow"}},
     "dropout": 0.0,
     "training": {
         "epochs": 8,
@@ -50,20 +49,19 @@ PARAMS: dict[str, Any] = {
 
 
 def records(settings: Settings) -> list[Record]:
-    """Return how alike dense and exact sweeps of held-out images are, one value for each image.
+    """Return the agreement of dense and exact sweeps of held-out images, one value per image.
 
     Raises:
-        Unavailable: If the images are not there.
+        Unavailable: If the images do not exist.
     """
     folder = os.environ.get("MICRAFRAME_DATA")
     if not folder or not (Path(folder) / "nuclei_fluo").is_dir():
-        raise Unavailable(f"the images are not there: MICRAFRAME_DATA is {folder!r}, wanted a folder with nuclei_fluo")
+        raise Unavailable(f"expected MICRAFRAME_DATA to name a folder with nuclei_fluo, got {folder!r}")
     crops = registry.build("dataset", "folder", **DATA, **CROPS)
     training = PARAMS["training"] | ({"epochs": 1} if settings.quick else {})
-    method = MicraNet(MicraNet.Params.model_validate(PARAMS | {"training": training}))
-    run = Run(device=settings.device)
-    fitted = method.fit(crops.samples("train"), crops.samples("valid"), crops.info(), run)
-    fitted.classifier.to(settings.device)
+    method = {"name": "micra-net", "params": PARAMS | {"training": training}}
+    context = FitContext(device=settings.device)
+    trained = pipeline.fit(method, crops.samples("train"), crops.samples("valid"), crops.info(), context)
 
     # The same images in the same splits, but whole.
     whole = registry.build("dataset", "folder", **DATA).samples("test")
@@ -72,12 +70,12 @@ def records(settings: Settings) -> list[Record]:
     found = []
     for source in largest:
         with tempfile.TemporaryDirectory() as output:
-            report = sweep_image(fitted, Path(source), Path(output), Options(mode="both"))
+            report = sweep_image(trained, Path(source), Path(output), SweepOptions(mode="both"))
         assert report.agreement is not None
         found.append(report.agreement)
     either = [one.windows_above_dense + one.windows_above_exact - one.windows_above for one in found]
     counts = [(one.proposals_dense, one.proposals_exact) for one in found]
-    told = ", ".join(f"{dense} and {exact}" for dense, exact in counts)
+    numbers = ", ".join(f"{dense} and {exact}" for dense, exact in counts)
     return [
         record(
             "agreement: windows' probabilities",
@@ -99,7 +97,7 @@ def records(settings: Settings) -> list[Record]:
         ),
         record(
             "agreement: proposals in common",
-            f"pairs within half a window / mean number of proposals, each image: {told}",
+            f"pairs within half a window / mean number of proposals, each image: {numbers}",
             [2 * one.proposals_in_common / sum(of) if any(of) else 1.0 for one, of in zip(found, counts, strict=True)],
             "share",
         ),
@@ -107,7 +105,7 @@ def records(settings: Settings) -> list[Record]:
 
 
 def emptiness(sample: Sample, side: int) -> float:
-    """Return the share of the squares of that side, in pixels, in which nothing is annotated."""
+    """Return the fraction of the squares of that side, in pixels, in which nothing is annotated."""
     assert sample.masks is not None
     masks = sample.masks.any(0)
     rows, columns = (np.arange(0, length, side) for length in masks.shape)

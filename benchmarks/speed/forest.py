@@ -1,7 +1,7 @@
-"""How long does a random forest on ilastik's features take, next to scipy's filters and scikit-image's segmenter?
+"""How long does a random forest on ilastik's features take, compared with scipy's filters and scikit-image?
 
 An image of 1024 x 1024. Features: our 56 (eight filters at seven scales) against the same by scipy.ndimage, each filter
-called as its manual says, and against the 28 of scikit-image's `multiscale_basic_features`. From image to labels: the
+called as documented, and against the 28 of scikit-image's `multiscale_basic_features`. From image to labels: the
 method `forest` against `TrainableSegmenter`, which learn from the same pixels, each with 100 trees on its own features.
 """
 
@@ -18,9 +18,9 @@ from skimage.future import TrainableSegmenter
 from sklearn.ensemble import RandomForestClassifier
 
 from benchmarks.speed.timing import Record, Settings, record, take_turns
-from micraframe import registry
-from micraframe.interfaces import Fitted
-from micraframe.types import BoolArray, DatasetInfo, FloatArray, Normalisation, Run, Sample
+from micraframe import pipeline
+from micraframe.pipeline import Pipeline
+from micraframe.types import BoolArray, DatasetInfo, FloatArray, Normalisation, Sample
 
 TREES = 100
 LABELLED = 20_000
@@ -62,23 +62,23 @@ def of_features(image: FloatArray, settings: Settings) -> list[Record]:
 
 
 def of_labels(image: FloatArray, mask: BoolArray, settings: Settings) -> list[Record]:
-    """Measure image to labels, and how many pixels each labels rightly."""
+    """Measure image to labels, and how many pixels each labels correctly."""
     rng = np.random.default_rng(0)
     ignore = np.ones(mask.size, np.bool_)
     ignore[rng.choice(mask.size, min(LABELLED, mask.size // 4), replace=False)] = False
     ignore = ignore.reshape(mask.shape)
     ours, peer = grow(image, mask, ignore), peer_segmenter(image, mask, ignore)
 
-    def ask_ours() -> BoolArray:
+    def predict_ours() -> BoolArray:
         (prediction,) = ours.predict([image[None]])
         assert prediction.masks is not None
         return prediction.masks[0]
 
-    def ask_peer() -> BoolArray:
+    def predict_peer() -> BoolArray:
         return np.asarray(peer.predict(image) == 2)
 
-    seconds = take_turns({"ours": ask_ours, "peer": ask_peer}, settings, warm_up=not settings.quick)
-    found, wanted = (np.mean(one == mask) for one in (ask_ours(), ask_peer()))
+    seconds = take_turns({"ours": predict_ours, "peer": predict_peer}, settings, warm_up=not settings.quick)
+    correct, peer_correct = (np.mean(one == mask) for one in (predict_ours(), predict_peer()))
     return [
         record("forest: image to labels", "seconds: micraframe", seconds["ours"], "seconds"),
         record(
@@ -89,16 +89,16 @@ def of_labels(image: FloatArray, mask: BoolArray, settings: Settings) -> list[Re
         record(
             "forest: pixels labelled wrongly",
             "micraframe / scikit-image's TrainableSegmenter",
-            [(1 - found) / (1 - wanted)],
+            [(1 - correct) / (1 - peer_correct)],
         ),
     ]
 
 
-def grow(image: FloatArray, mask: BoolArray, ignore: BoolArray) -> Fitted:
+def grow(image: FloatArray, mask: BoolArray, ignore: BoolArray) -> Pipeline:
     """Return our forest."""
     sample = Sample("blobs", image[None], masks=mask[None], ignore=ignore)
     info = DatasetInfo("blobs", ("blob",), 1, Normalisation(), "0" * 64)
-    return registry.build("method", "forest", trees=TREES, pixels=LABELLED).fit([sample], [], info, Run())
+    return pipeline.fit({"name": "forest", "params": {"trees": TREES, "pixels": LABELLED}}, [sample], [], info)
 
 
 def peer_segmenter(image: FloatArray, mask: BoolArray, ignore: BoolArray) -> TrainableSegmenter:

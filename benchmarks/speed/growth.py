@@ -25,8 +25,8 @@ def records(settings: Settings) -> list[Record]:
 
 
 def along(axis: str, routes: Mapping[str, Route], settings: Settings) -> list[Record]:
-    """Time the routes of an axis; the first is what the others are compared with."""
-    next(iter(routes.values()))()  # warm-up: the large ones would take long
+    """Time the routes of an axis relative to the first one."""
+    next(iter(routes.values()))()  # a warm-up of the large ones would take long
     seconds = take_turns(routes, settings, warm_up=False)
     first, *others = seconds
     return [
@@ -63,5 +63,5 @@ def batches(network: Classifier, images: FloatArray, counts: Sequence[int]) -> d
 
 
 def _route(network: Classifier, images: FloatArray, chosen: Sequence[int]) -> Route:
-    fitted = pipeline(network, chosen)
-    return lambda: list(fitted.predict(images))
+    predictor = pipeline(network, chosen)
+    return lambda: list(predictor.predict(images))

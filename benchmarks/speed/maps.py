@@ -1,7 +1,7 @@
 """How long do the class activation maps of every layer take?
 
 Eight layers of 32 to 256 filters, three classes of ten, eight images of 256 x 256: ours against captum layer by layer,
-pytorch-grad-cam and TorchCAM with all layers as targets, the plain reference, and what no route can do without: one
+pytorch-grad-cam and TorchCAM with all layers as targets, the plain reference, and the minimum of every route: one
 forward and three backward passes.
 """
 
@@ -38,10 +38,10 @@ TARGETS = {CAPTUM: ">= 5", GRAD_CAM: ">= 3"}
 
 
 def records(settings: Settings) -> list[Record]:
-    """Return how much longer the others take, and what ours takes beyond the bare passes."""
+    """Return how much longer the others take, and how much longer ours takes than the bare passes."""
     network = classifier(NARROW if settings.quick else WIDTHS, settings.device)
     images = digits(2 if settings.quick else 8, 128 if settings.quick else 256)
-    seconds = take_turns(contenders(network, images), settings)
+    seconds = take_turns(routes(network, images), settings)
     ours = seconds[OURS]
     return [
         record("maps", f"seconds: {OURS}", ours, "seconds"),
@@ -59,14 +59,14 @@ def records(settings: Settings) -> list[Record]:
     ]
 
 
-def contenders(network: Classifier, images: FloatArray) -> Mapping[str, Route]:
-    """Return the routes; each makes the maps of all layers, of three classes, in all images."""
+def routes(network: Classifier, images: FloatArray) -> Mapping[str, Route]:
+    """Return the routes; each computes the maps of all layers, of three classes, in all images."""
     tensor = torch.from_numpy(images).to(next(network.parameters()).device)
     tuned = frozen_copy(network, fold=True)
 
     def ours(**params: object) -> Route:
         explain = registry.build("extractor", "grad-cam", **params).prepare(network)
-        return lambda: explain(images, lambda scores: [CLASSES] * len(scores))
+        return lambda: explain(images, lambda presence: CLASSES)
 
     def captum() -> None:
         for block in network.backbone.blocks.values():
@@ -74,7 +74,7 @@ def contenders(network: Classifier, images: FloatArray) -> Mapping[str, Route]:
             for index in CLASSES:
                 algorithm.attribute(tensor.clone().requires_grad_(), target=index)
 
-    # These two leave hooks on the network, so that each has a copy of its own.
+    # These two leave hooks on the network, so that each gets its own copy.
     twin, other = copy.deepcopy(network), copy.deepcopy(network)
     grad_cam = GradCAM(twin, list(twin.backbone.blocks.values()))
     torch_cam = TorchCam(other, list(other.backbone.blocks.values()), input_shape=images.shape[1:])

@@ -1,4 +1,4 @@
-"""How long does it take from images to masks, are the masks the right ones, and what does bfloat16 do to them?
+"""How long does it take from images to masks, are the masks correct, and how does bfloat16 change them?
 
 python -m benchmarks.speed.masks    # where masks in bfloat16 and float32 differ, and why
 """
@@ -6,25 +6,35 @@ python -m benchmarks.speed.masks    # where masks in bfloat16 and float32 differ
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.speed import reference
-from benchmarks.speed.subject import CLASSES, NARROW, WIDTHS, bare_passes, classifier, digits, pipeline
+from benchmarks.speed.subject import CLASSES, NARROW, WIDTHS, assemble, bare_passes, classifier, digits, pipeline
 from benchmarks.speed.timing import Record, Settings, record, take_turns
+from micraframe import pipeline as pipelines
 from micraframe import registry
 from micraframe.config import Choice
-from micraframe.micranet import FittedMicraNet, MicraNet, Steps
-from micraframe.thresholds import Rule, threshold
-from micraframe.types import BoolArray, Run, Sample
+from micraframe.micranet import MicraNet, MicraNetModel
+from micraframe.pipeline import Pipeline
+from micraframe.thresholds import ThresholdRule, threshold
+from micraframe.types import BoolArray, FitContext, FloatArray, Maps, Prediction, Sample
 
 LIKE = 0.9
 """IOU of two masks, and cosine between two components, from which they count as alike."""
 
 
+class Steps(NamedTuple):
+    """The maps of an image, and the prediction that they led to."""
+
+    maps: Maps
+    prediction: Prediction
+
+
 def records(settings: Settings) -> list[Record]:
-    """Return the speed-up over the plain reference, how alike the masks are, and the effect of bfloat16."""
+    """Return the speed-up over the plain reference, the similarity of the masks, and the effect of bfloat16."""
     return [*against_reference(settings), *bfloat16(settings)]
 
 
@@ -43,7 +53,7 @@ def against_reference(settings: Settings) -> list[Record]:
         },
         settings,
     )
-    wanted = reference.masks(network, images, CLASSES)
+    expected = reference.masks(network, images, CLASSES)
     found = np.stack([prediction.masks[list(CLASSES)] for prediction in ours.predict(images)])
     return [
         record("image to mask", "seconds: micraframe", seconds["ours"], "seconds"),
@@ -63,7 +73,7 @@ def against_reference(settings: Settings) -> list[Record]:
         record(
             "image to mask: same masks",
             "micraframe and the plain reference, each image and class",
-            overlaps(wanted.reshape(-1, *wanted.shape[2:]), found.reshape(-1, *found.shape[2:])),
+            overlaps(expected.reshape(-1, *expected.shape[2:]), found.reshape(-1, *found.shape[2:])),
             "IOU",
             ">= 0.99",
         ),
@@ -72,9 +82,9 @@ def against_reference(settings: Settings) -> list[Record]:
 
 def bfloat16(settings: Settings) -> list[Record]:
     """Train a network on digits, and compare its masks in bfloat16 with those in float32, and both with the truth."""
-    fitted, test = trained(settings)
+    model, test = trained(settings)
     exact, short = (
-        np.concatenate([each.prediction.masks for each in steps_in(precision, fitted, test)])
+        np.concatenate([each.prediction.masks for each in steps_in(precision, model, test)])
         for precision in ("float32", "bfloat16")
     )
     truth = np.concatenate([sample.masks for sample in test])
@@ -99,8 +109,8 @@ def bfloat16(settings: Settings) -> list[Record]:
     ]
 
 
-def trained(settings: Settings) -> tuple[FittedMicraNet, list[Sample]]:
-    """Return a network that learned digits, and the images to try it on."""
+def trained(settings: Settings) -> tuple[Pipeline, list[Sample]]:
+    """Return a network that was trained on digits, and test images."""
     dataset = registry.build(
         "dataset", "modified-digits", size=96, counts=(1, 2, 3, 4, 5), train=64 if settings.quick else 2000, valid=32
     )
@@ -114,32 +124,39 @@ def trained(settings: Settings) -> tuple[FittedMicraNet, list[Sample]]:
         "augmentations": [],
     }
     params = {
-        "backbone": {"name": "unet-encoder", "params": {"widths": [8, 16, 32, 64]}},
+        "backbone": {"name": "unet-encoder", "params": {"widths": [8, 16, 32, 64], "norm": "narrow"}},
         "dropout": 0.0,
         "training": training,
     }
-    method = MicraNet(MicraNet.Params.model_validate(params))
-    run = Run(device=settings.device)
-    fitted = method.fit(dataset.samples("train"), dataset.samples("valid"), dataset.info(), run)
-    fitted.classifier.to(settings.device)
-    return fitted, [dataset.samples("test")[index] for index in range(16 if settings.quick else 200)]
+    method = {"name": "micra-net", "params": params}
+    context = FitContext(device=settings.device)
+    model = pipelines.fit(method, dataset.samples("train"), dataset.samples("valid"), dataset.info(), context)
+    return model, [dataset.samples("test")[index] for index in range(16 if settings.quick else 200)]
 
 
-def steps_in(precision: str, fitted: FittedMicraNet, samples: Iterable[Sample]) -> list[Steps]:
-    """Return what is made of each sample in a precision, of all classes, present or not."""
-    choices = {
-        "extractor": Choice(name="grad-cam", params={"precision": precision}),
-        "head": Choice(name="semantic", params={"decision": 0.0}),
-    }
-    params = MicraNet.Params().model_copy(update=choices)
-    predictor = FittedMicraNet(params, fitted.classifier, fitted.info, {})
-    return list(predictor.steps(sample.image for sample in samples))
+def steps_in(precision: str, trained: Pipeline, samples: Iterable[Sample]) -> list[Steps]:
+    """Return the maps and predictions of each sample in a precision, of all classes, present or not."""
+    assert isinstance(trained.model, MicraNetModel)
+    images = [sample.image for sample in samples]
+    params = MicraNet.Params(extractor=Choice(name="grad-cam", params={"precision": precision}))
+    predictor = assemble(params, trained.model.classifier, trained.info)
+    return steps_of(predictor.with_head(Choice(name="semantic", params={"presence_threshold": 0.0})), images)
+
+
+def steps_of(predictor: Pipeline, images: Sequence[FloatArray]) -> list[Steps]:
+    """Return the maps and prediction of each image."""
+    model = predictor.model
+    assert isinstance(model, MicraNetModel)
+    return [
+        Steps(maps, predictor.decide(model.combine(maps, image), image))
+        for maps, image in zip(model.explain(images, predictor.head.classes_to_explain), images, strict=True)
+    ]
 
 
 def causes(settings: Settings) -> None:
-    """Print how many masks in bfloat16 and float32 overlap by less than 0.9, and what of them differs, and how far."""
-    fitted, test = trained(settings)
-    exact, short = (steps_in(precision, fitted, test) for precision in ("float32", "bfloat16"))
+    """Print how many masks in bfloat16 and float32 overlap by less than 0.9, and what differs first, and how far."""
+    model, test = trained(settings)
+    exact, short = (steps_in(precision, model, test) for precision in ("float32", "bfloat16"))
     found: Counter[str] = Counter()
     lowest: dict[str, float] = {}
     aligned: dict[str, list[float]] = {}
@@ -157,19 +174,19 @@ def causes(settings: Settings) -> None:
     for cause, count in found.most_common():
         low, middle = np.min(aligned[cause]), np.median(aligned[cause])
         print(f"{count:5d}  {cause}; the lowest IOU {lowest[cause]:.3f}; alignment from {low:.3f}, median {middle:.3f}")
-    print("alignment: correlation of the score map with the deepest layer's, by which the component's sign is chosen")
+    print("alignment: correlation of the map with the deepest layer's, by which the component's sign is chosen")
 
 
 def alignment(steps: Steps, index: int) -> float:
-    """Return the correlation of a class's score map with what the deepest layer's map has above 0."""
-    values, deepest = steps.score_map.values[index], np.maximum(steps.maps.maps[-1][index], 0)
+    """Return the correlation of a class's map with the positive part of the deepest layer's map."""
+    values, deepest = steps.prediction.scores.maps[index], np.maximum(steps.maps.maps[-1][index], 0)
     sides = [length // short for length, short in zip(values.shape, deepest.shape, strict=True)]
     return float(np.corrcoef(values.ravel(), np.kron(deepest, np.ones(sides)).ravel())[0, 1])
 
 
 def why(one: Steps, other: Steps, index: int) -> str:
-    """Return what differs first on the way to two masks of a class."""
-    maps = (one.score_map, other.score_map)
+    """Return the first difference on the way to two masks of a class."""
+    maps = (one.prediction.scores, other.prediction.scores)
     if maps[0].status[index] != maps[1].status[index]:
         return f"status {maps[0].status[index]} and {maps[1].status[index]}"
     loadings = [np.array(list(each.notes[index]["loadings"].values())) for each in maps]
@@ -178,8 +195,8 @@ def why(one: Steps, other: Steps, index: int) -> str:
         return "another component"
     if cosine < 0:
         return "the same component, inverted"
-    first, second = (each.values[index] for each in maps)
-    level = threshold(first, Rule())
+    first, second = (each.maps[index] for each in maps)
+    level = threshold(first, ThresholdRule())
     [overlap] = overlaps((first > level)[None], (second > level)[None])
     return "another threshold" if overlap >= LIKE else "other values"
 

@@ -1,4 +1,4 @@
-"""The most memory that this process ever took. Imports nothing heavy, which would count."""
+"""The peak memory of this process. Imports nothing heavy, which would count."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ STATUS = Path("/proc/self/status")
 
 
 def peak() -> float:
-    """Return the most MiB of memory that were resident at a time.
+    """Return the peak of resident memory in MiB.
 
-    On Linux the kernel is asked for the peak of what is mapped now. `ru_maxrss`, which is portable, would not do: it is
-    inherited through `fork` and `exec`, so that a child of a large process has that one's peak for its own.
+    On Linux the kernel reports the peak of the current address space. The portable `ru_maxrss` is inherited through
+    `fork` and `exec`, so that the child of a large process would report that process's peak.
     """
     if STATUS.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text(encoding="ascii"))):
         return int(found[1]) / 1024

@@ -5,8 +5,8 @@ on every layer; signed maps, of which the deepest is rectified; nearest upsampli
 five of scikit-learn's PCAs over all layers but the deepest; its sign by the deepest; the range where that one is
 positive brought to [0, 1]; Otsu's threshold.
 
-Until version 1.5, scikit-learn chose its randomised solver for a PCA of this shape, as the paper's authors had it, and
-as alone gives repeating it a meaning; today it solves the small eigenproblem of the covariance.
+Until version 1.5, scikit-learn chose its randomised solver for a PCA of this shape, as in the paper; only with it is
+repetition meaningful. Today it solves the small eigenproblem of the covariance.
 
 It shares no code with micraframe but the network, which must be of the `unet-encoder` kind.
 """
@@ -77,10 +77,10 @@ def mask(layers: list[Array], size: tuple[int, int], solver: Solver = "auto") ->
         component = -component
     low, high = component[inside].min(), component[inside].max()
     component = np.clip((component - low) / (high - low), 0, 1)
-    # Of the usual 256 bins, a threshold is off by up to one, which is more than the 1 % of a mask that may differ.
+    # With the usual 256 bins, a threshold is off by up to one bin, which changes a mask by more than the 1 % allowed.
     return component > threshold_otsu(component, nbins=4096)
 
 
 def min_max(values: Array) -> Array:
-    """Bring values to [0, 1]."""
+    """Scale values to [0, 1]."""
     return (values - values.min()) / (values.max() - values.min())

@@ -1,4 +1,4 @@
-"""What was measured, as a file, a table on the screen, and a table in this folder's README."""
+"""The results as a file, a table on the screen, and a table in this folder's README."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.timing import Record, Settings
-from micraframe.files import write_json, write_text
+from micraframe.runtime.files import write_json, write_text
 
 GROUPS = {
     "maps": "maps:records",
@@ -30,7 +30,7 @@ GROUPS = {
     "forest": "forest:records",
     "growth": "growth:records",
 }
-"""By name, in the table's order: the module and the function that measures."""
+"""By name, in the table's order: the module and function that measure."""
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
@@ -51,23 +51,23 @@ PACKAGES = (
 COLUMNS = ("", "median", "min", "max", "target", "met", "compared")
 
 Results = dict[str, dict[str, Any]]
-"""By group: `measured` (when, where, with what) and `records`."""
+"""By group: `measured` (date, machine, versions) and `records`."""
 
 
 def read(path: Path) -> Results:
-    """Return what was measured before; nothing if there is no such file."""
+    """Return the previous results; none if the file does not exist."""
     results: Results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return {group: results[group] for group in GROUPS if group in results}
 
 
 def update(path: Path, group: str, records: Sequence[Record], settings: Settings) -> None:
-    """Put a group's records in place of its old ones; the other groups stay."""
+    """Replace a group's records; other groups are unchanged."""
     entry = {"measured": circumstances(settings), "records": [dataclasses.asdict(each) for each in records]}
     write_json(path, read(path) | {group: entry})
 
 
 def circumstances(settings: Settings) -> dict[str, Any]:
-    """Return what a number depends on besides the code."""
+    """Return the conditions that a number depends on besides the code."""
     gpu = settings.device.startswith("cuda")
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -80,7 +80,7 @@ def circumstances(settings: Settings) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Return the versions of what takes part, as far as it is installed."""
+    """Return the versions of the installed packages that are measured."""
     installed = {distribution.metadata["Name"].lower() for distribution in metadata.distributions()}
     return {name: metadata.version(name) for name in PACKAGES if name.lower() in installed}
 
@@ -97,7 +97,7 @@ def show(groups: Mapping[str, Sequence[Record]]) -> None:
 
 
 def markdown(results: Results) -> str:
-    """Return the table of all groups, and under it when and on what each was measured."""
+    """Return the table of all groups, followed by when and on what each was measured."""
     if not results:
         return "\nNo results are committed yet.\n\n"
     lines = ["", f"| {' | '.join(COLUMNS)} |", "|---|" + "---:|" * 4 + "---|" * 2]
@@ -105,21 +105,21 @@ def markdown(results: Results) -> str:
         lines += [f"| {' | '.join(cells(Record(**each)))} |" for each in entry["records"]]
     where: dict[str, list[str]] = {}
     for group, entry in results.items():
-        told = entry["measured"]
-        packages = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
-        text = f"{told['date']}, {told['machine']}, {told['device']}, {told['threads']} threads, "
-        where.setdefault(f"{text}{told['repeats']} repeats; {packages}", []).append(group)
+        measured = entry["measured"]
+        packages = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+        text = f"{measured['date']}, {measured['machine']}, {measured['device']}, {measured['threads']} threads, "
+        where.setdefault(f"{text}{measured['repeats']} repeats; {packages}", []).append(group)
     lines += [f"\n*{', '.join(groups)}: {text}.*" for text, groups in where.items()]
     return "\n".join([*lines, "", ""])
 
 
 def render(text: str, results: Results) -> str:
-    """Return the README with its table made anew."""
+    """Return the README with its table updated."""
     return MARK.sub(lambda match: match[1] + markdown(results) + match[2], text)
 
 
 def rewrite_readme() -> None:
-    """Make the README's table anew from the committed results."""
+    """Update the README's table from the committed results."""
     write_text(README, render(README.read_text(encoding="utf-8"), read(RESULTS)))
 
 

@@ -1,11 +1,10 @@
-"""Where does the time from an image to its masks go, and what of it could go at all?
+"""Where does the time from an image to its masks go, and how much of it could be saved?
 
 python -m benchmarks.speed.stages
 
-One image of 256 x 256, three classes, MICRA-Net's own network (32 to 256 filters), on the CPU with one thread. Given
-are milliseconds of the processor, which another process's load does not lengthen much, so that it shows where time
-goes, not how long one waits. Under each pass stands what no route can do without: its convolutions alone, of the same
-shapes, in a loop.
+One image of 256 x 256, three classes, MICRA-Net's own network (32 to 256 filters), on the CPU with one thread. The
+table shows milliseconds of the processor, which other processes hardly affect: where time goes, not how long one waits.
+Below each pass is its minimum: its convolutions alone, of the same shapes, in a loop.
 """
 
 from __future__ import annotations
@@ -25,43 +24,46 @@ from micraframe import registry
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.extractors.grad_cam import grad_cam
 from micraframe.extractors.single_pass import forward
+from micraframe.micranet import MicraNetModel
 
 REPEATS = 7
 
 
 def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[Route, int]]:
-    """Return the stages in their order, by name: what does one, and how often an image needs it."""
+    """Return the stages in order, by name: a function that runs each, and how often an image needs it."""
     network = classifier(widths)
     image = digits(1, size)
     twin = frozen_copy(network, fold=True)
     batch = torch.from_numpy(image)
-    part = forward(twin, batch)
-    fitted = pipeline(network)
-    [steps] = fitted.steps(image)
+    result = forward(twin, batch)
+    predictor = pipeline(network)
+    assert isinstance(predictor.model, MicraNetModel)
+    [maps] = predictor.model.explain(image, CLASSES)
+    scores = predictor.model.combine(maps, image[0])
     combiner = registry.build("combiner", "pca")
 
     def backward(index: int = CLASSES[0]) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(part.logits[0, index], part.activations, retain_graph=True)
+        return torch.autograd.grad(result.logits[0, index], result.activations, retain_graph=True)
 
     gradients = backward()
-    pairs = list(zip([activation.detach() for activation in part.activations], gradients, strict=True))
+    pairs = list(zip([activation.detach() for activation in result.activations], gradients, strict=True))
     convolutions = [module for module in twin.modules() if isinstance(module, torch.nn.Conv2d)]
     inputs = [batch.contiguous(memory_format=torch.channels_last)]
-    for index, activation in enumerate(part.activations[:-1]):
-        deeper = part.activations[index + 1].shape[2] < activation.shape[2]
+    for index, activation in enumerate(result.activations[:-1]):
+        deeper = result.activations[index + 1].shape[2] < activation.shape[2]
         inputs.append((functional.max_pool2d(activation, 2) if deeper else activation).detach())
     both = list(zip(inputs, convolutions, gradients, strict=True))
 
     @torch.no_grad()
     def only_forward() -> None:
-        for given, module, _ in both:
-            functional.conv2d(given, module.weight, module.bias, padding=1)
+        for source, module, _ in both:
+            functional.conv2d(source, module.weight, module.bias, padding=1)
 
     @torch.no_grad()
     def only_backward() -> None:
-        for given, module, gradient in both[1:]:  # the image needs no gradient
+        for source, module, gradient in both[1:]:  # the image needs no gradient
             torch.ops.aten.convolution_backward(
-                gradient, given, module.weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+                gradient, source, module.weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
             )
 
     times = len(CLASSES)
@@ -71,29 +73,26 @@ def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[R
         "backward passes, three classes": (backward, times),
         "their convolutions alone": (only_backward, times),
         "from gradients to maps, three classes": (lambda: [grad_cam(*pair) for pair in pairs], times),
-        "combining, three classes": (lambda: combiner.combine(steps.maps, image[0]), 1),
-        "Otsu and the rest, three classes": (
-            lambda: fitted.head.decide(steps.score_map, steps.maps.scores, image[0]),
-            1,
-        ),
-        "all": (lambda: list(fitted.predict(image)), 1),
+        "combining, three classes": (lambda: combiner.combine(maps, image[0]), 1),
+        "Otsu and the rest, three classes": (lambda: predictor.decide(scores, image[0]), 1),
+        "all": (lambda: list(predictor.predict(image)), 1),
         "the plain reference": (lambda: reference.masks(network, image, CLASSES), 1),
     }
 
 
 def measured(found: Mapping[str, tuple[Route, int]], repeats: int = REPEATS) -> dict[str, float]:
-    """Return for each stage the median of the processor's milliseconds for an image; stages take turns."""
+    """Return for each stage the median of the processor's milliseconds per image; stages take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for repeat in range(repeats + 1):
         for name, (route, times) in found.items():
             took = processor_seconds(route)
-            if repeat:  # the first is to warm up
+            if repeat:  # the first one is a warm-up
                 seconds[name].append(took * times * 1000)
     return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def processor_seconds(route: Callable[[], object]) -> float:
-    """Return the seconds that the processor worked, those of the system for it included."""
+    """Return the processor's seconds, including those of the system on its behalf."""
     start = time.process_time()
     route()
     return time.process_time() - start

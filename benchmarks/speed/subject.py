@@ -1,4 +1,4 @@
-"""What the maps and masks are made of: MICRA-Net's network, ten classes of which three are in the image, and digits."""
+"""What is measured: MICRA-Net's network, with three of ten classes in the image, and images of digits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
-from micraframe.micranet import FittedMicraNet, MicraNet
+from micraframe.micranet import NAME, MicraNet, MicraNetModel
+from micraframe.pipeline import Pipeline
 from micraframe.types import DatasetInfo, FloatArray, Normalisation
 
 WIDTHS = (32, 64, 128, 256)
@@ -25,11 +26,7 @@ NUMBER = 10
 def classifier(widths: Sequence[int] = WIDTHS, device: str = "cpu") -> Classifier:
     """Return a classifier with random weights, which costs what a trained one costs."""
     torch.manual_seed(0)
-    return (
-        Classifier(*registry.build("backbone", "unet-encoder", widths=widths).create(1), classes=NUMBER)
-        .eval()
-        .to(device)
-    )
+    return create_classifier(registry.build("backbone", "unet-encoder", widths=widths), 1, NUMBER).eval().to(device)
 
 
 def digits(count: int, size: int) -> FloatArray:
@@ -38,24 +35,31 @@ def digits(count: int, size: int) -> FloatArray:
     return np.stack([sample.image for sample in dataset.samples("test")])
 
 
-def pipeline(network: Classifier, classes: Sequence[int] = CLASSES, **extractor: Any) -> FittedMicraNet:
-    """Return the paper's pipeline, of which these classes, and no others, are always wanted.
+def pipeline(network: Classifier, classes: Sequence[int] = CLASSES, **extractor: Any) -> Pipeline:
+    """Return the paper's pipeline, which always explains these classes and no others.
 
     Grad-CAM of all layers, PCA of all but the deepest, its sign by the deepest, the range where that one is positive
-    brought to [0, 1], Otsu's threshold.
+    scaled to [0, 1], Otsu's threshold.
     """
-    decision = [0.0 if index in classes else 1.0 for index in range(NUMBER)]
+    threshold = [0.0 if index in classes else 1.0 for index in range(NUMBER)]
     params = MicraNet.Params(
         extractor=Choice(name="grad-cam", params=extractor),
         combiner=Choice(name="pca", params={"sign": "deepest-weighted"}),
-        head=Choice(name="semantic", params={"decision": decision, "rescale": "coarse", "threshold": "otsu"}),
     )
+    head = {"presence_threshold": threshold, "rescale": "coarse", "mask_threshold": "otsu"}
     info = DatasetInfo("digits", tuple(map(str, range(NUMBER))), 1, Normalisation(), "0" * 64)
-    return FittedMicraNet(params, network, info, {})
+    return assemble(params, network, info).with_head(Choice(name="semantic", params=head))
+
+
+def assemble(params: MicraNet.Params, network: Classifier, info: DatasetInfo) -> Pipeline:
+    """Return the pipeline of a network, with the default head."""
+    head = registry.build("head", "semantic")
+    method = Choice(name=NAME, params=params.model_dump(mode="json"))
+    return Pipeline(method, MicraNetModel(params, network, info), "micraframe/semantic", head, info)
 
 
 def bare_passes(network: Classifier, images: FloatArray, classes: Sequence[int] = CLASSES) -> None:
-    """Run what no route can do without: one forward pass, and one backward pass per class to all layers."""
+    """Run the minimum of every route: one forward pass, and one backward pass per class to all layers."""
     batch = torch.from_numpy(images).to(next(network.parameters()).device)
     activations = network.features(batch.requires_grad_())
     logits = network.logits(activations[-1])

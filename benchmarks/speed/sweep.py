@@ -1,6 +1,6 @@
 """What does it cost to sweep a large image with overlapping windows?
 
-Dense against exact: the windows of 256 x 256 that begin in one tile of 1024 x 1024, with 75 % overlap, by MICRA-Net's
+Dense against exact: all windows of 256 x 256 that begin in one tile of 1024 x 1024, with 75 % overlap, by MICRA-Net's
 own network (32 to 256 filters); they take turns, so that a busy machine is busy for both. And the peak memory of a
 process that sweeps a tiled TIFF of 10 240 x 10 240.
 """
@@ -19,17 +19,17 @@ import tifffile
 import torch
 
 from benchmarks.speed.memory import peak
-from benchmarks.speed.subject import NARROW, WIDTHS
+from benchmarks.speed.subject import NARROW, WIDTHS, assemble
 from benchmarks.speed.timing import Record, Settings, record, take_turns
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
-from micraframe.micranet import FittedMicraNet, MicraNet
-from micraframe.reuse import reused_blocks
-from micraframe.sweep import Options, sweep_image
-from micraframe.sweep.engine import Engine, dense_tile, exact_tile, freeze, reach
+from micraframe.micranet import MicraNet
+from micraframe.runtime.memory import reuse_freed_memory
+from micraframe.sweep import SweepOptions, sweep_image
+from micraframe.sweep.engine import SweepEngine, dense_tile, exact_tile, freeze, reach
 from micraframe.sweep.image import open_image
-from micraframe.sweep.windows import lay
+from micraframe.sweep.windows import lay_windows
 from micraframe.types import DatasetInfo, Normalisation
 
 WINDOW, OVERLAP, TILE = 256, 0.75, 1024
@@ -43,11 +43,11 @@ def records(settings: Settings) -> list[Record]:
 
 
 def speedup(settings: Settings, widths: Sequence[int]) -> list[Record]:
-    """Time both on the middle one of 3 x 3 tiles, which has neighbours on all sides."""
+    """Time both on the middle tile of 3 x 3, which has neighbours on all sides."""
     network = classifier_of(widths).to(settings.device)
     frozen, precision = freeze(network, "float32")
     image = np.random.default_rng(0).random((3 * TILE, 3 * TILE), np.float32)
-    layout = lay(image.shape, frozen.layers[-1].stride, (WINDOW, WINDOW), OVERLAP, TILE)
+    layout = lay_windows(image.shape, frozen.layers[-1].stride, (WINDOW, WINDOW), OVERLAP, TILE)
     halo = reach(frozen)
     tile = torch.from_numpy(image[None, None, TILE : 2 * TILE, TILE : 2 * TILE].copy()).to(settings.device)
 
@@ -55,9 +55,9 @@ def speedup(settings: Settings, widths: Sequence[int]) -> list[Record]:
         with torch.inference_mode():
             network(tile)
 
-    # As a sweep has it, and for all.
-    with open_image(image) as opened, reused_blocks():
-        engine = Engine(frozen, precision, opened, Normalisation(), *layout)
+    # As in a sweep, and for all routes.
+    with open_image(image) as opened, reuse_freed_memory():
+        engine = SweepEngine(frozen, precision, opened, Normalisation(), *layout)
         routes = {
             "dense": lambda: dense_tile(engine, halo, 1, 1),
             "exact": lambda: exact_tile(engine, 1, 1),
@@ -74,7 +74,7 @@ def speedup(settings: Settings, widths: Sequence[int]) -> list[Record]:
 
 
 def memory(side: int, widths: Sequence[int]) -> Record:
-    """Sweep an image in a process of its own, and ask the system for that process's peak."""
+    """Sweep an image in a separate process, and return its peak memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tifffile.imwrite(
@@ -92,18 +92,19 @@ def memory(side: int, widths: Sequence[int]) -> Record:
 
 
 def inside(folder: Path, widths: Sequence[int]) -> float:
-    """Sweep the image of `folder`, and return the MiB that this process took at most."""
-    method = MicraNet(MicraNet.Params(backbone=Choice(name="unet-encoder", params={"widths": list(widths)})))
+    """Sweep the image of `folder`, and return this process's peak memory in MiB."""
+    params = MicraNet.Params(backbone=Choice(name="unet-encoder", params={"widths": list(widths)}))
     info = DatasetInfo("noise", ("one", "two"), 1, Normalisation("min-max"), "0" * 64)
-    fitted = FittedMicraNet(method.params, classifier_of(widths), info, {})
-    sweep_image(fitted, folder / "image.tif", folder / "out", Options(window=(WINDOW, WINDOW), tile=TILE))
+    trained = assemble(params, classifier_of(widths), info)
+    with reuse_freed_memory():
+        sweep_image(trained, folder / "image.tif", folder / "out", SweepOptions(window=(WINDOW, WINDOW), tile=TILE))
     return peak()
 
 
 def classifier_of(widths: Sequence[int]) -> Classifier:
     """Return a classifier of two classes with random weights."""
     torch.manual_seed(0)
-    return Classifier(*registry.build("backbone", "unet-encoder", widths=list(widths)).create(1), classes=2).eval()
+    return create_classifier(registry.build("backbone", "unet-encoder", widths=list(widths)), 1, 2).eval()
 
 
 def noise(side: int) -> Iterator[np.ndarray]:

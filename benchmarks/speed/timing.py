@@ -1,4 +1,4 @@
-"""Contenders take turns, so that a busy machine is busy for all of them; what counts is the ratio of their times."""
+"""Routes take turns, so that a busy machine slows all of them; what counts is the ratio of their times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Times = npt.NDArray[np.float64]
 
 
 class Unavailable(Exception):
-    """What a group needs is not there, so that it is left out; says what, and how to get it."""
+    """Raised when a group's requirements are missing, so that it is skipped; says what, and how to get it."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Settings:
     """How to measure.
 
     Attributes:
-        repeats: Turns of each contender.
+        repeats: Turns of each route.
         quick: So small that it shows no more than that everything runs.
         device: A torch device.
     """

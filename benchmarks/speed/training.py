@@ -1,6 +1,6 @@
-"""How long does training take, how much of it goes to loading and changing images, and what does bfloat16 cost?
+"""How long does training take, how much of it is loading and augmentation, and what does bfloat16 cost?
 
-The demo's network (8 to 64 filters), its images (96 x 96) and its batches (16): an epoch of ours, as `auto` has it
+The demo's network (8 to 64 filters), its images (96 x 96) and its batches (16): an epoch with `auto` precision
 (channels-last, bfloat16 where the machine is fast at it), against a plain torch loop in float32.
 """
 
@@ -14,12 +14,12 @@ from torch.nn import functional
 
 from benchmarks.speed.timing import Record, Route, Settings, record, take_turns
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.interfaces import Dataset
 from micraframe.training import Examples, Recipe, fit, fit_classifier
 from micraframe.training.augmentation import augment, draw
-from micraframe.training.examples import batches, generator
-from micraframe.types import Run
+from micraframe.training.examples import generator, index_batches
+from micraframe.types import FitContext
 
 WIDTHS = (8, 16, 32, 64)
 NUMBER = 10
@@ -35,14 +35,14 @@ RECIPE = Recipe(
     augmentations=(),
 )
 FOUR = RECIPE.model_copy(update={"augmentations": Recipe().augmentations})
-"""The same, with the augmentations that a recipe has by default."""
+"""The same with the default augmentations of a recipe."""
 
 
 def records(settings: Settings) -> list[Record]:
-    """Return the speed-up over plain torch, and the share of loading and augmentation in an epoch."""
+    """Return the speed-up over plain torch, and the fraction of loading and augmentation in an epoch."""
     data = digits(32 if settings.quick else 320, valid=1)
     train, valid = (Examples(data.samples(split), lambda sample: sample.labels) for split in ("train", "valid"))
-    seconds = take_turns(contenders(train, valid, settings), settings)
+    seconds = take_turns(routes(train, valid, settings), settings)
     return [
         record("training: an epoch", "seconds: micraframe, auto", seconds["auto"], "seconds"),
         record(
@@ -67,13 +67,13 @@ def records(settings: Settings) -> list[Record]:
 
 
 def accuracy(settings: Settings) -> list[Record]:
-    """Return the accuracies of three seeds trained in float32 and as `auto` has it: minutes."""
+    """Return the accuracies of three seeds trained in float32 and with `auto` precision; takes minutes."""
     data = digits(*((32, 16) if settings.quick else (1500, 500)))
     recipe = RECIPE.model_copy(update={"epochs": 1 if settings.quick else 8})
 
     def trained(seed: int, precision: str) -> float:
-        run = Run(seed=seed, device=settings.device, precision=precision)
-        history = fit_classifier(network(seed), data.samples("train"), data.samples("valid"), recipe, run)
+        context = FitContext(seed=seed, device=settings.device, precision=precision)
+        history = fit_classifier(network(seed), data.samples("train"), data.samples("valid"), recipe, context)
         return sum(history.best.measures.values()) / NUMBER
 
     seeds = range(1 if settings.quick else 3)
@@ -88,11 +88,12 @@ def accuracy(settings: Settings) -> list[Record]:
     ]
 
 
-def contenders(train: Examples, valid: Examples, settings: Settings) -> Mapping[str, Route]:
+def routes(train: Examples, valid: Examples, settings: Settings) -> Mapping[str, Route]:
     """Return the routes: each an epoch, or its loading alone."""
 
     def ours(recipe: Recipe, precision: str) -> Route:
-        return lambda: fit(network(), train, valid, loss, recipe, Run(device=settings.device, precision=precision))
+        context = FitContext(device=settings.device, precision=precision)
+        return lambda: fit(network(), train, valid, loss, recipe, context)
 
     return {
         "plain": lambda: plain(train, settings.device),
@@ -105,10 +106,10 @@ def contenders(train: Examples, valid: Examples, settings: Settings) -> Mapping[
 
 
 def plain(train: Examples, device: str) -> None:
-    """Train for an epoch as one would write it down."""
+    """Train for an epoch with a plain torch loop."""
     module = network().to(device)
     optimiser = torch.optim.AdamW(module.parameters(), RECIPE.learning_rate, weight_decay=RECIPE.weight_decay)
-    for indices in batches(train.sizes, RECIPE.batch_size, generator(0, "order")):
+    for indices in index_batches(train.sizes, RECIPE.batch_size, generator(0, "order")):
         images, targets = train.batch(indices)
         optimiser.zero_grad()
         loss(module(images.to(device)), targets.to(device)).backward()
@@ -116,9 +117,9 @@ def plain(train: Examples, device: str) -> None:
 
 
 def load(train: Examples, recipe: Recipe) -> None:
-    """Make an epoch's batches, as training does."""
+    """Load and augment an epoch's batches, as training does."""
     drawn = draw(recipe.augmentations, len(train), generator(0, "augmentation"))
-    for indices in batches(train.sizes, recipe.batch_size, generator(0, "order")):
+    for indices in index_batches(train.sizes, recipe.batch_size, generator(0, "order")):
         augment(*train.batch(indices), recipe.augmentations, drawn, indices)
 
 
@@ -130,7 +131,8 @@ def loss(logits: Tensor, targets: Tensor) -> Tensor:
 def network(seed: int = 0) -> Classifier:
     """Return the demo's network, untrained."""
     torch.manual_seed(seed)
-    return Classifier(*registry.build("backbone", "unet-encoder", widths=WIDTHS).create(1), NUMBER, dropout=0.0)
+    backbone = registry.build("backbone", "unet-encoder", widths=WIDTHS, norm="narrow")
+    return create_classifier(backbone, 1, NUMBER, dropout=0.0)
 
 
 def digits(train: int, valid: int) -> Dataset:

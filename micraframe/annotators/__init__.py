@@ -1,1 +1,1 @@
-"""Annotators: each knows the truth and writes down less of it, at a price."""
+"""Annotators: simulated people who know the full annotation of a sample and write down less."""

@@ -1,4 +1,4 @@
-"""The annotator whose outlines are too wide or too narrow, object by object."""
+"""Simulates imprecise outlines: each object too wide or too narrow by its own error."""
 
 from __future__ import annotations
 
@@ -10,33 +10,29 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.annotators.costs import Pricing
 from micraframe.annotators.randomness import generator
-from micraframe.interfaces import Annotator, Parameters
+from micraframe.interfaces import Annotator
 from micraframe.objects import count, edge_pixels, objects_of, windows
-from micraframe.types import Annotation, BoolArray, Cost, IntArray, Sample
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, BoolArray, IntArray, Sample, Work
 
 _HAIR = 1e-6
 
 
 @final
-class Altered(Annotator):
-    """Outlines every object, each dilated or eroded by its own error: the paper's ALT-X (Bilodeau et al. 2022)."""
+class Altered(Annotator["Altered.Params"]):
+    """Outlines every object, dilated or eroded by an error of its own: ALT-X in Bilodeau et al. (2022)."""
 
     class Params(Parameters):
         sigma: float = Field(
             2.0,
             ge=0,
-            description="Standard deviation of the error, in pixels; the paper's 2, 5, 10.",
+            description="Standard deviation of the error in pixels; 2, 5 and 10 in the paper.",
             json_schema_extra={"in_label": True},
         )
-        cost: Pricing = Field(Pricing(), description="What it costs.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the sample with its labels and the altered masks and instances, and what they cost.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with its labels and the altered masks and instances.
 
         Raises:
             DataError: If the sample has neither masks nor instances.
@@ -46,19 +42,20 @@ class Altered(Annotator):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=altered > 0, instances=altered),
-            self.params.cost.cost("outline", edge_pixels(altered), count(objects)),
+            Work("outline", objects=count(objects), decisions=edge_pixels(altered)),
         )
 
 
 def alter(instances: IntArray, sigma: float, rng: np.random.Generator) -> IntArray:
     """Dilate or erode each object by r ~ N(0, sigma) pixels, rounded.
 
-    Distances are Euclidean. The image's edge erodes nothing. Of what an object gains, pixels that remain another's are
-    the other's, and those that two gain go to the nearer one. An object that would vanish keeps its innermost pixels.
+    Distances are Euclidean, and objects are not eroded from the image's border. A pixel that one object gains and
+    another keeps stays the other's; one that two gain goes to the nearer. An object that would vanish keeps its
+    innermost pixels.
 
     Args:
         instances: int32 (K, H, W).
-        sigma: In pixels.
+        sigma: Standard deviation in pixels.
         rng: Draws one r for each object.
 
     Returns:
@@ -86,9 +83,9 @@ def _wider(window: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
 
 
 def _depth(mask: BoolArray) -> npt.NDArray[np.float64]:
-    """Return the distance to the outside for each pixel of a mask, and minus the distance to the mask outside of it.
+    """Return each pixel's distance to the outside of the mask, or, outside of it, minus its distance to the mask.
 
-    Whoever gains r pixels gains those with a distance of just r: outside, distances are a hair shorter.
+    An object dilated by r includes the pixels at a distance of exactly r, so distances outside are a hair shorter.
     """
     if mask.all():
         return np.full(mask.shape, np.inf)

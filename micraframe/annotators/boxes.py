@@ -1,4 +1,4 @@
-"""The annotator who draws a box about every object."""
+"""Simulates bounding boxes."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ from typing import final
 import numpy as np
 from pydantic import Field
 
-from micraframe.annotators.costs import Pricing
-from micraframe.interfaces import Annotator, Parameters
+from micraframe.interfaces import Annotator
 from micraframe.objects import bounding_boxes, objects_of
-from micraframe.types import Annotation, BoolArray, Cost, FloatArray, Sample
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, BoolArray, FloatArray, Sample, Work
 
 
 @final
-class Boxes(Annotator):
-    """Draws the bounding box of every object; one decision for each."""
+class Boxes(Annotator["Boxes.Params"]):
+    """Draws the bounding box of every object; each is one decision."""
 
     class Params(Parameters):
         filled: bool = Field(
-            False, description="Also give the filled boxes as masks, for methods that learn from masks only."
+            False, description="Also provide the filled boxes as masks, for methods that learn from masks only."
         )
-        cost: Pricing = Field(Pricing(), description="What it costs.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the sample with its labels and boxes, and what they cost.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with its labels and boxes.
 
         Raises:
             DataError: If the sample has neither masks nor instances.
@@ -39,7 +35,7 @@ class Boxes(Annotator):
         drawn = sum(map(len, boxes))
         return (
             replace(sample.keep({Annotation.LABELS}), boxes=boxes, masks=masks),
-            self.params.cost.cost("box", drawn, drawn),
+            Work("box", objects=drawn, decisions=drawn),
         )
 
 

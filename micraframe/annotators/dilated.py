@@ -1,4 +1,4 @@
-"""The annotator whose outlines are all too wide."""
+"""Simulates outlines that are all too wide."""
 
 from __future__ import annotations
 
@@ -9,30 +9,26 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from micraframe.annotators.costs import Pricing
-from micraframe.interfaces import Annotator, Parameters
+from micraframe.interfaces import Annotator
 from micraframe.objects import count, edge_pixels, objects_of
-from micraframe.types import Annotation, Cost, IntArray, Sample
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, IntArray, Sample, Work
 
 
 @final
-class Dilated(Annotator):
-    """Outlines every object dilated by a square: the paper's coarse masks of MNIST (Bilodeau et al. 2022)."""
+class Dilated(Annotator["Dilated.Params"]):
+    """Outlines every object, dilated by a square: the coarse masks of MNIST in Bilodeau et al. (2022)."""
 
     class Params(Parameters):
         size: int = Field(
             5,
             ge=1,
-            description="Edge of the square in pixels; the paper's 5, 10, 25.",
+            description="Side of the square in pixels; 5, 10 and 25 in the paper.",
             json_schema_extra={"in_label": True},
         )
-        cost: Pricing = Field(Pricing(), description="What it costs.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the sample with its labels and the dilated masks and instances, and what they cost.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with its labels and the dilated masks and instances.
 
         Raises:
             DataError: If the sample has neither masks nor instances.
@@ -42,7 +38,7 @@ class Dilated(Annotator):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=wider > 0, instances=wider),
-            self.params.cost.cost("outline", edge_pixels(wider), count(objects)),
+            Work("outline", objects=count(objects), decisions=edge_pixels(wider)),
         )
 
 
@@ -51,15 +47,15 @@ def dilate(instances: IntArray, size: int) -> IntArray:
 
     Args:
         instances: int32 (K, H, W).
-        size: Edge of the square; where it is even, the square reaches one pixel further down and right.
+        size: Side of the square; an even one dilates by one pixel more downwards and to the right.
 
     Returns:
-        int32 (K, H, W). An object keeps its own pixels; one that several would gain goes to that with the highest
-        number.
+        int32 (K, H, W). An object keeps its own pixels; a pixel that several would gain goes to the one with the
+        highest number.
     """
     square = np.ones((size, size), np.uint8)
     wider = np.empty_like(instances)
     for labels, output in zip(instances, wider, strict=True):
-        # OpenCV takes no int32; a double holds every one of them.
+        # OpenCV does not dilate int32; a double represents every one of them.
         output[...] = cv2.dilate(labels.astype(np.float64), square)
     return np.where(instances > 0, instances, wider)

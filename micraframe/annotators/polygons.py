@@ -1,4 +1,4 @@
-"""The annotator who outlines every object by a polygon of few corners."""
+"""Simulates outlines drawn as polygons with few corners."""
 
 from __future__ import annotations
 
@@ -11,30 +11,26 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from micraframe.annotators.costs import Pricing
-from micraframe.interfaces import Annotator, Parameters
+from micraframe.interfaces import Annotator
 from micraframe.objects import count, objects_of, windows
-from micraframe.types import Annotation, Cost, IntArray, Sample
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, IntArray, Sample, Work
 
 
 @final
-class Polygons(Annotator):
-    """Outlines every object by polygons, holes too; one decision for each corner."""
+class Polygons(Annotator["Polygons.Params"]):
+    """Outlines every object and its holes with polygons; each corner is one decision."""
 
     class Params(Parameters):
         tolerance: float = Field(
             2.0,
             ge=0,
-            description="A polygon is at most so far from the outline, in pixels.",
+            description="Largest distance of a polygon from the outline in pixels.",
             json_schema_extra={"in_label": True},
         )
-        cost: Pricing = Field(Pricing(), description="What it costs.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the sample with its labels and the polygons' masks and instances, and what they cost.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with its labels and the polygons' masks and instances.
 
         Raises:
             DataError: If the sample has neither masks nor instances.
@@ -44,20 +40,20 @@ class Polygons(Annotator):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=drawn > 0, instances=drawn),
-            self.params.cost.cost("outline", corners, count(objects)),
+            Work("outline", objects=count(objects), decisions=corners),
         )
 
 
 def polygons(instances: IntArray, tolerance: float) -> tuple[IntArray, int]:
-    """Replace every object by its outlines, simplified (Douglas and Peucker 1973) and filled.
+    """Replace every object with its outlines, simplified (Douglas and Peucker 1973) and filled.
 
     Args:
         instances: int32 (K, H, W).
-        tolerance: Largest distance of a polygon from the outline, in pixels.
+        tolerance: Largest distance of a polygon from the outline in pixels.
 
     Returns:
-        int32 (K, H, W), with the same numbers, and the number of corners. Where polygons overlap, a pixel is its true
-        object's, or else that with the lowest number.
+        int32 (K, H, W), with the same numbers, and the number of corners. Where polygons overlap, a pixel stays with
+        its true object, or else goes to the object with the lowest number.
     """
     drawn = np.zeros_like(instances)
     corners = 0
@@ -66,7 +62,7 @@ def polygons(instances: IntArray, tolerance: float) -> tuple[IntArray, int]:
             own, mine = labels[window] == number, canvas[window]
             outlines, _ = cv2.findContours(own.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
             simple: Sequence[npt.NDArray[Any]] = [cv2.approxPolyDP(line, tolerance, closed=True) for line in outlines]
-            # All at once, so that what is inside of two outlines is a hole.
+            # All at once, so that what lies inside two outlines is a hole.
             filled = cv2.fillPoly(np.zeros(own.shape, np.uint8), simple, 1) > 0
             mine[filled & (own | (mine == 0))] = number
             corners += sum(map(len, simple))

@@ -1,4 +1,4 @@
-"""The annotator who draws a stroke in some objects and in the background."""
+"""Simulates scribbles in objects and in the background."""
 
 from __future__ import annotations
 
@@ -10,32 +10,28 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from micraframe.annotators.costs import Pricing
 from micraframe.annotators.randomness import generator
-from micraframe.interfaces import Annotator, Parameters
+from micraframe.interfaces import Annotator
 from micraframe.objects import objects_of
-from micraframe.types import Annotation, BoolArray, Cost, Sample
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, BoolArray, Sample, Work
 
 
 @final
-class Scribbles(Annotator):
-    """Draws strokes inside objects and in the background; of all other pixels nothing is said (`Sample.ignore`).
+class Scribbles(Annotator["Scribbles.Params"]):
+    """Draws strokes inside objects and in the background; all other pixels stay unannotated (`Sample.ignore`).
 
-    One decision for each stroke. A class that is present gets at least one stroke.
+    Each stroke is one decision. A class that is present gets at least one stroke.
     """
 
     class Params(Parameters):
         share: float = Field(0.5, gt=0, le=1, description="Share of each class's objects that get a stroke.")
-        background: int = Field(3, ge=0, description="Strokes in the background of an image.")
-        length: int = Field(20, ge=1, description="Length of a stroke in pixels, where there is room.")
+        background: int = Field(3, ge=0, description="Number of strokes in the background of an image.")
+        length: int = Field(20, ge=1, description="Length of a stroke in pixels, if there is room.")
         width: int = Field(2, ge=1, description="Width of a stroke in pixels.")
-        cost: Pricing = Field(Pricing(), description="What it costs.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Cost]:
-        """Return the sample with its labels and, as masks and `ignore`, the strokes, and what they cost.
+    def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+        """Return the sample with its labels and the strokes, as masks and `ignore`.
 
         Raises:
             DataError: If the sample has neither masks nor instances.
@@ -59,26 +55,26 @@ class Scribbles(Annotator):
         kept = sample.keep({Annotation.LABELS})
         return (
             replace(kept, masks=masks & drawn, ignore=~drawn),
-            params.cost.cost("scribble", len(regions), len(regions)),
+            Work("scribble", objects=len(regions), decisions=len(regions)),
         )
 
 
 def stroke(region: BoolArray, length: int, width: int, rng: np.random.Generator) -> BoolArray:
-    """Draw a stroke that wanders through a region and never leaves it.
+    """Draw a random stroke within a region.
 
-    It begins at a random pixel, away from the region's edge where there is room, and ends where it finds no way on.
+    It begins at a random pixel, away from the region's edge if there is room, and ends early where it is stuck.
 
     Args:
         region: bool (H, W), not empty.
-        length: Largest number of steps of a pixel.
+        length: Largest number of steps of one pixel.
         width: In pixels.
-        rng: Source of chance.
+        rng: Random generator.
 
     Returns:
         bool (H, W), at least one pixel.
     """
     depth = cv2.distanceTransform(np.pad(region, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    # As deep as a stroke is wide to either side, or as the region is.
+    # At least half the stroke's width from the edge, or as far as the region allows.
     deep = np.flatnonzero(depth >= min(float(depth.max()), max(1.0, width / 2)))
     position = np.array(np.unravel_index(rng.choice(deep), region.shape), float)
     angle = rng.uniform(0, 2 * math.pi)
@@ -97,6 +93,6 @@ def stroke(region: BoolArray, length: int, width: int, rng: np.random.Generator)
     line = np.rint(np.array(path)).astype(np.int32)
     drawn = np.zeros(region.shape, np.uint8)
     cv2.polylines(drawn, [line[:, None, ::-1]], isClosed=False, color=1, thickness=width)
-    # OpenCV draws no line of a single point.
+    # OpenCV does not draw a line of a single point.
     drawn[tuple(line.T)] = 1
     return (drawn > 0) & region

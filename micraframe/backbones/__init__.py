@@ -1,1 +1,1 @@
-"""Backbones: convolutional networks seen as a row of layers."""
+"""Backbones: convolutional networks, seen as a sequence of layers."""

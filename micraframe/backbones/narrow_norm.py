@@ -1,4 +1,4 @@
-"""Batch normalisation of few channels, fast on a CPU."""
+"""Batch normalisation of few channels that is fast on a CPU."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _ROW = 64
 
 
 def batch_norm(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Return `norm(images)` to rounding, its running statistics brought up to date likewise.
+    """Return `norm(images)` up to rounding, and update its running statistics likewise.
 
-    On a CPU, torch normalises channels-last images a pixel at a time: fewer channels than a register holds leave it
-    partly empty, and the sums that each thread keeps per channel then share a line of the cache, for which the threads
-    wait: two are slower than one. Here, several neighbouring pixels are seen as one of as many times the channels, and
-    what was measured of these is joined afterwards. Where that does not help, this is `norm` itself.
+    On a CPU, torch normalises channels-last images one pixel at a time. With fewer channels than a register holds, it
+    stays partly empty, and the sums that each thread keeps per channel share a line of the cache, for which the threads
+    compete: two are slower than one. Here, several neighbouring pixels are treated as one with as many times the
+    channels, and their statistics are merged afterwards. Where that does not help, this is `norm` itself.
 
     Args:
         images: (B, C, H, W).
-        norm: Of C channels.
+        norm: A normalisation of C channels.
     """
     batch, channels, height, width = images.shape
     pixels = batch * height * width
@@ -50,9 +50,9 @@ def batch_norm(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 
 class _Normalise(torch.autograd.Function):
-    """Normalises channels-last images, `together` pixels at a time; returns also mean and (biased) variance (C,).
+    """Normalises channels-last images, `together` pixels at a time; also returns mean and (biased) variance (C,).
 
-    With x' = (x - mean) / s and s^2 = variance + eps, y = w x' + b; of a loss whose gradient by y is g,
+    With x' = (x - mean) / s and s^2 = variance + eps, y = w x' + b; for a loss whose gradient with respect to y is g,
 
         dw = sum(g x'), db = sum(g), dx = w / s (g - db / pixels - x' dw / pixels).
     """
@@ -61,7 +61,7 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float, together: int) -> Any:
         channels = len(weight)
         rows = _rows(images, together)
-        # The running statistics are there for their type only: float32, where the images are bfloat16.
+        # The running statistics only set the type: float32, where the images are bfloat16.
         means, variances = torch.batch_norm_update_stats(
             rows, weight.new_zeros(rows.shape[1]), weight.new_ones(rows.shape[1]), 0.0
         )
@@ -78,7 +78,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         rows, weight, mean, variance = ctx.saved_tensors
         times = (ctx.together,)
-        # As if mean and variance were given, which is dx without its last two terms.
+        # As if mean and variance were constants, which gives dx without its last two terms.
         dx, dw, db = torch.ops.aten.native_batch_norm_backward(
             _rows(gradient, ctx.together),
             rows,
@@ -108,7 +108,7 @@ def _images(rows: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _affine(rows: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Return rows brought to mean 0 and variance 1, times weight, plus bias; all of these per channel, (C,)."""
+    """Return rows standardised to mean 0 and variance 1, times weight, plus bias; all per channel, (C,)."""
     times = rows.shape[1] // len(mean)
     mean, variance, weight, bias = (part.repeat(times) for part in (mean, variance, weight, bias))
     return functional.batch_norm(rows, mean, variance, weight, bias, training=False, eps=eps)

@@ -1,6 +1,6 @@
-"""Work over many files, which survives a bad one: prediction, its evaluation, agreement of annotators."""
+"""Work over many files, where one bad file does not stop the rest: prediction, evaluation, annotator agreement."""
 
-from micraframe.batch.agreement import compare_annotators
+from micraframe.batch.annotators import compare_annotators
 from micraframe.batch.evaluate import evaluate_files
 from micraframe.batch.predict import predict_files
 

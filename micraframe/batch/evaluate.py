@@ -5,39 +5,45 @@ from __future__ import annotations
 import csv
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from micraframe import registry
-from micraframe.batch.predict import POINTS, TABLE
+from micraframe.batch.predict import POINTS, TABLE, OutputFiles
+from micraframe.config import Choice
 from micraframe.datasets.tables import Rows, labels_of, read_table
 from micraframe.errors import DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
-from micraframe.metrics import evidence
-from micraframe.metrics.detection import PrecisionRecall, counted_points, precision_recall
-from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, Sample
+from micraframe.interfaces import Statistics
+from micraframe.metrics.detection import DetectionMetric, pooled_curves
+from micraframe.metrics.precision_recall import PrecisionRecall
+from micraframe.metrics.reduction import Reduced, stack, summarise
+from micraframe.types import FloatArray, IntArray, Prediction, Sample, Scores
 
-CURVES = "precision_recall.csv"
-_POOLED = "pooled_average_precision"
+CURVES: Final = "precision_recall.csv"
+METRICS: Final = ("micraframe/classification", "micraframe/overlap")
+POINT_METRIC: Final = "micraframe/detection"
+
+Record = dict[str, str | float | int]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One number of one image and class; NaN where it is undefined."""
+class ImageStatistic:
+    """One statistic of one image and class; NaN where undefined."""
 
     image: str
     class_: str
-    metric: str
+    statistic: str
     value: float
 
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Precision and recall of one class's detections in all images, from a threshold on."""
+    """Precision and recall of one class's detections in all images, at a threshold of their scores."""
 
     class_: str
     threshold: float
@@ -45,30 +51,42 @@ class CurvePoint:
     recall: float
 
 
-class Evaluated(NamedTuple):
+class Evaluation(NamedTuple):
     """What `evaluate_files` found.
 
     Attributes:
-        measured: The numbers.
-        curves: By class, precision and recall of the points in all images; empty where there is nothing to say of it.
+        records: The numbers: per metric, those of each class and over all classes (see `as_records`).
+        measured: The statistics of each image that they are reduced from.
+        curves: By class, precision against recall of the points in all images; empty without predicted or true points.
+        done: Number of images that were evaluated.
         failures: What went wrong, by the name of the image.
     """
 
-    measured: list[Measured]
+    records: list[Record]
+    measured: list[ImageStatistic]
     curves: dict[str, PrecisionRecall]
+    done: int
     failures: dict[str, str]
 
 
-def evaluate_files(predictions: Path, truth: Path, distance: float = 10.0, instances: bool = False) -> Evaluated:
-    """Measure what `predict_files` wrote: presence, masks, and points where there are any.
+def evaluate_files(
+    predictions: Path,
+    truth: Path,
+    metrics: Sequence[Choice] = (),
+    distance: float = 10.0,
+    instances: bool = False,
+) -> Evaluation:
+    """Measure what `predict_files` wrote, and average it as a study does (see `micraframe.metrics.reduction`).
 
     Args:
         predictions: The folder that it wrote to.
         truth: A CSV of labels as the dataset `folder` reads it: image names, and a column of 0 and 1 per class or one
             column `class`; or a folder of masks named as the images are: for one class `NAME.png`, for several
-            `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W). Whatever is not 0 is the class.
-        distance: How far a point may be from the middle of a true object to be a hit, in pixels.
-        instances: Are true objects numbered in the masks; else they are the masks' connected pieces.
+            `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W). Non-zero pixels are the class.
+        metrics: What to measure; by default classification and overlap, and detection if there are predicted points.
+        distance: Largest distance in pixels between a point and the centre of the true object that it hits, where
+            detection is measured by default.
+        instances: Whether the masks contain numbered true objects; otherwise these are the connected components.
 
     Raises:
         DataError: If there is no table of predictions or no truth.
@@ -77,77 +95,72 @@ def evaluate_files(predictions: Path, truth: Path, distance: float = 10.0, insta
     classes = tuple(dict.fromkeys(row["class"] for rows in table.values() for row in rows))
     labels = read_table(truth) if truth.is_file() else None
     if labels is None and not truth.is_dir():
-        raise DataError(f"{truth} is neither a CSV of labels nor a folder of masks")
+        raise DataError(f"{truth}: expected a CSV of labels or a folder of masks")
     points = _read_points(predictions / POINTS, classes)
-    metrics = [registry.build("metric", name) for name in ("classification", "overlap")]
-    if points is not None:
-        metrics.append(registry.build("metric", "detection", distance=distance))
-    sides: list[tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]]] = []
-    measured: list[Measured] = []
-    ranked: list[tuple[str, FloatArray, BoolArray | None]] = []
+    if not metrics:
+        metrics = [Choice(name=name) for name in METRICS]
+        if points is not None:
+            metrics.append(Choice(name=POINT_METRIC, params={"distance": distance}))
+    built = [registry.build("metric", choice.name, **choice.params) for choice in metrics]
+    statistics: dict[str, list[Statistics]] = {}
     failures: dict[str, str] = {}
     for name, rows in table.items():
         try:
-            prediction = _prediction(predictions, name, rows, points)
+            prediction = _prediction(predictions, name, rows, classes, points)
             sample = _truth_sample(truth, name, classes, labels, instances, prediction)
+            statistics[name] = [metric.measure(prediction, sample) for metric in built]
         except MicraframeError as error:
             failures[name] = str(error)
-            continue
-        measured += [
-            Measured(name, class_, metric_name, float(value))
-            for metric in metrics
-            for metric_name, values in metric.measure(prediction, sample).items()
-            for class_, value in zip(classes, values, strict=True)
-        ]
-        ranked.append((name, prediction.scores, evidence.labels_of(sample)))
-        if points is not None and (found := counted_points(prediction, sample)) is not None:
-            sides.append(found)
-    names, scores, told = zip(*ranked, strict=True) if ranked else ((), (), ())
-    measured += [
-        Measured(name, class_, metric_name, float(value))
-        for metric_name, images in evidence.ranks(metrics, scores, told).items()
-        for name, values in zip(names, images, strict=True)
+        except Exception as error:  # a plugin's metric may raise anything; the other images are evaluated all the same
+            failures[name] = f"{type(error).__name__}: {error}"
+    measured = [
+        ImageStatistic(name, class_, statistic, float(value))
+        for name, several in statistics.items()
+        for found in several
+        for statistic, values in found.items()
         for class_, value in zip(classes, values, strict=True)
     ]
-    curves = {
-        class_: precision_recall([true[index] for true, _ in sides], [told[index] for _, told in sides], distance)
-        for index, class_ in enumerate(classes)
-        if sides
-    }
-    return Evaluated(measured, curves, failures)
+    records: list[Record] = []
+    curves: dict[str, PrecisionRecall] = {}
+    for metric, several in zip(built, zip(*statistics.values(), strict=True), strict=bool(statistics)):
+        stacked = stack(several, len(classes))
+        records += as_records(summarise(metric, stacked), classes)
+        if isinstance(metric, DetectionMetric) and not np.isnan(stacked["detection_true"]).all():
+            curves = dict(zip(classes, pooled_curves(stacked), strict=True))
+    return Evaluation(records, measured, curves, len(statistics), failures)
+
+
+def as_records(found: Iterable[Reduced], classes: Sequence[str]) -> list[Record]:
+    """Return a record per metric and class, and of several classes one over all, with how images were reduced."""
+    records: list[Record] = []
+    for each in found:
+        rows: list[tuple[str, Any, Any]] = list(zip(classes, each.per_class, each.images_per_class, strict=True))
+        if len(classes) > 1:
+            rows.append(("all", each.overall, each.images))
+        records += (
+            {
+                "metric": each.column.name,
+                "class": class_,
+                "value": float(value),
+                "images": int(images),
+                "reduction": each.reduction,
+            }
+            for class_, value, images in rows
+        )
+    return records
 
 
 def curve_points(curves: Mapping[str, PrecisionRecall]) -> Iterator[CurvePoint]:
-    """Yield the lines of a table of curves, best threshold first."""
+    """Yield the lines of a table of curves, highest threshold first."""
     for class_, curve in curves.items():
         for numbers in zip(curve.thresholds, curve.precision, curve.recall, strict=True):
             yield CurvePoint(class_, *map(float, numbers))
 
 
-def pooled(curves: Mapping[str, PrecisionRecall], images: int) -> list[dict[str, str | float | int]]:
-    """Return, as `means` does, the areas under curves of so many images, and their mean over the classes."""
-    areas = {class_: curve.area for class_, curve in curves.items()}
-    if len(areas) > 1:
-        areas["all"] = _mean(areas.values())
-    return [{"metric": _POOLED, "class": class_, "mean": area, "images": images} for class_, area in areas.items()]
-
-
-def means(measured: Iterable[Measured]) -> list[dict[str, str | float | int]]:
-    """Return, per metric and class and over all classes, the mean over the images for which it is defined."""
-    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for number in measured:
-        groups[number.metric, number.class_].append(number.value)
-    rows: list[dict[str, str | float | int]] = []
-    for metric in dict.fromkeys(metric for metric, _ in groups):
-        mine = {class_: values for (other, class_), values in groups.items() if other == metric}
-        per_class = {class_: _mean(values) for class_, values in mine.items()}
-        for class_, values in mine.items():
-            defined = sum(not math.isnan(value) for value in values)
-            rows.append({"metric": metric, "class": class_, "mean": per_class[class_], "images": defined})
-        if len(mine) > 1:
-            images = max(len(values) for values in mine.values())
-            rows.append({"metric": metric, "class": "all", "mean": _mean(per_class.values()), "images": images})
-    return rows
+def read_planes(path: Path) -> IntArray:
+    """Read masks or numbered objects, int32 (K, H, W)."""
+    planes = read_labels(path)
+    return planes if planes.ndim == 3 else planes[None]
 
 
 def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -155,10 +168,10 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read; it is what `micraframe predict` writes") from error
-    wanted = {"image", "class", "score", "decision"}
-    if not rows or not wanted <= rows[0].keys():
-        raise DataError(f"{path}: no rows with the columns {', '.join(sorted(wanted))}")
+        raise DataError(f"{path}: cannot be read; `micraframe predict` writes this table") from error
+    needed = {"image", "class", "presence", "present"}
+    if not rows or not needed <= rows[0].keys():
+        raise DataError(f"{path}: expected rows with the columns {', '.join(sorted(needed))}")
     table: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         table[row["image"]].append(row)
@@ -177,27 +190,35 @@ def _read_points(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[FloatA
                 found[row["image"]][classes.index(row["class"])].append(point)
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(
-                    f"{path}: the line {row} is not image, y, x, score and class, one of {', '.join(classes)}"
+                    f"{path}: expected image, y, x, score and a class among {', '.join(classes)}, got {row}"
                 ) from error
             if not all(map(math.isfinite, point)):
-                raise DataError(f"{path}: the line {row} has a number that is not finite")
+                raise DataError(f"{path}: expected finite numbers, got {row}")
     return {name: tuple(np.array(some, np.float32).reshape(-1, 3) for some in rows) for name, rows in found.items()}
 
 
 def _prediction(
-    folder: Path, name: str, rows: list[dict[str, str]], points: Mapping[str, tuple[FloatArray, ...]] | None
+    folder: Path,
+    name: str,
+    rows: list[dict[str, str]],
+    classes: tuple[str, ...],
+    points: Mapping[str, tuple[FloatArray, ...]] | None,
 ) -> Prediction:
-    masks = None
-    path = folder / f"{Path(name).stem}.tif"
-    if path.exists():
-        masks = read_labels(path) != 0
-        masks = masks if masks.ndim == 3 else masks[None]
-    nothing = (np.zeros((0, 3), np.float32),) * len(rows)
+    if [row["class"] for row in rows] != list(classes):
+        raise DataError(
+            f"{folder / TABLE}: expected one row of {name!r} for each of {', '.join(classes)}, in this order"
+        )
+    files = OutputFiles(Path(name).stem)
+    masks, instances = (
+        read_planes(folder / file) if (folder / file).exists() else None for file in (files.masks, files.labels)
+    )
+    no_points = (np.zeros((0, 3), np.float32),) * len(rows)
     return Prediction(
-        np.array([float(row["score"]) for row in rows], np.float32),
-        np.array([row["decision"] == "1" for row in rows]),
-        masks,
-        points=None if points is None else points.get(name, nothing),
+        Scores.without_maps(np.array([float(row["presence"]) for row in rows], np.float32)),
+        np.array([row["present"] == "1" for row in rows]),
+        None if masks is None else masks != 0,
+        instances,
+        points=None if points is None else points.get(name, no_points),
     )
 
 
@@ -212,14 +233,15 @@ def _truth_sample(
     stem = Path(name).stem
     if labels is not None:
         if stem not in labels:
-            raise DataError(f"{truth} has no line for the image {name!r}")
-        told = np.array(labels_of(stem, labels[stem], classes, truth))
-        return Sample(name, np.zeros((1, 1, 1), np.float32), labels=told)
+            raise DataError(f"{truth}: expected a row for the image {name!r}, got none")
+        present = np.array(labels_of(stem, labels[stem], classes, truth))
+        return Sample(name, np.zeros((1, 1, 1), np.float32), labels=present)
     objects = _truth_masks(truth, stem, classes)
     masks = objects != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(
-            f"{name}: the prediction has masks of shape (K, H, W) = {prediction.masks.shape}, the truth {masks.shape}"
+            f"{name}: expected predicted masks of shape (K, H, W) = {masks.shape}, as the truth has, got "
+            f"{prediction.masks.shape}"
         )
     image = np.zeros((1, *masks.shape[1:]), np.float32)
     instances = objects if numbered else None
@@ -229,30 +251,27 @@ def _truth_sample(
 def _truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
     whole = _find(truth, stem)
     if whole is not None:
-        masks = read_labels(whole)
-        masks = masks if masks.ndim == 3 else masks[None]
+        masks = read_planes(whole)
         if len(masks) != len(classes):
-            raise DataError(f"{whole}: {len(masks)} masks; the model has the {len(classes)} classes {classes}")
+            raise DataError(
+                f"{whole}: expected {len(classes)} masks, one for each of {', '.join(classes)}, got {len(masks)}"
+            )
         return masks
     parts = {class_: _find(truth / class_, stem) for class_ in classes}
     found = {class_: read_labels(path) for class_, path in parts.items() if path is not None}
     if not found:
-        raise DataError(f"{truth} has no mask {stem}.* and none in folders named {', '.join(classes)}")
+        raise DataError(f"{truth}: expected a mask {stem}.* there or in folders named {', '.join(classes)}, got none")
     if len({mask.shape for mask in found.values()}) > 1:
-        raise DataError(f"{truth}: the masks {stem}.* differ in size: { {c: m.shape for c, m in found.items()} }")
-    # No file for a class: the class is not in that image.
+        sizes = ", ".join(f"{class_} {mask.shape}" for class_, mask in found.items())
+        raise DataError(f"{truth}: expected masks {stem}.* of the same size, got {sizes}")
+    # No file for a class: the class is not in this image.
     empty = np.zeros_like(next(iter(found.values())))
     return np.stack([found.get(class_, empty) for class_ in classes])
 
 
 def _find(folder: Path, stem: str) -> Path | None:
     for suffix in IMAGE_SUFFIXES:
-        for spelled in (suffix, suffix.upper()):
-            if (folder / f"{stem}{spelled}").is_file():
-                return folder / f"{stem}{spelled}"
+        for spelling in (suffix, suffix.upper()):
+            if (folder / f"{stem}{spelling}").is_file():
+                return folder / f"{stem}{spelling}"
     return None
-
-
-def _mean(values: Iterable[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return float(np.mean(defined)) if defined else math.nan

@@ -1,219 +1,344 @@
-"""Predicts image files: masks, overlays, and a table of what was found."""
+"""Predicts image files: masks, numbered objects, outlines, overlays, and tables of what was found."""
 
 from __future__ import annotations
 
-import csv
-import math
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import astuple, dataclass, fields
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
-from scipy import ndimage
 
-from micraframe import registry
+from micraframe.batch.findings import ClassFinding, Findings, ObjectFinding, PointFinding, findings
+from micraframe.batch.outputs import claim, write_manifest
+from micraframe.batching import BATCH_PIXELS
 from micraframe.errors import ConfigError, DataError, MicraframeError
-from micraframe.files import atomic
-from micraframe.images import IMAGE_SUFFIXES, read_image, write_png, write_tiff
-from micraframe.interfaces import Fitted
-from micraframe.modelfile import load_model
+from micraframe.geojson import write_features
+from micraframe.images import (
+    IMAGE_SUFFIXES,
+    nearest,
+    read_image,
+    resize,
+    scaled_size,
+    write_labels,
+    write_masks,
+    write_png,
+    write_tiff,
+)
 from micraframe.overlay import overlay
-from micraframe.tiling import Tiling, predict
-from micraframe.types import FloatArray, Prediction, Progress
+from micraframe.pipeline import Pipeline
+from micraframe.runtime.tables import CsvStream
+from micraframe.types import DatasetInfo, FloatArray, Prediction, Progress
 
-TABLE = "predictions.csv"
-POINTS = "points.csv"
-_CHUNK = 16
-
-
-@dataclass(frozen=True)
-class Found:
-    """A line of the table of predictions.
-
-    Attributes:
-        image: The image's file name.
-        class_: The class.
-        score: Its probability, in [0, 1].
-        decision: Was it decided to be in the image: 1 or 0.
-        area: Pixels of its mask; NaN where the method makes no masks.
-        objects: Number of its instances, or else of its mask's connected pieces (8-connected); NaN without masks.
-        status: What became of it: ok, empty, constant, negative or absent.
-    """
-
-    image: str
-    class_: str
-    score: float
-    decision: int
-    area: float
-    objects: float
-    status: str
+TABLE: Final = "predictions.csv"
+OBJECTS: Final = "objects.csv"
+POINTS: Final = "points.csv"
+TABLES: Final = (TABLE, OBJECTS, POINTS)
 
 
 @dataclass(frozen=True)
-class Point:
-    """A line of the table of points.
+class OutputFiles:
+    """The names of what is written for an image.
 
     Attributes:
-        image: The image's file name.
-        class_: The class.
-        y: Row, in pixels.
-        x: Column, in pixels.
-        score: High means sure.
+        stem: The image's file name without its suffix.
     """
 
-    image: str
-    class_: str
-    y: float
-    x: float
-    score: float
+    stem: str
+
+    @property
+    def masks(self) -> str:
+        """One mask for each class, 0 and 255."""
+        return f"{self.stem}.tif"
+
+    @property
+    def labels(self) -> str:
+        """Numbered objects of each class."""
+        return f"{self.stem}-labels.tif"
+
+    @property
+    def scores(self) -> str:
+        """Score map of each class."""
+        return f"{self.stem}-scores.tif"
+
+    @property
+    def overlay(self) -> str:
+        """The masks, drawn over the image."""
+        return f"{self.stem}-overlay.png"
+
+    @property
+    def outlines(self) -> str:
+        """Outlines of all objects."""
+        return f"{self.stem}.geojson"
+
+    def all(self) -> tuple[str, ...]:
+        """Return all names."""
+        return self.masks, self.labels, self.scores, self.overlay, self.outlines
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image that was read.
+
+    Attributes:
+        path: Its file.
+        shown: float32 (C, H, W): normalised, in the file's own pixels.
+        scored: float32 (C, h, w): normalised, at the scale of the training images.
+    """
+
+    path: Path
+    shown: FloatArray
+    scored: FloatArray
 
 
 def predict_files(
-    model: Path,
+    pipeline: Pipeline,
     images: Sequence[Path],
     output: Path,
-    device: str = "auto",
+    scores: bool = False,
     progress: Progress | None = None,
-    tiling: Tiling | None = None,
 ) -> tuple[int, dict[str, str]]:
-    """Predict image files with a saved model.
+    """Predict image files.
 
-    Writes to `output`, for an image `NAME.png`: `NAME.tif`, uint8 (K, H, W), the masks of the K classes, and
-    `NAME-overlay.png`; and for all images one `predictions.csv` and, of a model that finds points, one `points.csv`.
+    Writes to `output`, for an image `NAME.png` and what the head makes: masks `NAME.tif` (0 and 255), numbered objects
+    `NAME-labels.tif`, an overlay `NAME-overlay.png`, and outlines `NAME.geojson`. For all images it writes
+    `predictions.csv` (a row per class), `objects.csv` and `points.csv`, which grow image by image. All are in pixels of
+    the image file, even where the model was trained on resized images. `predict.json` lists the files; the next
+    prediction into this folder removes these and no others.
 
     Args:
-        model: A saved model's folder.
+        pipeline: A trained model and its head.
         images: Files, and folders of which every image is taken.
-        output: The folder to write to.
-        device: `auto`, or a torch device.
-        progress: Whom to tell.
-        tiling: How large images are cut; None: they are predicted whole.
+        output: Folder to write to.
+        scores: Also write the score maps, `NAME-scores.tif`: float32, 0 for classes without a map.
+        progress: Progress callback.
 
     Returns:
-        The number of images that are done, and what went wrong with the others by the file's name.
+        The number of images that are done, and the reason for each failure by the name of the file.
 
     Raises:
-        ModelError: If the model cannot be read.
-        ConfigError: If `output` is a folder that images come from.
+        ConfigError: If `output` holds images to predict, or files that no prediction wrote and this one would replace.
         DataError: If there is no image at all.
     """
-    progress = progress or Progress()
-    saved = load_model(model)
-    method = registry.build("method", saved.method.name, **saved.method.params)
-    fitted = method.load(model, device)
     files = list(_expand(images))
     if not files:
-        raise DataError(f"no images in {', '.join(map(str, images))}; suffixes taken: {', '.join(IMAGE_SUFFIXES)}")
-    if output.resolve() in {file.resolve().parent for file in files}:
-        raise ConfigError(
-            f"{output} holds images to predict; their masks would replace TIFF images and be taken for images later: "
-            "name another folder for the output"
+        raise DataError(
+            f"{', '.join(map(str, images))}: expected images with suffix {', '.join(IMAGE_SUFFIXES)}, found none"
         )
-    failures: dict[str, str] = {}
-    stems: dict[str, Path] = {}
-    for file in files:
-        if stems.setdefault(file.stem, file) != file:
-            failures[str(file)] = f"its masks would replace those of {stems[file.stem]}; predict it to another folder"
-    rows: list[Found] = []
-    points: list[Point] | None = None
+    if output.resolve() in {file.resolve().parent for file in files}:
+        raise ConfigError(f"{output}: expected an output folder other than that of the images; choose another folder")
+    progress = progress or Progress()
+    unique, failures = _without_clashes(files)
+    names = [name for file in unique for name in OutputFiles(file.stem).all()]
+    record = _record(pipeline)
+    claim(output, [*TABLES, *names], record)
     done = 0
-    unique = list(stems.values())
-    for start in range(0, len(unique), _CHUNK):
-        chunk = unique[start : start + _CHUNK]
-        loaded: dict[Path, FloatArray] = {}
-        for file in chunk:
-            try:
-                loaded[file] = saved.info.normalisation.apply(read_image(file))
-            except MicraframeError as error:
-                failures[str(file)] = str(error)
-        for file, answer in _predict(fitted, loaded, tiling):
-            if isinstance(answer, Prediction):
-                _write(output, file, loaded[file], answer, saved.info.classes)
-                rows += _found(file.name, answer, saved.info.classes)
-                if answer.points is not None:
-                    points = [] if points is None else points
-                    points += _points(file.name, answer.points, saved.info.classes)
-            else:
-                failures[str(file)] = answer
-        done += len(chunk)
-        progress.advance("predict", done, len(stems))
-    _write_table(output / TABLE, rows, Found)
-    if points is None:
-        (output / POINTS).unlink(missing_ok=True)  # of an earlier model: it would be taken for this one's
-    else:
-        _write_table(output / POINTS, points, Point)
-    return len({row.image for row in rows}), failures
+    try:
+        with ExitStack() as stack:
+            tables = {name: stack.enter_context(CsvStream(output / name)) for name in TABLES}
+            tables[TABLE].write((), ClassFinding)
+            for number, (file, result) in enumerate(_predict(pipeline, unique), start=1):
+                reason = result if isinstance(result, str) else _write(output, *result, pipeline.info, scores, tables)
+                if reason:
+                    failures[str(file)] = reason
+                done += not reason
+                progress.advance("predict", number, len(unique))
+    finally:
+        write_manifest(output, (name for name in [*TABLES, *names] if (output / name).exists()), record)
+    return done, failures
+
+
+def restore_size(prediction: Prediction, size: tuple[int, int]) -> Prediction:
+    """Return a prediction for an image that was resized before it was scored, in the pixels that it had before.
+
+    Masks and objects are those of the nearest pixel; maps are interpolated.
+
+    Args:
+        prediction: Of the resized image.
+        size: (H, W) before.
+    """
+    scores = prediction.scores
+    if scores.size == size:
+        return prediction
+    factor = np.array(size, np.float32) / np.array(scores.size, np.float32)
+    maps = np.zeros((0, *size), np.float32) if not scores.classes else np.clip(resize(scores.maps, size), 0, 1)
+    points = prediction.points
+    if points is not None:
+        # (0, 0) is the centre of the first pixel.
+        points = tuple(np.column_stack([(part[:, :2] + 0.5) * factor - 0.5, part[:, 2]]) for part in points)
+    return dataclasses.replace(
+        prediction,
+        scores=dataclasses.replace(scores, maps=maps, coarse=None, objects=None),
+        masks=None if prediction.masks is None else nearest(prediction.masks, size),
+        instances=None if prediction.instances is None else nearest(prediction.instances, size),
+        points=points,
+    )
 
 
 def _expand(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            # Hidden files are not the user's: macOS and interrupted writers leave such.
+            # Hidden files are left by macOS and by interrupted writers.
             found = (file for file in path.iterdir() if not file.name.startswith("."))
             yield from sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
         else:
             yield path
 
 
-def _predict(
-    fitted: Fitted, images: dict[Path, FloatArray], tiling: Tiling | None
-) -> Iterator[tuple[Path, Prediction | str]]:
-    """Predict together; if an image is not to the method's liking, one by one, so that only that one is lost.
+def _without_clashes(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Return each file once, without those whose outputs would replace another's; and these, with the reason."""
+    failures: dict[str, str] = {}
+    owners: dict[str, Path] = {}
+    unique: list[Path] = []
+    for file in dict.fromkeys(files):
+        # Some file systems do not distinguish upper and lower case.
+        names = [name.casefold() for name in OutputFiles(file.stem).all()]
+        clashes = [owners[name] for name in names if name in owners]
+        if not clashes:
+            owners |= dict.fromkeys(names, file)
+            unique.append(file)
+        elif file.resolve() != clashes[0].resolve():
+            failures[str(file)] = f"its outputs would replace those of {clashes[0]}; predict it to another folder"
+    return unique, failures
 
-    Where large images are cut, they come one by one from the beginning, so that one score map at a time is held.
+
+def _record(pipeline: Pipeline) -> dict[str, Any]:
+    return {
+        "method": pipeline.method.model_dump(mode="json"),
+        "head": {"name": pipeline.head_name, "params": pipeline.head.params.model_dump(mode="json")},
+        "origins": dict(pipeline.origins),
+        "tiling": pipeline.tiling and pipeline.tiling.model_dump(mode="json"),
+        "provenance": dict(pipeline.provenance),
+    }
+
+
+def _predict(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[tuple[Path, tuple[ImageFile, Prediction] | str]]:
+    """Yield the prediction of each file, or the reason for its failure, in order.
+
+    Images are predicted several at a time. If that fails, they are predicted one by one, so that only the one that
+    causes the failure is lost.
     """
-    together: list[Prediction] = []
-    if tiling is None:
-        with suppress(MicraframeError):
-            together = list(fitted.predict(images.values()))
-    if together:
-        yield from zip(images, together, strict=True)
-        return
-    for file, image in images.items():
-        try:
-            yield file, next(predict(fitted, [image], tiling))
-        except MicraframeError as error:
-            yield file, f"{file}: {error}"
+    for group in _groups(pipeline, files):
+        read = [image for _, image in group if isinstance(image, ImageFile)]
+        together: list[Prediction] = []
+        if len(read) > 1:
+            try:
+                together = list(pipeline.predict(image.scored for image in read))
+            except Exception:  # whatever a component raises, it is raised again for the image that causes it
+                together = []
+        remaining = iter(together)
+        for file, image in group:
+            if isinstance(image, str):
+                yield file, image
+            elif together:
+                yield file, (image, next(remaining))
+            else:
+                yield file, _predict_one(pipeline, image)
 
 
-def _write(output: Path, file: Path, image: FloatArray, prediction: Prediction, classes: tuple[str, ...]) -> None:
-    if prediction.masks is not None:
-        write_tiff(output / f"{file.stem}.tif", prediction.masks.astype(np.uint8), classes)
-        write_png(output / f"{file.stem}-overlay.png", overlay(image, prediction.masks))
+def _predict_one(pipeline: Pipeline, image: ImageFile) -> tuple[ImageFile, Prediction] | str:
+    try:
+        return image, next(pipeline.predict([image.scored]))
+    except Exception as error:  # one image that a component cannot handle must not end the batch
+        return _reason(image.path, error, image.scored, pipeline)
 
 
-def _found(name: str, prediction: Prediction, classes: tuple[str, ...]) -> list[Found]:
-    rows = []
-    for index, class_ in enumerate(classes):
-        area = objects = math.nan
+def _groups(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[list[tuple[Path, ImageFile | str]]]:
+    """Yield consecutive images that are predicted together; those to be tiled, and large ones, one at a time."""
+    group: list[tuple[Path, ImageFile | str]] = []
+    pixels = 0
+    for file in files:
+        image = _read(file, pipeline.info)
+        size = 0 if isinstance(image, str) else image.shown[0].size
+        if group and (pipeline.tiling is not None or pixels + size > BATCH_PIXELS):
+            yield group
+            group, pixels = [], 0
+        group.append((file, image))
+        pixels += size
+    if group:
+        yield group
+
+
+def _read(file: Path, info: DatasetInfo) -> ImageFile | str:
+    """Read an image and prepare it as the training images were prepared; return the reason if that fails."""
+    try:
+        image = read_image(file)
+        shown = info.normalisation.apply(image)
+        size = scaled_size((image.shape[1], image.shape[2]), info.scale)
+        # As datasets do: resize first, then normalise.
+        scored = shown if size == image.shape[1:] else info.normalisation.apply(resize(image, size))
+        return ImageFile(file, shown, scored)
+    except MicraframeError as error:
+        return str(error)
+    except MemoryError:
+        return f"{file}: the image does not fit into memory; cut it into smaller files, or search it with sweep"
+
+
+def _write(
+    output: Path,
+    image: ImageFile,
+    prediction: Prediction,
+    info: DatasetInfo,
+    scores: bool,
+    tables: dict[str, CsvStream],
+) -> str:
+    """Write all that belongs to an image; return the reason if its prediction cannot be written, or nothing."""
+    names = OutputFiles(image.path.stem)
+    pixel_size = None if info.pixel_size_um is None else info.pixel_size_um * info.scale
+    try:
+        prediction = restore_size(prediction, (image.shown.shape[1], image.shown.shape[2]))
+        found = findings(image.path.name, prediction, info.classes, pixel_size)
         if prediction.masks is not None:
-            area = int(prediction.masks[index].sum())
-            objects = ndimage.label(prediction.masks[index], np.ones((3, 3)))[1]
+            write_masks(output / names.masks, prediction.masks, info.classes, pixel_size)
+            write_png(output / names.overlay, overlay(image.shown, prediction.masks))
         if prediction.instances is not None:
-            objects = np.unique(prediction.instances[index][prediction.instances[index] > 0]).size
-        status = prediction.status[index] if prediction.status else ""
-        score, decision = float(prediction.scores[index]), int(prediction.present[index])
-        rows.append(Found(name, class_, score, decision, area, objects, status))
-    return rows
+            write_labels(output / names.labels, prediction.instances, info.classes, pixel_size)
+        if found.objects is not None:
+            write_features(output / names.outlines, found.outlines)
+        if scores:
+            write_tiff(output / names.scores, _all_maps(prediction), info.classes, pixel_size)
+    except (MemoryError, MicraframeError) as error:
+        for name in names.all():
+            (output / name).unlink(missing_ok=True)
+        return _reason(image.path, error, image.shown, None)
+    _write_rows(tables, found)
+    return ""
 
 
-def _points(name: str, points: tuple[FloatArray, ...], classes: tuple[str, ...]) -> Iterator[Point]:
-    for class_, some in zip(classes, points, strict=True):
-        for point in some:
-            # As float32, which is written with all its digits: scores that are rounded might become equal.
-            yield Point(name, class_, *point)
+def _write_rows(tables: dict[str, CsvStream], found: Findings) -> None:
+    tables[TABLE].write(found.classes, ClassFinding)
+    if found.objects is not None:
+        tables[OBJECTS].write(found.objects, ObjectFinding)
+    if found.points is not None:
+        tables[POINTS].write(found.points, PointFinding)
 
 
-def _write_table(path: Path, rows: Iterable[Found | Point], kind: type[Found | Point]) -> None:
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name.rstrip("_") for field in fields(kind)])
-        for row in rows:
-            writer.writerow([_cell(value) for value in astuple(row)])
+def _all_maps(prediction: Prediction) -> FloatArray:
+    """Return the score maps of all classes, float32 (K, H, W), 0 for those without one."""
+    scores = prediction.scores
+    maps = np.zeros((len(scores.presence), *scores.size), np.float32)
+    maps[list(scores.classes)] = scores.maps
+    return maps
 
 
-def _cell(value: object) -> object:
-    if isinstance(value, float):
-        return "" if math.isnan(value) else format(value, ".6g")
-    return value
+def _reason(file: Path, error: Exception, image: FloatArray, pipeline: Pipeline | None) -> str:
+    """Return why an image could not be predicted, beginning with its file."""
+    if _is_out_of_memory(error):
+        height, width = image.shape[1:]
+        tile = "smaller tiles" if pipeline is not None and pipeline.tiling is not None else "tiles"
+        return f"{file}: out of memory for {height} x {width} pixels; predict it in {tile}: --tile 512"
+    if not isinstance(error, MicraframeError):
+        return f"{file}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    # The pipeline counts the images that it gets; here it got one.
+    text = str(error).removeprefix("image 0: ")
+    return text if text.startswith(str(file)) else f"{file}: {text}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory ran out; PyTorch says so in the text of a RuntimeError."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    )

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from micraframe.cli import agreement, catalog, check, demo, evaluate, finetune, predict, study, sweep, train
+from micraframe.cli import (
+    catalog,
+    check,
+    compare_annotators,
+    demo,
+    evaluate,
+    finetune,
+    predict,
+    study,
+    sweep,
+    train,
+)
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
 
 app = typer.Typer(
@@ -15,32 +27,56 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # paragraphs are wrapped, and help comes in half the time
 )
-app.command("demo")(demo.demo)
-app.command("list")(catalog.list_components)
-app.command("show")(catalog.show)
-app.command("plugins")(catalog.plugins)
-app.command("check")(check.check)
-app.command("train")(train.train)
-app.command("finetune")(finetune.finetune)
-app.command("predict")(predict.predict)
-app.command("evaluate")(evaluate.evaluate)
-app.command("agreement")(agreement.agreement)
-app.command("sweep")(sweep.sweep)
-app.add_typer(study.app, name="study")
+app.command("demo", short_help="Run a comparison on embedded data; minutes, no network.")(demo.demo)
+app.command("list", short_help="List the components that can be used.")(catalog.list_components)
+app.command("show", short_help="Show a component and its parameters.")(catalog.show)
+app.command("plugins", short_help="List plugins, and why any was rejected.")(catalog.plugins)
+app.command("check", short_help="Check a configuration.")(check.check)
+app.command("train", short_help="Train a method on a dataset.")(train.train)
+app.command("finetune", short_help="Continue training a model on another dataset.")(finetune.finetune)
+app.command("predict", short_help="Predict images with a saved model.")(predict.predict)
+app.command("evaluate", short_help="Compare predictions with the truth.")(evaluate.evaluate)
+app.command("compare-annotators", short_help="Measure how well annotators agree.")(
+    compare_annotators.compare_annotators
+)
+app.command("sweep", short_help="Find the classes in a very large image.")(sweep.sweep)
+app.add_typer(study.app, name="study", short_help="Compare methods and annotations.")
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit."""
+    if requested:
+        from micraframe import __version__
+
+        print(f"micraframe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """How far do image-level labels take a microscopy segmentation, and what would full annotation buy?"""
 
 
 def main() -> None:
-    """Run the command line: exit code 0 is done, 1 failed, 2 wrong usage."""
+    """Run the command line. The exit code is 0 if all is done, 1 if something failed, 2 for wrong usage."""
     try:
         app()
     except MicraframeError as error:
         print(f"micraframe: {error}", file=sys.stderr)
         wrong_usage = isinstance(error, ConfigError | UnknownComponent | AmbiguousComponent)
         sys.exit(2 if wrong_usage else 1)
-    except OSError as error:  # a full disk, a folder that must not be written to
+    except OSError as error:  # a full disk, a folder without write permission
         print(f"micraframe: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("micraframe: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print(
+            "micraframe: interrupted; train, finetune, study and sweep continue when the same command runs again",
+            file=sys.stderr,
+        )
         sys.exit(130)

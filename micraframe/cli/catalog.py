@@ -1,34 +1,56 @@
-"""`micraframe list`, `show` and `plugins`: what there is."""
+"""`micraframe list`, `show` and `plugins`: the components that can be used."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+import textwrap
+from collections.abc import Iterator
+from io import StringIO
+from itertools import groupby
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
 from micraframe import registry
-from micraframe.cli.output import AsJson, print_records
+from micraframe.cli.output import AsJson, print_json, print_records, width
 from micraframe.plugin import KINDS
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from micraframe.registry import CatalogEntry
 
 KindArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", show_default=False)]
 
 
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="Only components of this kind.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="List only components of this kind.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the components that micraframe and its plugins offer."""
-    records = [
-        {
-            "kind": entry.component.kind,
-            "name": entry.component.name,
-            "plugin": entry.plugin.name,
-            "version": entry.plugin.version,
-            "summary": entry.component.summary,
-        }
-        for entry in registry.catalog().entries(kind)
-    ]
-    print_records(records, as_json)
+    entries = registry.catalog().entries(kind)
+    if as_json:
+        print_json(
+            [
+                {
+                    "kind": entry.component.kind,
+                    "name": entry.component.name,
+                    "plugin": entry.plugin.name,
+                    "version": entry.plugin.version,
+                    "summary": entry.component.summary,
+                }
+                for entry in entries
+            ]
+        )
+        return
+    column = max((len(entry.component.name) for entry in entries), default=0) + 4
+    for number, (name, group) in enumerate(groupby(entries, key=lambda entry: entry.component.kind)):
+        print(f"\n{name}" if number else name)
+        for entry in group:
+            origin = "" if entry.plugin.name == registry.BUILTIN else f" [{entry.plugin.name}]"
+            start = f"  {entry.component.name}".ljust(column)
+            print(_wrapped(entry.component.summary + origin, start, " " * column))
 
 
 def show(
@@ -36,69 +58,189 @@ def show(
     name: Annotated[str, typer.Argument(help="The component's name, or plugin/name.", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Show a component: what it is, where it comes from, and its parameters."""
+    """Show a component: what it is, which plugin offers it, and its parameters with their defaults."""
     entry = registry.catalog().find(kind, name)
     component = registry.load(entry)
-
-    from pydantic_core import PydanticUndefined
-
-    from micraframe.config import kind_of
-
-    records: list[dict[str, Any]] = []
-    for field, info in component.Params.model_fields.items():
-        chosen = kind_of(component.Params, field)
-        default = info.get_default(call_default_factory=True)
-        records.append(
-            {
-                "parameter": field,
-                "type": chosen or _type(info.annotation),
-                "default": "required" if default is PydanticUndefined else _default(default),
-                "description": info.description or "",
-            }
-        )
+    parameters = list(_parameters(component.Params, {}))
     if as_json:
-        print_records(records, as_json)
+        print_json(parameters)
         return
-    print(f"{kind} {entry.qualified}  ({entry.plugin.distribution} {entry.plugin.version})")
-    print(f"{entry.component.target}\n")
-    print(f"{(component.__doc__ or entry.component.summary).strip()}\n")
-    print_records(records, as_json) if records else print("It has no parameters.")
+    _print_description(entry, component.__doc__ or entry.component.summary)
+    if not parameters:
+        print("It has no parameters.")
+        return
+    print("Parameters (name: type = default)\n")
+    for parameter in parameters:
+        _print_parameter(parameter)
 
 
 def plugins(as_json: AsJson = False) -> None:
-    """List the plugins that were found, and why others could not be used."""
+    """List the plugins that were found, and explain why others could not be used."""
     found = registry.catalog()
+    records: list[dict[str, Any]] = [
+        {
+            "plugin": plugin.name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "components": len(plugin.components),
+        }
+        for plugin in found.plugins
+    ]
     if as_json:
-        records = [
-            {"plugin": p.name, "distribution": p.distribution, "version": p.version, "components": len(p.components)}
-            for p in found.plugins
-        ]
-        rejected = [
-            {"plugin": f.name, "distribution": f.distribution, "reason": f.reason, "traceback": f.traceback}
-            for f in found.failures
-        ]
-        print_records([*records, *rejected], as_json)
+        print_json(
+            [
+                *records,
+                *(
+                    {
+                        "plugin": failure.name,
+                        "distribution": failure.distribution,
+                        "reason": failure.reason,
+                        "traceback": failure.traceback,
+                    }
+                    for failure in found.failures
+                ),
+            ]
+        )
         return
-    print_records(
-        [
-            {"plugin": p.name, "distribution": p.distribution, "version": p.version, "components": len(p.components)}
-            for p in found.plugins
-        ],
-        as_json,
-    )
+    print_records(records, as_json=False)
     for failure in found.failures:
         print(f"\nplugin {failure.name!r} of {failure.distribution} cannot be used:\n{failure.traceback}")
 
 
-def _type(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+def _print_description(entry: CatalogEntry, description: str) -> None:
+    print(f"{entry.component.kind} {entry.qualified}  ({entry.plugin.distribution} {entry.plugin.version})")
+    print(f"{entry.component.target}\n")
+    for paragraph in inspect.cleandoc(description).split("\n\n"):
+        indented = any(line.startswith(" ") for line in paragraph.splitlines())  # a list or a formula
+        print(paragraph if indented else _wrapped(paragraph), end="\n\n")
+    if entry.component.citation:
+        print(_wrapped(f"Cite: {entry.component.citation}"), end="\n\n")
 
 
-def _default(value: Any) -> Any:
+def _print_parameter(parameter: dict[str, Any]) -> None:
+    indent = "  " * (parameter["parameter"].count(".") + 1)
+    name = parameter["parameter"].rpartition(".")[2]
+    default = "" if parameter["required"] or parameter["nested"] else f" = {_yaml(parameter['default'])}"
+    required = " (required)" if parameter["required"] else ""
+    print(_wrapped(f"{name}: {parameter['type']}{default}{required}", indent, f"{indent}    "))
+    if parameter["description"]:
+        print(_wrapped(parameter["description"], f"{indent}    "))
+
+
+def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") -> Iterator[dict[str, Any]]:
+    """Yield a record of each field of a parameter model, followed by the fields of the models that are nested in it.
+
+    Args:
+        model: The model.
+        values: Defaults that replace those of its fields.
+        path: What comes before the names of its fields.
+    """
+    from pydantic_core import PydanticUndefined, to_jsonable_python
+
+    from micraframe.config import kind_of
+
+    for name, field in model.model_fields.items():
+        default = values.get(name, field.get_default(call_default_factory=True))
+        kind = kind_of(model, name)
+        nested = [] if kind else list(_models(field.annotation))
+        plain = to_jsonable_python(None if default is PydanticUndefined else default)
+        yield {
+            "parameter": f"{path}{name}",
+            "type": _type_name(field.annotation, kind),
+            "required": default is PydanticUndefined,
+            "nested": bool(nested) and plain is not None,
+            "default": plain,
+            "description": field.description or "",
+        }
+        if len(nested) == 1:
+            given = dict(default) if isinstance(default, nested[0]) else {}
+            yield from _parameters(nested[0], given, f"{path}{name}.")
+        else:
+            yield from _alternatives(nested, f"{path}{name}")
+
+
+def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of models of which a file names one, by a field with a single possible value: its `kind`."""
+    for model in models:
+        constants = [
+            (name, field.default)
+            for name, field in model.model_fields.items()
+            if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+        ]
+        choice = ", ".join(f"{name}: {value}" for name, value in constants)
+        inside = f"{path}[{choice}]"
+        yield {
+            "parameter": inside,
+            "type": "mapping",
+            "required": False,
+            "nested": True,
+            "default": None,
+            "description": inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0],
+        }
+        skipped = {f"{inside}.{name}" for name, _ in constants}
+        yield from (record for record in _parameters(model, {}, f"{inside}.") if record["parameter"] not in skipped)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the parameter models within a type."""
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def _type_name(annotation: Any, kind: str | None) -> str:
+    """Return the name of a type, in the words of a configuration file."""
     from pydantic import BaseModel
 
     from micraframe.config import Choice
 
-    if isinstance(value, Choice) and not value.params:
-        return value.name
-    return str(value.model_dump(mode="json")) if isinstance(value, BaseModel) else str(value)
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if annotation is Choice:
+        return kind or "component"
+    if annotation is None or annotation is NoneType:
+        return "null"
+    if origin is Literal:
+        return " | ".join(map(str, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(_type_name(part, kind) for part in parts))
+    if origin in (list, tuple, set, frozenset):
+        items = dict.fromkeys(_type_name(part, kind) for part in parts if part is not Ellipsis)
+        return f"list of {' or '.join(items)}"
+    if origin is not None and "__metadata__" in vars(annotation):
+        return _type_name(parts[0], kind)
+    if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        return "mapping"
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as YAML on one line; a component without parameters is its name."""
+    from ruamel.yaml import YAML
+
+    stream, writer = StringIO(), YAML()
+    writer.default_flow_style = True
+    writer.width = 1 << 20
+    writer.dump(_short(value), stream)
+    return stream.getvalue().removesuffix("\n").removesuffix("\n...")
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, dict):
+        if value.keys() == {"name", "params"} and not value["params"]:
+            return value["name"]
+        return {key: _short(inner) for key, inner in value.items()}
+    return [_short(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _wrapped(text: str, first: str = "", following: str | None = None) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        width(),
+        initial_indent=first,
+        subsequent_indent=first if following is None else following,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

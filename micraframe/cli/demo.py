@@ -1,4 +1,4 @@
-"""`micraframe demo`: the whole way on embedded data, without network."""
+"""`micraframe demo`: a complete study on embedded data, without network."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
 
 
 def demo(
-    output: Annotated[Path, typer.Option(help="The folder for results; an interrupted run there is continued.")] = Path(
-        "demo"
-    ),
+    output: Annotated[
+        Path, typer.Option(help="Folder for the results; an interrupted demo there is continued.")
+    ] = Path("demo"),
     as_json: AsJson = False,
 ) -> None:
-    """Learn to segment handwritten digits from image-level labels, and compare: minutes on two cores."""
+    """Learn to segment handwritten digits from image-level labels, and compare: ten minutes on two cores."""
     from importlib import resources
 
     from micraframe import config
     from micraframe.cli.study import run_and_print
 
     text = resources.files("micraframe.study").joinpath("demo.yaml").read_text(encoding="utf-8")
-    study, missing = _what_is_there(config.parse(text, config.Study, "demo.yaml"))
+    study, missing = installed_part(config.parse(text, config.Study, "demo.yaml"))
     for reason in missing:
-        print(f"left out: {reason}", file=sys.stderr)
+        print(f"not installed: {reason}", file=sys.stderr)
     run_and_print(study, output, as_json)
 
 
-def _what_is_there(study: Study) -> tuple[Study, list[str]]:
-    """Return the study without the methods of plugins that are not installed, and what is missing."""
+def installed_part(study: Study) -> tuple[Study, list[str]]:
+    """Return the study without methods of plugins that are not installed, and how to install these."""
     from micraframe import registry
     from micraframe.errors import UnknownComponent
 
-    there, missing = [], []
-    for contender in study.contenders:
+    found, missing = [], []
+    for compared in study.methods:
         try:
-            registry.catalog().find("method", contender.method.name)
+            registry.catalog().find("method", compared.method.name)
         except UnknownComponent:
-            name = contender.method.name
-            missing.append(f"{contender.label} ({contender.annotator.name}): pip install micraframe-{name}")
+            plugin = compared.method.name.partition("/")[0]
+            missing.append(f"{compared.label} ({compared.annotator.name}): pip install {plugin}")
         else:
-            there.append(contender)
-    return study.model_copy(update={"contenders": there}), missing
+            found.append(compared)
+    return study.model_copy(update={"methods": found}), missing

@@ -20,39 +20,53 @@ def evaluate(
             show_default=False,
         ),
     ],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure, as NAME or NAME:KEY=VALUE; repeat it for more. By default classification, overlap "
+            "and, if there are predicted points, detection.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV for the numbers of every image and class; beside it, of a model that finds points, "
-            "precision_recall.csv.",
+            help="Also write the statistics of every image and class to this CSV and, if there are predicted points, "
+            "their precision against recall to precision_recall.csv beside it.",
             show_default=False,
         ),
     ] = None,
     distance: Annotated[
-        float, typer.Option(min=0, help="Pixels by which a point may miss the middle of a true object.")
+        float,
+        typer.Option(min=0, help="Largest distance in pixels of a predicted point from the centre of its true object."),
     ] = 10.0,
     instances: Annotated[
-        bool, typer.Option("--instances", help="True masks hold numbered objects; else each connected piece is one.")
+        bool,
+        typer.Option(
+            "--instances", help="True masks contain numbered objects; otherwise each connected component is one."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare predictions with the truth: accuracy, F1 and IOU per image and class, undefined ones left out.
+    """Compare predictions with the truth: presence of classes, masks and points.
 
-    Points are compared too, where the model finds such: precision, recall and F1, and precision against recall.
+    Means over images leave out images for which a number is undefined; pooled numbers count the pixels or objects of
+    all images together. The last row of a metric averages over classes.
     """
     from micraframe.batch import evaluate_files
-    from micraframe.batch.evaluate import CURVES, CurvePoint, Measured, curve_points, means, pooled
+    from micraframe.batch.evaluate import CURVES, CurvePoint, ImageStatistic, curve_points
+    from micraframe.config import parse_choice
     from micraframe.errors import BatchError, ConfigError
-    from micraframe.study.tables import write_csv
+    from micraframe.runtime.tables import write_csv
 
     if output is not None and output.name == CURVES:
-        raise ConfigError(f"--output {output}: the curves are written to that name; name another file")
-    measured, curves, failures = evaluate_files(predictions, truth, distance, instances)
-    done = len({number.image for number in measured})
-    print_records([*means(measured), *pooled(curves, done)], as_json)
+        raise ConfigError(f"--output {output}: the curves are written to a file of this name; choose another name")
+    choices = [parse_choice(text) for text in metric or ()]
+    found = evaluate_files(predictions, truth, choices, distance, instances)
+    print_records(found.records, as_json)
     if output is not None:
-        write_csv(output, measured, Measured)
-        if curves:
-            write_csv(output.with_name(CURVES), curve_points(curves), CurvePoint)
-    if failures:
-        raise BatchError(f"evaluate {predictions}", failures, done)
+        write_csv(output, found.measured, ImageStatistic)
+        if found.curves:
+            write_csv(output.with_name(CURVES), curve_points(found.curves), CurvePoint)
+    if found.failures:
+        raise BatchError(f"evaluate {predictions}", found.failures, found.done)

@@ -1,46 +1,70 @@
-"""`micraframe finetune`: a trained model goes on learning, from images of another device."""
+"""`micraframe finetune`: a trained model continues to learn, from images of another device."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from micraframe.cli.output import ConfigFile
-from micraframe.cli.train import learn
+from micraframe.cli.train import train_and_save
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from micraframe.pipeline import Pipeline
+    from micraframe.types import DatasetInfo, FitContext, Sample
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder, of micra-net.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A saved model's folder; its method is micra-net.", show_default=False)],
     file: ConfigFile,
-    update: Annotated[
+    unfreeze: Annotated[
         str,
-        typer.Option(help="What learns: linear; linear+4 or linear+3,4 (stages of the backbone); or all."),
+        typer.Option(
+            help="The layers that learn: linear, linear+4 or linear+3,4 (stages of the backbone), or all.",
+            show_default=False,
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="The folder for the new model, its log and its checkpoints.")],
+    output: Annotated[
+        Path, typer.Option(help="Folder for the new model, its log and its checkpoints.", show_default=False)
+    ],
 ) -> None:
-    """Let a trained model go on learning from another dataset; the same command resumes what was interrupted.
+    """Continue training a model on another dataset; the same command resumes a run that was interrupted.
 
-    The file names the dataset, and under `training` what is not as the model has learned: {epochs: 30}.
+    The file names the dataset and, under `training`, the training parameters that differ from the model's own, such as
+    {epochs: 30}.
     """
-    from functools import partial
+    import dataclasses
 
     from pydantic import ValidationError
 
-    from micraframe import config, registry
+    from micraframe import config, pipeline, registry
     from micraframe.errors import ConfigError
-    from micraframe.micranet import MicraNet
-    from micraframe.modelfile import load_model
+    from micraframe.micranet import MicraNet, MicraNetModel
+    from micraframe.modelfile import provenance
     from micraframe.training import Recipe
 
-    wanted = config.load(Path(file), config.FineTune)
-    saved = load_model(model)
-    method = registry.build("method", saved.method.name, **saved.method.params)
-    if not isinstance(method, MicraNet):
-        raise ConfigError(f"{model} is a model of {saved.method.name}; only those of micra-net can be fine-tuned")
+    settings = config.load(Path(file), config.FineTune)
+    loaded = pipeline.load(model, "cpu")
+    trained = loaded.model
+    if not isinstance(trained, MicraNetModel):
+        raise ConfigError(f"{model}: expected a model of micra-net, got one of {loaded.method.name}")
     try:
-        recipe = Recipe(**method.params.training.model_dump() | wanted.training)
+        recipe = Recipe(**trained.params.training.model_dump() | settings.training)
     except ValidationError as error:
         raise ConfigError(f"{file}: training: {registry.explain(error, Recipe.model_fields)}") from error
-    learn(wanted, output, method.learns_from, partial(method.load(model, "cpu").finetune, update, recipe))
+
+    def fit(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Pipeline:
+        params = {**loaded.method.params, "training": recipe.model_dump(mode="json")}
+        before = {f"before {unfreeze}: {key}": loaded.provenance[key] for key in ("seed", "data")}
+        return dataclasses.replace(
+            loaded,
+            method=loaded.method.model_copy(update={"params": params}),
+            model=trained.finetune(unfreeze, recipe, train, valid, info, context),
+            info=info,
+            provenance={**provenance(context.seed, info.fingerprint), **before},
+        )
+
+    train_and_save(settings, output, MicraNet.learns_from, fit)

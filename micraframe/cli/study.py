@@ -1,4 +1,4 @@
-"""`micraframe study`: datasets x contenders x seeds, in one command."""
+"""`micraframe study`: datasets x methods x seeds, in one command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from micraframe.cli.output import AsJson, ConfigFile, print_records, progress
+from micraframe.cli.output import AsJson, ConfigFile, duration, print_records, progress
 
 if TYPE_CHECKING:
     from micraframe.config import Study
@@ -20,31 +20,36 @@ if TYPE_CHECKING:
     from micraframe.study.status import StudyStatus
     from micraframe.study.tables import Summary
 
-app = typer.Typer(help="Compare methods, each with the annotation it is given.", no_args_is_help=True)
+app = typer.Typer(help="Compare methods, each with its training annotation.", no_args_is_help=True)
 
-Output = Annotated[Path, typer.Option(help="The folder for results; an interrupted run there is continued.")]
-Folder = Annotated[Path, typer.Argument(help="The folder of a study: what --output named.", show_default=False)]
+Output = Annotated[Path, typer.Option(help="Folder for the results; an interrupted study there is continued.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of a study, as given to --output.", show_default=False)]
 
 
 @app.callback()
 def _group() -> None:
-    """Compare methods, each with the annotation it is given."""
+    """Compare methods, each with its training annotation."""
 
 
 @app.command()
 def run(
     file: ConfigFile,
     output: Output,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, and run nothing.")] = False,
-    executor: Annotated[Literal["local", "dask"], typer.Option(help="Run here, or on Dask workers.")] = "local",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and run nothing.")] = False,
+    executor: Annotated[
+        Literal["local", "dask"], typer.Option(help="Run in this process or on Dask workers.")
+    ] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Dask: processes on this machine.")] = 2,
     scheduler: Annotated[str | None, typer.Option(help="Dask: address of a running scheduler instead.")] = None,
     slurm: Annotated[
-        Path | None, typer.Option(help="Dask: a YAML file of what SLURM is asked for instead (queue, cores, ...).")
+        Path | None, typer.Option(help="Dask: YAML file of what to request from SLURM instead (queue, cores, ...).")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run every cell of a study that is not done yet; print and write the table."""
+    """Run a study, or what is left of it; print and write its tables and report.
+
+    Started by torchrun or accelerate launch, the processes share every training, such as one per GPU.
+    """
     from micraframe import config
 
     chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
@@ -53,69 +58,78 @@ def run(
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Print how far a study has come, what failed, and how long the rest will take."""
-    from micraframe.study import StudyFolder, plan
-    from micraframe.study import status as status_of
+    """Print which runs of a study are done, which failed, and how long the rest will take."""
+    from micraframe.study.folder import StudyFolder
+    from micraframe.study.plan import plan
+    from micraframe.study.status import status as status_of
 
     found = status_of(plan(_study_of(folder)), StudyFolder(folder))
     if as_json:
-        print_records(_cell_records(found), as_json=True)
+        print_records(_run_records(found), as_json=True)
         return
     _print_plan(found)
 
 
 @app.command()
 def report(folder: Folder, as_json: AsJson = False) -> None:
-    """Write tables, pictures and report of a study anew, of the cells that are done; nothing is run."""
-    from micraframe.study import StudyFolder, plan, write_results
+    """Write tables, pictures and report again, from the completed runs and the prices in study.yaml; run nothing."""
+    from micraframe.study.folder import StudyFolder
+    from micraframe.study.plan import plan
+    from micraframe.study.run import write_results
 
     study = _study_of(folder)
     outcome = write_results(study, plan(study), StudyFolder(folder.absolute()), progress())
-    _print_outcome(outcome, folder, as_json)
+    _print_outcome(outcome, study, folder, as_json)
 
 
 def run_and_print(
     study: Study, output: Path, as_json: bool, executor: Executor | None = None, dry_run: bool = False
 ) -> None:
-    """Print a study's plan, run it, print its table, and raise `BatchError` where cells failed."""
+    """Print a study's plan, run it, print its table, and raise `BatchError` if runs failed."""
     from micraframe.errors import BatchError
-    from micraframe.study import StudyFolder, plan, run_study
-    from micraframe.study import status as status_of
+    from micraframe.runtime.memory import reuse_freed_memory
+    from micraframe.study.folder import StudyFolder
+    from micraframe.study.plan import plan
+    from micraframe.study.run import follow_study, run_study
+    from micraframe.study.status import status as status_of
+    from micraframe.training import is_main_process
 
+    if not is_main_process():
+        with reuse_freed_memory():
+            follow_study(study, output)
+        return
     found = status_of(plan(study), StudyFolder(output))
     if dry_run:
         if as_json:
-            print_records(_cell_records(found), as_json=True)
+            print_records(_run_records(found), as_json=True)
         else:
             _print_plan(found)
         return
     print(_plan_text(found), file=sys.stderr)
-    outcome = run_study(study, output, progress(), executor)
-    _print_outcome(outcome, output, as_json)
+    with reuse_freed_memory():
+        outcome = run_study(study, output, progress(), executor)
+    _print_outcome(outcome, study, output, as_json)
     if outcome.failures:
-        cells = len({(row.dataset, row.annotator, row.method) for row in outcome.summary})
         reasons = {
             name: trace.strip().splitlines()[-1].removeprefix("micraframe.errors.")
             for name, trace in outcome.failures.items()
         }
-        raise BatchError(f"study in {output}", reasons, cells)
+        raise BatchError(f"study in {output}", reasons, len(found.runs) - len(reasons))
 
 
-def by_method(summary: Iterable[Summary]) -> list[dict[str, str]]:
-    """Return a record per dataset, annotator and method with its fixed thresholds, with a column per metric."""
+def by_method(summary: Iterable[Summary], metrics: Iterable[str]) -> list[dict[str, str]]:
+    """Return a record per dataset, annotation and method with fixed thresholds, with a column for each metric."""
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in summary:
-        # A curve's points belong in the report, not in a table.
-        if row.thresholds != "fixed" or "@" in row.metric:
+        if row.thresholds != "fixed":
             continue
         record = rows.setdefault(
             (row.dataset, row.annotator, row.method),
-            {"method": row.method, "annotator": row.annotator, "dataset": row.dataset},
+            {"method": row.method, "annotation": row.annotator, "dataset": row.dataset, **dict.fromkeys(metrics, "")},
         )
-        known = row.n > 0
-        record[row.metric] = f"{row.mean:.3f} ±{(row.high - row.low) / 2:.3f}" if known else ""
-    metrics = dict.fromkeys(metric for record in rows.values() for metric in record)
-    return [{metric: record.get(metric, "") for metric in metrics} for record in rows.values()]
+        if row.metric in record and not math.isnan(row.mean):
+            record[row.metric] = f"{row.mean:.3f} ±{(row.high - row.low) / 2:.3f}"
+    return list(rows.values())
 
 
 def _executor(
@@ -126,18 +140,18 @@ def _executor(
 
     if name == "local":
         if scheduler or slurm:
-            raise ConfigError("--scheduler and --slurm are for --executor dask")
+            raise ConfigError("--scheduler and --slurm need --executor dask; add it")
         return None
     if scheduler and slurm:
-        raise ConfigError("--scheduler and --slurm both say where the workers are: give one of them")
+        raise ConfigError("--scheduler and --slurm are both given; give one of them")
     from micraframe.study.executors import Dask, Slurm, job_script
 
-    asked = config.read(slurm, Slurm) if slurm else None
+    request = config.read(slurm, Slurm) if slurm else None
     logs = output / "slurm"
-    if asked and dry_run:
-        # Beside the plan, which may be wanted as JSON.
-        print(job_script(asked, logs), file=sys.stderr)
-    return Dask(workers, scheduler, asked, logs)
+    if request and dry_run:
+        # Not on standard output, which may be JSON.
+        print(job_script(request, logs), file=sys.stderr)
+    return Dask(workers, scheduler, request, logs)
 
 
 def _study_of(folder: Path) -> Study:
@@ -145,15 +159,18 @@ def _study_of(folder: Path) -> Study:
     from micraframe.errors import DataError
 
     if not (folder / "study.yaml").exists():
-        raise DataError(f"{folder} is not the folder of a study: it has no study.yaml")
+        raise DataError(f"{folder}: expected the folder of a study, got one without study.yaml; name its --output")
     return config.load(folder / "study.yaml", config.Study)
 
 
-def _print_outcome(outcome: Outcome, output: Path, as_json: bool) -> None:
-    print_records([asdict(row) for row in outcome.summary] if as_json else by_method(outcome.summary), as_json)
+def _print_outcome(outcome: Outcome, study: Study, output: Path, as_json: bool) -> None:
+    from micraframe.study.plan import check_columns
+
     if as_json:
+        print_records([asdict(row) for row in outcome.summary], as_json=True)
         return
-    print("\nMeans over test images, and half the width of their 95 % interval.")
+    print_records(by_method(outcome.summary, list(check_columns(study))), as_json=False)
+    print("\nOver the test images, ± half the width of the 95 % interval.")
     tables = ", ".join(str(output / f"{name}.csv") for name in ("summary", "statistics", "costs", "rows"))
     print(f"Tables: {tables}")
     for picture in outcome.pictures:
@@ -162,48 +179,43 @@ def _print_outcome(outcome: Outcome, output: Path, as_json: bool) -> None:
 
 
 def _print_plan(found: StudyStatus) -> None:
-    records = _cell_records(found)
+    records = _run_records(found)
     # Beside the other columns, there is no room for an error.
     print_records([{key: value for key, value in each.items() if key != "error"} for each in records], as_json=False)
-    for each in found.cells:
+    for each in found.runs:
         if each.error:
-            print(f"\n{each.cell} has failed:\n  {each.error}")
+            print(f"\n{each.run} failed:\n  {each.error}")
     print()
     print(_plan_text(found))
 
 
-def _cell_records(found: StudyStatus) -> list[dict[str, object]]:
+def _run_records(found: StudyStatus) -> list[dict[str, object]]:
     return [
         {
-            "cell": str(each.cell),
+            "run": str(each.run),
             "state": each.state,
             "trains": each.trains,
             "seconds": each.seconds,
             "error": each.error,
         }
-        for each in found.cells
+        for each in found.runs
     ]
 
 
 def _plan_text(found: StudyStatus) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
-    missing = sum(each.trains for each in found.cells)
-    lines = [
-        f"{len(found.cells)} cells: {counts}.",
-        f"{found.trainings} trainings, {missing} of them to be done; {found.saved} saved, for cells that differ only "
-        "after training share one.",
-    ]
-    seconds = found.seconds
-    if found.counts["done"] < len(found.cells):
+    missing = sum(each.trains for each in found.runs)
+    lines = [f"{_count(len(found.runs), 'run')}: {counts}.", f"{_count(found.trainings, 'training')}, {missing} to do."]
+    if found.shared:
+        lines[-1] += f" {_count(found.shared, 'run')} reuse another run's training: they differ only after it."
+    if found.counts["done"] < len(found.runs):
         lines.append(
-            "The time it takes is known once the first cells are done."
-            if math.isnan(seconds)
-            else f"About {_duration(seconds)} to go on one machine, judged by the cells that are done."
+            "The remaining time is known once the first runs are done."
+            if math.isnan(found.seconds)
+            else f"About {duration(found.seconds)} remaining on one machine, judging by the completed runs."
         )
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,1 +1,1 @@
-"""Combiners: from the maps of all layers to one score map per class."""
+"""Combiners: from the maps of all layers to one map per class."""

@@ -1,7 +1,8 @@
-"""A combiner's map, sharpened by the image that it explains."""
+"""A combiner's map, refined against the image."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal, final
 
 import cv2
@@ -10,81 +11,80 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import ndimage
 
 from micraframe import registry
-from micraframe.combiners.layers import check_size, stretch
+from micraframe.combiners.layers import stretch
 from micraframe.config import Choice, CombinerChoice
-from micraframe.interfaces import Combiner, Parameters
-from micraframe.types import FloatArray, Maps, ScoreMap, Status
-
-Polarity = Literal["auto", "bright", "dark"]
+from micraframe.interfaces import Combiner
+from micraframe.parameters import Parameters
+from micraframe.thresholds import Polarity
+from micraframe.types import FloatArray, Maps, Scores, Status
 
 
 @final
-class Guided(Combiner):
-    """Another combiner's score map, made to follow the image: a map knows what is meant, the image where it ends."""
+class Guided(Combiner["Guided.Params"]):
+    """Another combiner's map, refined by the image: the map shows where a structure is, the image where it ends."""
 
     class Params(Parameters):
         combiner: CombinerChoice = Field(
-            Choice(name="pca", params={"weight": "coarse"}),
-            description="Whose score map is sharpened; of layer-cam's maps, select or pca as they are do best.",
+            Choice(name="micraframe/pca", params={"weight": "coarse"}),
+            description="The combiner whose map is refined; with layer-cam, plain select or pca work best.",
         )
         mode: Literal["intensity", "filter"] = Field(
             "intensity",
-            description="intensity: multiply by the image's brightness or darkness; filter: let the map follow the "
-            "image's edges, by the guided filter.",
+            description="intensity: multiply by the image's brightness or darkness; filter: align the map with the "
+            "image's edges by the guided filter.",
         )
         polarity: Polarity = Field(
-            "auto", description="Are structures bright or dark (intensity); auto asks the map where they are."
+            "auto", description="Whether structures are bright or dark (intensity); auto decides by the map."
         )
         smoothing: NonNegativeFloat | None = Field(
             None,
             description="Sigma in pixels of the Gaussian over the map (intensity); by default half the deepest layer's "
-            "stride, within which the map knows no place.",
+            "stride, which is the map's resolution.",
         )
         exponent: PositiveFloat = Field(
-            0.5, description="Of the smoothed map (intensity): below 1, the image decides more and the map less."
+            0.5, description="Exponent of the smoothed map (intensity): below 1, the image counts more, the map less."
         )
         radius: PositiveInt | None = Field(
             None,
-            description="Of the guided filter's window, in pixels (filter); by default the deepest layer's stride.",
+            description="Radius of the guided filter in pixels (filter); by default the deepest layer's stride.",
         )
         epsilon: PositiveFloat = Field(
-            1e-3, description="Variance of the image, whose range is 1, below which it guides nothing (filter)."
+            1e-3, description="Variance of the image, whose range is 1, below which it is ignored (filter)."
         )
 
     def __init__(self, params: Params) -> None:
-        self.params = params
+        super().__init__(params)
         self._combiner = registry.build("combiner", params.combiner.name, **params.combiner.params)
 
-    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
-        """See `Combiner.combine`.
+    def combine(self, maps: Maps, image: FloatArray) -> Scores:
+        """Combine.
 
-        Classes that the other combiner could not score keep their status, and are 0. An image without contrast guides
-        nothing: the score map is the other combiner's.
+        Classes that have no map by the other combiner keep their status. If the image has no contrast, the result is
+        that of the other combiner.
         """
-        check_size(maps, image)
         params = self.params
         inner = self._combiner.combine(maps, image)
         stride = maps.layers[-1].stride
         sigma = stride / 2 if params.smoothing is None else params.smoothing
-        (guide,), (guides,) = stretch(image.mean(0)[None])
-        if not guides:
+        (guide,), (varies,) = stretch(image.mean(0)[None])
+        if not varies:
             return inner
-        sharpened = np.zeros_like(inner.values)
+        refined = np.zeros_like(inner.maps)
         notes = []
-        for index, values in enumerate(inner.values):
+        for index, values in enumerate(inner.maps):
             note = dict(inner.notes[index]) if inner.notes else {}
             if params.mode == "intensity":
                 likely, note["dark"] = foreground(guide, values, params.polarity)
-                sharpened[index] = ndimage.gaussian_filter(values, sigma) ** params.exponent * likely
+                refined[index] = ndimage.gaussian_filter(values, sigma) ** params.exponent * likely
             else:
-                sharpened[index] = guided_filter(values, guide, params.radius or stride, params.epsilon)
+                refined[index] = guided_filter(values, guide, params.radius or stride, params.epsilon)
             notes.append(note)
-        sharpened, contrast = stretch(sharpened)
-        status: list[Status] = [
-            "constant" if was == "ok" and not varies else was
-            for was, varies in zip(inner.status, contrast, strict=True)
-        ]
-        return ScoreMap(inner.classes, sharpened, inner.coarse, tuple(status), tuple(notes))
+        refined, contrast = stretch(refined)
+        status: tuple[Status, ...] = tuple(
+            "constant" if before == "ok" and not has_contrast else before
+            for before, has_contrast in zip(inner.status, contrast, strict=True)
+        )
+        return dataclasses.replace(inner, maps=refined, status=status, notes=tuple(notes))
 
 
 def foreground(guide: FloatArray, values: FloatArray, polarity: Polarity) -> tuple[FloatArray, bool]:
@@ -92,9 +92,8 @@ def foreground(guide: FloatArray, values: FloatArray, polarity: Polarity) -> tup
 
     Args:
         guide: float32 (H, W), in [0, 1].
-        values: float32 (H, W): the score map; under `auto`, structures are dark if it correlates negatively with the
-            image.
-        polarity: Of the structures.
+        values: float32 (H, W): the map; under `auto`, structures are dark if it correlates negatively with the image.
+        polarity: Polarity of the structures.
     """
     dark = polarity == "dark"
     if polarity == "auto":
@@ -103,7 +102,7 @@ def foreground(guide: FloatArray, values: FloatArray, polarity: Polarity) -> tup
 
 
 def guided_filter(values: FloatArray, guide: FloatArray, radius: int, epsilon: float) -> FloatArray:
-    """Return values (H, W), smoothed but for the edges of the guide (H, W).
+    """Return values (H, W), smoothed except across the edges of the guide (H, W).
 
     In each window w of (2 radius + 1)^2 pixels, values p become linear in the guide I, and windows are averaged:
 

@@ -6,14 +6,15 @@ from typing import final
 
 from pydantic import Field
 
-from micraframe.combiners.layers import check_size, coarse_map
-from micraframe.interfaces import Combiner, Parameters
-from micraframe.types import FloatArray, Maps, ScoreMap, Status
+from micraframe.combiners.layers import coarse_map
+from micraframe.interfaces import Combiner
+from micraframe.parameters import Parameters
+from micraframe.types import FloatArray, Maps, Scores, Status
 from micraframe.upsampling import Interpolation
 
 
 @final
-class LastLayer(Combiner):
+class LastLayer(Combiner["LastLayer.Params"]):
     """The deepest layer's map, rectified and divided by its maximum: coarse (the paper's L8)."""
 
     class Params(Parameters):
@@ -21,14 +22,10 @@ class LastLayer(Combiner):
             "nearest", description="From cells to pixels: nearest (the paper's) or bilinear."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
-        """See `Combiner.combine`. A class is `empty` if its map is 0, `negative` if nothing in it is positive."""
-        check_size(maps, image)
+    def combine(self, maps: Maps, image: FloatArray) -> Scores:
+        """Combine. A class is `empty` if its map is 0, `negative` if nothing in it is positive."""
         values = coarse_map(maps, self.params.interpolation)
-        return ScoreMap(maps.classes, values, coarse_map(maps), tuple(map(_status, maps.maps[-1])))
+        return Scores(maps.presence, maps.classes, values, tuple(map(_status, maps.maps[-1])))
 
 
 def _status(deepest: FloatArray) -> Status:

@@ -1,4 +1,4 @@
-"""What all combiners share: which layers, the coarse map, and scores that reach from 0 to 1."""
+"""What combiners share: the selection of layers, the coarse map, and maps scaled to [0, 1]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.errors import ConfigError, DataError
+from micraframe.errors import ConfigError
 from micraframe.types import FloatArray, Layer, Maps
 from micraframe.upsampling import Interpolation, upsample
 
@@ -18,37 +18,31 @@ Selection = Literal["all", "all-but-deepest"] | tuple[str, ...]
 """Layers: all, all but the deepest, or by name."""
 
 Scale = Literal["min-max", "none"]
-"""What is done to the map of each layer before they are combined: `min-max` brings it to [0, 1]."""
+"""How each layer's map is scaled before they are combined: `min-max` maps its range to [0, 1]."""
 
 
 def select_layers(layers: Sequence[Layer], selection: Selection) -> list[int]:
     """Return the indices of the selected layers, shallow to deep.
 
     Raises:
-        ConfigError: If there is no layer of a name, or none is left.
+        ConfigError: If a named layer does not exist, one is named twice, or none is left.
     """
     names = [layer.name for layer in layers]
     if isinstance(selection, str):
         count = len(names) - (selection == "all-but-deepest")
         if not count:
-            raise ConfigError(f"all but the deepest of the layers {names} are none; write layers: all")
+            raise ConfigError(f"expected several layers, to leave out the deepest, got only {names}; write layers: all")
         return list(range(count))
     for name in selection:
         if name not in names:
-            raise ConfigError(f"there is no layer {name!r}; the layers are {', '.join(names)}")
+            raise ConfigError(f"expected layers from {', '.join(names)}, got {name!r}")
     if not selection or len(set(selection)) < len(selection):
-        raise ConfigError(f"layers {list(selection)}: at least one is wanted, each once; there are {', '.join(names)}")
+        raise ConfigError(f"expected distinct layers from {', '.join(names)}, got {list(selection)}")
     return sorted(names.index(name) for name in selection)
 
 
-def check_size(maps: Maps, image: FloatArray) -> None:
-    """Raise `DataError` unless the image, (C, H, W), is of the maps' size."""
-    if image.ndim != 3 or image.shape[1:] != maps.size:
-        raise DataError(f"the image has shape {image.shape}; (channels, {maps.size[0]}, {maps.size[1]}) is wanted")
-
-
 def coarse_map(maps: Maps, interpolation: Interpolation = "nearest") -> FloatArray:
-    """Return max(0, D) / max D, float32 (K, H, W), for the deepest layer's map D; 0 where D has nothing positive."""
+    """Return max(0, D) / max D, float32 (M, H, W), for the deepest layer's map D; 0 where D has nothing positive."""
     deepest = np.maximum(maps.maps[-1], 0)
     top = deepest.max((1, 2), keepdims=True)
     relative = np.divide(deepest, top, out=np.zeros_like(deepest), where=top > 0)
@@ -56,10 +50,10 @@ def coarse_map(maps: Maps, interpolation: Interpolation = "nearest") -> FloatArr
 
 
 def stretch(values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
-    """Bring each map (K, h, w) to [0, 1]: (x - min) / (max - min).
+    """Scale each map (M, h, w) to [0, 1]: (x - min) / (max - min).
 
     Returns:
-        The stretched maps, 0 where there is no contrast, and bool (K,): is there contrast.
+        The scaled maps, 0 without contrast; and bool (M,): whether there is contrast.
     """
     low, high = values.min((1, 2)), values.max((1, 2))
     varies = differs(low, high)
@@ -70,6 +64,6 @@ def stretch(values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
 
 
 def differs(low: Array, high: Array) -> npt.NDArray[np.bool_]:
-    """Say whether minima and maxima differ by more than rounding in float32, which stretched would be drawn large."""
+    """Return whether minima and maxima differ by more than rounding in float32, which must not be amplified."""
     eps = np.finfo(np.float32).eps
     return np.asarray(high - low > 4 * eps * np.maximum(np.abs(low), np.abs(high)))

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from micraframe.combiners.layers import Scale, Selection, check_size, coarse_map, differs, select_layers, stretch
+from micraframe.combiners.layers import Scale, Selection, coarse_map, differs, select_layers, stretch
 from micraframe.combiners.pyramid import Level, pixels, pyramid, visible
-from micraframe.interfaces import Combiner, Parameters
-from micraframe.types import FloatArray, Maps, ScoreMap, Status
+from micraframe.interfaces import Combiner
+from micraframe.parameters import Parameters
+from micraframe.types import FloatArray, Maps, Scores, Status
 
 Sign = Literal["deepest-weighted", "largest-score", "largest-loading"]
 
@@ -21,18 +22,18 @@ Double = npt.NDArray[np.float64]
 
 
 @final
-class Pca(Combiner):
+class Pca(Combiner["Pca.Params"]):
     """The first principal component over the layers' maps, per pixel of the image (Bilodeau et al. 2022, Methods).
 
-    Each layer's map is scaled to [0, 1] and upsampled by nearest neighbour; the component is brought to [0, 1]. Which
-    of its ends means "present" is not for a PCA to say, but for the sign policy.
+    Each layer's map is scaled to [0, 1] and upsampled by nearest neighbour; the component is scaled to [0, 1]. A PCA
+    does not determine which of its ends means "present"; the sign policy does.
     """
 
     class Params(Parameters):
         layers: Selection = Field(
             "all-but-deepest", description="all-but-deepest (the paper's), all, or the layers' names."
         )
-        scale: Scale = Field("min-max", description="Of each layer: min-max to [0, 1] (the paper's), or none.")
+        scale: Scale = Field("min-max", description="Scaling of each layer: min-max to [0, 1] (the paper's), or none.")
         sign: Sign = Field(
             "deepest-weighted",
             description="Which end of the component means present: its mean, weighted by the deepest layer's rectified "
@@ -43,19 +44,15 @@ class Pca(Combiner):
             "none", description="Multiply by the deepest layer's map, interpolated bilinearly (coarse), or not (none)."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
-        """See `Combiner.combine`.
+    def combine(self, maps: Maps, image: FloatArray) -> Scores:
+        """Combine.
 
         A class is `empty` if its maps are 0 and `constant` if none of them varies; under `deepest-weighted` it is
-        `negative`, or `empty`, where the deepest layer has nothing positive to weight with. Its values are then 0.
+        `negative`, or `empty`, if the deepest layer has no positive value to weight with. Its map is then 0.
 
-        The notes of each class are the sign policy, whether it inverted the component, whose largest absolute loading
-        is positive before, the share of the variance that the component explains, and its final loadings by layer.
+        The notes of each class are the sign policy; whether it inverted the component, whose largest absolute loading
+        was made positive before; the fraction of the variance that the component explains; and its loadings by layer.
         """
-        check_size(maps, image)
         params = self.params
         chosen = select_layers(maps.layers, params.layers)
         planes = [visible(maps, index) for index in chosen]
@@ -69,7 +66,7 @@ class Pca(Combiner):
         else:
             scale = varies.astype(np.float64)
 
-        # The deepest layer goes along as one more, of which only its covariance with the others is used.
+        # The deepest layer is appended; only its covariance with the others is used.
         deepest = np.maximum(visible(maps, -1), 0)
         layers = [*(maps.layers[index] for index in chosen), maps.layers[-1]]
         levels = pyramid(layers, [*planes, deepest], maps.size, np.float64)
@@ -79,7 +76,7 @@ class Pca(Combiner):
         component = gather(levels, np.pad(weights, ((0, 0), (0, 1))))
 
         if params.sign == "deepest-weighted":
-            # As the component's mean is 0, its weighted mean is its covariance with the weights, but for a factor.
+            # As the component's mean is 0, its weighted mean is its covariance with the weights, up to a factor.
             sign = np.where((weights * covariance[:, :-1, -1]).sum(1) < 0, -1, 1)
             known = (deepest > 0).any((1, 2))
         else:
@@ -109,11 +106,11 @@ class Pca(Combiner):
             }
             for k in range(len(maps.classes))
         )
-        return ScoreMap(maps.classes, values, coarse_map(maps), status, notes)
+        return Scores(maps.presence, maps.classes, values, status, notes=notes)
 
 
 def _status(planes: list[FloatArray], deepest: FloatArray, varies: bool) -> Status:
-    """Return why a class has no score, from its selected maps and its deepest one, each (h, w)."""
+    """Return why a class has no map, from its selected maps and its deepest one, each (h, w)."""
     if not any(plane.any() for plane in planes):
         return "empty"
     if not varies:
@@ -125,8 +122,8 @@ class Principal(NamedTuple):
     """The first principal component of each class's layers.
 
     Attributes:
-        loadings: float64 (K, L), of length 1; the largest absolute one is positive.
-        explained: float64 (K,), its share of the variance; 0 where there is none.
+        loadings: float64 (M, L), of length 1; the largest absolute one is positive.
+        explained: float64 (M,): the fraction of the variance that it explains; 0 without variance.
     """
 
     loadings: Double
@@ -134,10 +131,10 @@ class Principal(NamedTuple):
 
 
 def center(levels: Sequence[Level]) -> Double:
-    """Subtract from each layer, in place, its mean over the image, and return the covariance of layers, (K, L, L).
+    """Subtract from each layer, in place, its mean over the image, and return the covariance of layers, (M, L, L).
 
-    It is that over all pixels of the maps upsampled by nearest neighbour, computed exactly from the maps' cells: with
-    x_l the centred map of layer l, and l the shallower of two layers,
+    The covariance is over all pixels of the maps upsampled by nearest neighbour, computed exactly from the maps' cells:
+    with x_l the centred map of layer l, and l the shallower of two layers,
 
         cov(l, m) = 1 / (HW) sum_{cells p of m} x_m(p) sum_{cells q of l in p} area(q) x_l(q)
 
@@ -146,7 +143,7 @@ def center(levels: Sequence[Level]) -> Double:
     """
     area = float(np.prod(levels[0].grid.size))
     blocks: list[Double] = []
-    carried: Double | None = None  # area times value of all layers so far, summed over the present grid's cells
+    carried: Double | None = None  # area times value of all layers so far, summed over the cells of this grid
     for index, (grid, values) in enumerate(levels):
         areas = np.multiply.outer(grid.heights, grid.widths).astype(np.float64)
         flat = _flat(values)
@@ -169,7 +166,7 @@ def center(levels: Sequence[Level]) -> Double:
 
 
 def principal(covariance: Double) -> Principal:
-    """Return the first principal component of layers with this covariance, (K, L, L)."""
+    """Return the first principal component of layers with this covariance, (M, L, L)."""
     variances, vectors = np.linalg.eigh(covariance)
     loadings = vectors[:, :, -1]
     total = variances.sum(1)
@@ -178,9 +175,9 @@ def principal(covariance: Double) -> Principal:
 
 
 def gather(levels: Sequence[Level], weights: Double) -> Double:
-    """Return the sum of layers times weights (K, L) on the first level's grid, (K, h, w).
+    """Return the sum of layers times weights (M, L) on the first level's grid, (M, h, w).
 
-    It is gathered from the deepest level to the shallowest; the stack of layers at the image's size is never made.
+    It accumulates from the deepest level to the shallowest; the stack of layers at the image's size is never built.
     """
     gathered: Double | None = None
     last = weights.shape[1]
@@ -196,12 +193,12 @@ def gather(levels: Sequence[Level], weights: Double) -> Double:
 
 
 def sign_of_largest(values: Double) -> npt.NDArray[np.int_]:
-    """Return per class the sign, 1 or -1, that makes the first of its largest absolute values, (K, ...), positive."""
+    """Return per class the sign, 1 or -1, that makes the first of its largest absolute values, (M, ...), positive."""
     flat = values.reshape(len(values), math.prod(values.shape[1:]))
     largest = np.take_along_axis(flat, np.abs(flat).argmax(1)[:, None], 1)[:, 0]
     return np.where(largest < 0, -1, 1)
 
 
 def _flat(values: Double) -> Double:
-    """View (K, n, h, w) as (K, n, h * w); K may be 0."""
+    """View (M, n, h, w) as (M, n, h * w); M may be 0."""
     return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))

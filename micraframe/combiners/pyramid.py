@@ -1,9 +1,9 @@
-"""Maps of different resolution on nested grids, so that what is done per pixel is done once per cell.
+"""Maps of different resolution on nested grids, so that work per pixel is done once per cell.
 
-Nearest upsampling repeats values. Sums over the pixels of upsampled layers, and functions of them pixel by pixel, are
-therefore had from the native cells, each weighted by its pixels - if each cell of one layer lies in one cell of the
-next. Where cells of deeper layers cut those of a shallower one, as where a stride does not divide the next, the
-shallower one is cut along them.
+Nearest upsampling repeats values. Sums over the pixels of upsampled layers, and functions of them pixel by pixel, can
+therefore be computed from the native cells, each weighted by its number of pixels - if each cell of one layer lies in
+one cell of the next. If a stride does not divide the next, cells of the shallower layer are cut where those of the
+deeper one begin.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ class Grid:
         return np.diff(self.columns, append=self.size[1])
 
     def cut(self, other: Grid) -> Grid:
-        """Return the division by both."""
+        """Return the grid with the cuts of both."""
         return Grid(np.union1d(self.rows, other.rows), np.union1d(self.columns, other.columns), self.size)
 
     def sums(self, values: Array, coarser: Grid) -> Array:
-        """Return for each cell of a coarser grid the sum of values (..., h, w) of this one's cells in it."""
+        """Return for each cell of a coarser grid the sum of the values (..., h, w) of this grid's cells in it."""
         for axis, starts, others in ((-2, self.rows, coarser.rows), (-1, self.columns, coarser.columns)):
             if len(starts) > len(others):
                 values = sum_runs(values.swapaxes(axis, -1), np.searchsorted(starts, others)).swapaxes(axis, -1)
         return values
 
     def spread(self, values: Array, finer: Grid) -> Array:
-        """Return for each cell of a finer grid the value of this one's cell it lies in; values are (..., h, w)."""
+        """Return for each cell of a finer grid the value, of (..., h, w), of this grid's cell that it lies in."""
         for axis, starts, others in ((-1, self.columns, finer.columns), (-2, self.rows, finer.rows)):
             if len(starts) < len(others):
                 values = values.repeat(np.diff(np.searchsorted(others, starts), append=len(others)), axis)
@@ -70,14 +70,14 @@ def pixels(size: tuple[int, int]) -> Grid:
 
 
 class Level(NamedTuple):
-    """The layers that share a grid: its cells, and their values, (K, n, h, w) of n layers."""
+    """The layers that share a grid: its cells, and their values, (M, n, h, w) of n layers."""
 
     grid: Grid
     values: Array
 
 
 def visible(maps: Maps, index: int) -> FloatArray:
-    """Return the map (K, h, w) of a layer without cells that lie outside the image."""
+    """Return the map (M, h, w) of a layer without the cells outside the image."""
     stride, (height, width) = maps.layers[index].stride, maps.size
     return maps.maps[index][:, : -(-height // stride), : -(-width // stride)]
 
@@ -85,11 +85,11 @@ def visible(maps: Maps, index: int) -> FloatArray:
 def pyramid(
     layers: Sequence[Layer], planes: Sequence[Array], size: tuple[int, int], dtype: npt.DTypeLike = np.float32
 ) -> list[Level]:
-    """Return layers on grids of which each is nested in the next.
+    """Return layers on nested grids: each cell lies in one cell of the next grid.
 
     Args:
         layers: Shallow to deep.
-        planes: Their maps, each (K, h, w), all of it visible.
+        planes: Their maps, each (M, h, w), all of it visible.
         size: (H, W) of the image.
         dtype: Of the result.
     """
@@ -99,7 +99,7 @@ def pyramid(
         native = Grid(rows, columns, size)
         grid = native.cut(nested[-1][0]) if nested else native
         nested.append((grid, native.spread(values, grid)))
-    # Of nested grids, those of one shape are the same.
+    # Nested grids of the same shape are equal.
     groups = [list(group) for _, group in itertools.groupby(reversed(nested), key=lambda pair: pair[1].shape)]
     return [Level(group[0][0], np.stack([values for _, values in group], axis=1, dtype=dtype)) for group in groups]
 
@@ -109,7 +109,7 @@ def sum_runs(values: Array, starts: npt.NDArray[np.intp]) -> Array:
     step = starts[1] if len(starts) > 1 else 1
     if np.any(np.diff(starts) != step):
         return np.add.reduceat(values, starts, axis=-1)
-    # As many times as fast as reduceat as a run is long: slices, where all runs but the last have one length.
+    # Slices, where all runs but the last are equally long: faster than reduceat by the length of a run.
     sums = np.empty((*values.shape[:-1], len(starts)), values.dtype)
     head, last = sums[..., :-1], starts[-1]
     head[...] = values[..., 0:last:step]

@@ -1,4 +1,4 @@
-"""Layers chosen by hand, joined pixel by pixel."""
+"""Selected layers, joined pixel by pixel."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
-from micraframe.combiners.layers import Scale, Selection, check_size, coarse_map, select_layers, stretch
+from micraframe.combiners.layers import Scale, Selection, select_layers, stretch
 from micraframe.combiners.pyramid import Grid, Level, pixels, pyramid, visible
-from micraframe.interfaces import Combiner, Parameters
-from micraframe.types import FloatArray, Maps, ScoreMap, Status
+from micraframe.interfaces import Combiner
+from micraframe.parameters import Parameters
+from micraframe.types import FloatArray, Maps, Scores, Status
 
 Join = Literal["mean", "sum", "product", "max", "weights"]
 
 
 @final
-class Select(Combiner):
-    """The mean, sum, product, maximum or weighted sum of chosen layers, brought to [0, 1]."""
+class Select(Combiner["Select.Params"]):
+    """The mean, sum, product, maximum or weighted sum of selected layers, scaled to [0, 1]."""
 
     class Params(Parameters):
         layers: Selection = Field("all", description="all, all-but-deepest, or the layers' names.")
@@ -32,19 +33,17 @@ class Select(Combiner):
         @model_validator(mode="after")
         def _weights_fit(self) -> Select.Params:
             if (self.join == "weights") != bool(self.weights):
-                raise ValueError("weights are wanted if join is weights, and only then")
+                raise ValueError(
+                    f"expected weights if join is weights, and only then, got join {self.join} and {self.weights}"
+                )
             return self
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def combine(self, maps: Maps, image: FloatArray) -> Scores:
+        """Combine.
 
-    def combine(self, maps: Maps, image: FloatArray) -> ScoreMap:
-        """See `Combiner.combine`.
-
-        A class is `empty` if its maps are 0, `negative` if rectifying left nothing of them, and `constant` if what
-        they were joined to does not vary.
+        A class is `empty` if its maps are 0, `negative` if rectifying leaves nothing of them, and `constant` if the
+        joined map does not vary.
         """
-        check_size(maps, image)
         params = self.params
         chosen = select_layers(maps.layers, tuple(params.weights) or params.layers)
         planes = [visible(maps, index) for index in chosen]
@@ -58,14 +57,14 @@ class Select(Combiner):
                 plane * np.float32(params.weights[layer.name]) for layer, plane in zip(layers, planes, strict=True)
             ]
         joined, grid = join(pyramid(layers, planes, maps.size), JOINS[params.join])
-        # A mean and a sum are the same here: they differ in a factor.
+        # A mean and a sum differ in a factor only, which scaling removes.
         joined, contrast = stretch(joined)
         values = grid.spread(joined, pixels(maps.size))
         status = [
             _status([maps.maps[index][number] for index in chosen], params.rectify, bool(varies))
             for number, varies in enumerate(contrast)
         ]
-        return ScoreMap(maps.classes, values, coarse_map(maps), tuple(status))
+        return Scores(maps.presence, maps.classes, values, tuple(status))
 
 
 JOINS: dict[Join, np.ufunc] = {
@@ -78,9 +77,9 @@ JOINS: dict[Join, np.ufunc] = {
 
 
 def join(levels: Sequence[Level], operation: np.ufunc) -> tuple[FloatArray, Grid]:
-    """Return all layers joined, (K, h, w), and their grid, the first level's.
+    """Return all layers joined, (M, h, w), and their grid, the first level's.
 
-    It goes from the deepest level to the shallowest, so that each step is done at no more cells than it must.
+    From the deepest level to the shallowest, so that each step works on as few cells as possible.
     """
     joined, last = None, levels[-1].grid
     for grid, values in reversed(levels):
@@ -91,7 +90,7 @@ def join(levels: Sequence[Level], operation: np.ufunc) -> tuple[FloatArray, Grid
 
 
 def _status(chosen: list[FloatArray], rectify: bool, varies: bool) -> Status:
-    """Return the status of a class from its chosen maps, each (h, w)."""
+    """Return the status of a class from its selected maps, each (h, w)."""
     if not any(values.any() for values in chosen):
         return "empty"
     if rectify and not any((values > 0).any() for values in chosen):

@@ -1,1 +1,1 @@
-"""Controls: methods that see next to nothing, which a method worth its annotation must beat."""
+"""Controls: methods that hardly look at the image, which a method worth its annotation must beat."""

@@ -7,38 +7,30 @@ from typing import final
 import numpy as np
 from pydantic import Field
 
-from micraframe.controls.guess import Guess, GuessParams
-from micraframe.thresholds import Polarity, Rule, foreground
+from micraframe.controls.control import Control, ControlParams
+from micraframe.thresholds import Polarity, foreground
 from micraframe.types import FloatArray
 
 
 @final
-class IntensityOtsu(Guess):
-    """Otsu's threshold of the image's own intensities (mean over the channels); one mask for all classes claimed."""
+class IntensityOtsu(Control["IntensityOtsu.Params"]):
+    """The image's own intensities (mean over the channels), for the head's Otsu threshold; one map for all classes."""
 
-    name = "intensity-otsu"
-    decided_after = frozenset({"presence", "polarity"})
-
-    class Params(GuessParams):
+    class Params(ControlParams):
         polarity: Polarity = Field(
-            "auto", description="Are structures bright or dark; auto: what covers less of each image."
+            "auto", description="Whether structures are bright or dark; auto: whichever covers less of each image."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params: IntensityOtsu.Params = params
+    inference_params = frozenset({"presence", "polarity"})
 
     def draw(self, image: FloatArray, classes: int, seed: int) -> FloatArray:
-        """Return the intensity, brought to [0, 1] so that structures are high, for every class."""
+        """Return the intensity, scaled to [0, 1] so that structures are high, for every class."""
         values = intensity_map(image, self.params.polarity)
         return np.broadcast_to(values, (classes, *values.shape))
 
-    def rule(self) -> Rule:
-        """Return Otsu's rule."""
-        return Rule(name="otsu")
-
 
 def intensity_map(image: FloatArray, polarity: Polarity) -> FloatArray:
-    """Return the intensity of an image (C, H, W), float32 (H, W), from 0 to 1, structures high; 0 without contrast."""
+    """Return the intensity of an image (C, H, W), float32 (H, W), in [0, 1], structures high; 0 without contrast."""
     intensity = image.mean(axis=0, dtype=np.float32)
     low, high = intensity.min(), intensity.max()
     if not high > low:

@@ -1,21 +1,34 @@
-"""Cuts images into crops, and says of a crop whether a class is in it."""
+"""Cuts images into crops, and decides which classes a crop contains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.types import BoolArray
+from micraframe.datasets.annotation import ImageAnnotation
+from micraframe.errors import DataError
+from micraframe.objects import bounding_boxes, centroids
+from micraframe.runtime.files import digest
+from micraframe.types import BoolArray, FloatArray, IntArray, Sample
 
-POSITIVE, NEGATIVE, BETWEEN = 1, 0, -1
-"""The answers of `judge`."""
+POSITIVE, NEGATIVE, AMBIGUOUS = 1, 0, -1
+"""The answers of `judge_windows`: enough of the class, none of it, or some but not enough."""
+
+Crop = TypeVar("Crop")
+Amounts = npt.NDArray[Any]
+PositiveRule = Literal["share", "object", "visible"]
+
+Handling = Literal["drop", "positive", "negative"]
+"""What becomes of an ambiguous image or crop."""
 
 
 class Window(NamedTuple):
-    """A part of an image: its first row and column, its height and width."""
+    """A part of an image: its first row and column, height and width."""
 
     y: int
     x: int
@@ -24,20 +37,62 @@ class Window(NamedTuple):
 
     @property
     def place(self) -> tuple[slice, slice]:
-        """The rows and columns, to index an array's last two axes by `[..., *place]`."""
+        """Its rows and columns: `array[..., *window.place]` cuts it out."""
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How an image becomes samples.
+
+    Attributes:
+        size: Height and width of a crop in pixels; None keeps images whole.
+        stride: Distance from one crop to the next, at most `size`; None places crops side by side.
+        most: Largest number of crops of one image, chosen at random; None keeps all.
+        seed: Determines that choice, together with the image's name.
+    """
+
+    size: int | None = None
+    stride: int | None = None
+    most: int | None = None
+    seed: int = 0
+
+    def windows(self, size: tuple[int, int]) -> list[Window]:
+        """Return the windows of an image (H, W)."""
+        return grid(size, self.size, self.stride or self.size) if self.size else [Window(0, 0, *size)]
+
+    def choose(self, crops: Sequence[Crop], name: str) -> list[Crop]:
+        """Return the crops to keep of an image's, in order, whatever other images there are."""
+        if not self.most or self.most >= len(crops):
+            return list(crops)
+        rng = np.random.default_rng([self.seed, int(digest(name)[:15], 16)])
+        return [crops[index] for index in sorted(rng.choice(len(crops), self.most, replace=False))]
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """When a class counts as present in an image or a crop.
+
+    Attributes:
+        kind: What is compared with `least`. `share`: the annotated fraction of the crop's pixels; `object`: the
+            annotated area in pixels; `visible`: the largest fraction of any one object that lies inside the crop.
+        least: The smallest sufficient value: one number, or one per class. Nothing at all never suffices.
+    """
+
+    kind: PositiveRule = "share"
+    least: float | tuple[float, ...] = 0.0
 
 
 def grid(size: tuple[int, int], crop: int, stride: int) -> list[Window]:
     """Cover an image with square crops, row by row.
 
-    The last row and column of crops are moved inwards, so that no pixel is left out and none is beyond the edge. Where
-    an image is smaller than a crop, the crop is as high or wide as the image.
+    The last row and column of crops are moved inwards, so that the crops cover every pixel and none lies outside the
+    image. Where an image is smaller than a crop, the crop has the height or width of the image.
 
     Args:
         size: (H, W) of the image.
         crop: Height and width of a crop.
-        stride: From one crop to the next, at most `crop`.
+        stride: Distance from one crop to the next, at most `crop`.
     """
     height, width = (min(crop, length) for length in size)
     rows, columns = (
@@ -46,15 +101,115 @@ def grid(size: tuple[int, int], crop: int, stride: int) -> list[Window]:
     return [Window(y, x, height, width) for y in rows for x in columns]
 
 
-def judge(masks: BoolArray, least: Sequence[float]) -> npt.NDArray[np.int8]:
-    """Say for each class whether a crop holds enough of it.
+def judge_windows(
+    annotation: ImageAnnotation, size: tuple[int, int], windows: Sequence[Window], rule: LabelRule
+) -> npt.NDArray[np.int8]:
+    """Decide for each window and class whether the window contains the class.
 
     Args:
-        masks: bool (K, H, W): what is annotated in the crop.
-        least: Per class, the annotated pixels that it takes.
+        annotation: Of the whole image. Masks count where there are any, else boxes, else points.
+        size: (H, W) of the image.
+        windows: The N windows.
+        rule: When a class counts as present.
 
     Returns:
-        int8 (K,): `NEGATIVE` where no pixel is annotated, `POSITIVE` where at least `least` are, else `BETWEEN`.
+        int8 (N, K): `NEGATIVE`, `POSITIVE` or `AMBIGUOUS`.
+
+    Raises:
+        DataError: If the rule is about areas but there are only points.
     """
-    area = np.count_nonzero(masks, axis=(1, 2))
-    return np.where(area == 0, NEGATIVE, np.where(area >= np.asarray(least), POSITIVE, BETWEEN)).astype(np.int8)
+    measure = _visible_fractions(annotation) if rule.kind == "visible" else _areas(annotation, size, rule)
+    amount = np.array([measure(window) for window in windows])
+    pixels = np.array([[window.height * window.width] for window in windows])
+    least = np.asarray(rule.least) * (pixels if rule.kind == "share" else 1)
+    return np.where(amount == 0, NEGATIVE, np.where(amount >= least, POSITIVE, AMBIGUOUS)).astype(np.int8)
+
+
+def resolve_ambiguous(answers: npt.NDArray[np.int8], handling: Handling) -> BoolArray | None:
+    """Return labels, bool (K,), from one window's answers (K,); None where an ambiguous window is to be dropped."""
+    ambiguous = answers == AMBIGUOUS
+    if ambiguous.any() and handling == "drop":
+        return None
+    return np.asarray((answers == POSITIVE) | (ambiguous & (handling == "positive")))
+
+
+def crop_boxes(boxes: FloatArray, window: Window) -> FloatArray:
+    """Return the boxes (y0, x0, y1, x1), float32 (N, 4), in a window's coordinates.
+
+    A box is clipped to the window; one that lies outside it is dropped.
+    """
+    corner = np.array([window.y, window.x, window.y, window.x], np.float32)
+    end = np.array([window.height, window.width] * 2, np.float32)
+    clipped = np.clip(boxes - corner, 0, end)
+    return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
+
+
+def crop_points(points: FloatArray, window: Window) -> FloatArray:
+    """Return the points (y, x), float32 (N, 2), in a window's coordinates; those outside its pixels are dropped."""
+    moved = points - np.array([window.y, window.x], np.float32)
+    return moved[((moved >= -0.5) & (moved < np.array([window.height, window.width]) - 0.5)).all(axis=1)]
+
+
+def crop_sample(sample: Sample, window: Window) -> Sample:
+    """Return a part of a sample, without labels; it shares no memory with the whole.
+
+    Arrays are cut, boxes clipped, and boxes and points outside the window dropped. Its id says where it was cut.
+    """
+    place = (..., *window.place)
+    return dataclasses.replace(
+        sample,
+        id=f"{sample.id}@y{window.y}x{window.x}",
+        image=sample.image[place].copy(),
+        labels=None,
+        masks=None if sample.masks is None else sample.masks[place].copy(),
+        instances=None if sample.instances is None else sample.instances[place].copy(),
+        ignore=None if sample.ignore is None else sample.ignore[place].copy(),
+        boxes=None if sample.boxes is None else tuple(crop_boxes(part, window) for part in sample.boxes),
+        points=None if sample.points is None else tuple(crop_points(part, window) for part in sample.points),
+    )
+
+
+def with_objects(sample: Sample) -> Sample:
+    """Return the sample with the points and boxes of its instances, where it has instances and lacks either."""
+    if sample.instances is None:
+        return sample
+    return dataclasses.replace(
+        sample,
+        points=centroids(sample.instances) if sample.points is None else sample.points,
+        boxes=bounding_boxes(sample.instances) if sample.boxes is None else sample.boxes,
+    )
+
+
+def _areas(annotation: ImageAnnotation, size: tuple[int, int], rule: LabelRule) -> Callable[[Window], Amounts]:
+    """Return a function from a window to the annotated area of each class, (K,), in pixels."""
+    if annotation.points_only and rule != LabelRule():
+        raise DataError("points have no area: use positive_rule: visible, or positive_rule: share with share: 0")
+    covered = annotation.coverage(size)
+    return lambda window: np.count_nonzero(covered[..., *window.place], axis=(1, 2))
+
+
+def _visible_fractions(annotation: ImageAnnotation) -> Callable[[Window], Amounts]:
+    """Return a function from a window to the largest fraction, per class, of one object inside it; a point counts 1."""
+    if annotation.has_masks:
+        numbered = annotation.numbered()
+        totals = [np.bincount(labels.ravel())[1:] for labels in numbered]
+        return lambda window: np.array(
+            [_largest_part(*pair, window) for pair in zip(numbered, totals, strict=True)], np.float64
+        )
+    if annotation.boxes is not None:
+        boxes = annotation.boxes
+        return lambda window: np.array([_inside(part, window).max(initial=0.0) for part in boxes], np.float64)
+    points = annotation.points or ()
+    return lambda window: np.array([len(crop_points(part, window)) > 0 for part in points], np.float64)
+
+
+def _largest_part(labels: IntArray, total: Amounts, window: Window) -> float:
+    inside = np.bincount(labels[window.place].ravel(), minlength=len(total) + 1)[1:]
+    return float((inside / np.maximum(total, 1)).max(initial=0.0))
+
+
+def _inside(boxes: FloatArray, window: Window) -> Amounts:
+    """Return the fraction of each box that lies inside the window, (N,)."""
+    corner, end = np.array([window.y, window.x]), np.array([window.y + window.height, window.x + window.width])
+    sides = np.clip(boxes[:, 2:], corner, end) - np.clip(boxes[:, :2], corner, end)
+    return np.asarray(np.prod(sides, axis=1) / np.prod(boxes[:, 2:] - boxes[:, :2], axis=1))

@@ -1,4 +1,4 @@
-"""The files of a dataset: where they are, what they are named after, what is in them."""
+"""The files of a dataset: where they lie, what they are called, and what they contain."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.images import IMAGE_SUFFIXES
 
 VARIABLE = "MICRAFRAME_DATA"
-"""The environment variable that says where data are kept."""
+"""The environment variable that names the folder of your data."""
 
 
 def resolve(text: str) -> Path:
-    """Return the path that a parameter means: relative to the working folder, `~` and `$MICRAFRAME_DATA/` replaced.
+    """Return the path that a parameter names, relative to the working folder; expands `~` and `$MICRAFRAME_DATA/`.
 
     Raises:
         ConfigError: If it begins with `$MICRAFRAME_DATA` and that variable is not set.
@@ -29,34 +29,34 @@ def resolve(text: str) -> Path:
     return Path(root).expanduser() / tail
 
 
-def images_in(folder: Path, name: str = "") -> dict[str, Path]:
-    """Return the images of a folder, sorted, by their name without suffix.
+def images_in(folder: Path, prefix: str = "") -> dict[str, Path]:
+    """Return the images in a folder, sorted, by their names without suffix.
 
     Args:
-        folder: Where they are.
-        name: What goes before each name.
+        folder: The folder; its sub-folders are not searched.
+        prefix: Put before each name.
 
     Raises:
-        DataError: If there is no such folder, no image in it, or there are two with one name.
+        DataError: If the folder does not exist or has no image, or two images have the same name.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder of images")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            other = found.setdefault(name + path.stem, path)
+            other = found.setdefault(prefix + path.stem, path)
             if other != path:
                 raise DataError(f"{folder}: {other.name} and {path.name} have the same name; rename one of them")
     if not found:
-        raise DataError(f"{folder}: holds no images; suffixes taken: {', '.join(IMAGE_SUFFIXES)}")
+        raise DataError(f"{folder}: holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return found
 
 
 def find(folder: Path, name: str) -> Path | None:
-    """Return the file of that name, whatever its suffix, or None where there is none.
+    """Return the image file of that name, with any suffix, or None if there is none.
 
     Raises:
-        DataError: If there is no such folder.
+        DataError: If the folder does not exist.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
@@ -65,7 +65,11 @@ def find(folder: Path, name: str) -> Path | None:
 
 
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes; one that has not changed since is not read again."""
+    """Return the SHA-256 of a file's bytes; a file that has not changed is read only once.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
     try:
         status = path.stat()
         return _file_digest(path, status.st_size, status.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Divides images among training, validation and test without cutting a group in two."""
+"""Divides images among training, validation and test without splitting a group."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from micraframe.types import SPLITS, Split
 def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: int) -> list[Split]:
     """Divide images at random, whole groups at a time.
 
-    Groups come in random order. Each split is first given one, then each group goes to the split that lacks most of
-    its share.
+    Groups are taken in random order. Each split first receives one group; each further group goes to the split that
+    lacks most of its share.
 
     Args:
         groups: The group of each image.
-        shares: Of each split, adding up to 1; a split with none stays empty.
-        seed: Fixes the order.
+        shares: Share of each split, adding up to 1; a split with a share of 0 stays empty.
+        seed: Determines the order.
 
     Returns:
         The split of each image. It depends on the groups' names and sizes, not on the order of the images.
@@ -30,17 +30,17 @@ def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: in
     """
     sizes = Counter(groups)
     names = sorted(sizes)
-    wanting = [split for split in SPLITS if shares[split] > 0]
-    if len(names) < len(wanting):
+    filled = [split for split in SPLITS if shares[split] > 0]
+    if len(names) < len(filled):
         raise DataError(
-            f"{len(groups)} images in {len(names)} groups cannot fill {', '.join(wanting)}: a group is never cut "
-            "in two; more images are wanted, or a share of 0"
+            f"expected at least {len(filled)} groups to fill {', '.join(filled)}, got {len(groups)} images in "
+            f"{len(names)} groups, which are never split; add images, or set a share to 0"
         )
-    lack = {split: shares[split] * len(groups) for split in wanting}
+    lack = {split: shares[split] * len(groups) for split in filled}
     owner: dict[str, Split] = {}
     for number, index in enumerate(np.random.default_rng(seed).permutation(len(names))):
         name = names[index]
-        split = wanting[number] if number < len(wanting) else max(wanting, key=lack.__getitem__)
+        split = filled[number] if number < len(filled) else max(filled, key=lack.__getitem__)
         owner[name] = split
         lack[split] -= sizes[name]
     return [owner[group] for group in groups]
@@ -52,6 +52,6 @@ def check_groups(groups: Sequence[str], splits: Sequence[Split]) -> None:
     for group, split in zip(groups, splits, strict=True):
         if owner.setdefault(group, split) != split:
             raise DataError(
-                f"the group {group!r} is in {owner[group]} and in {split}; a group shares what is learned "
-                "and what is tested: put it in one split"
+                f"group {group!r} is in both {owner[group]} and {split}, so that what is tested was learned; "
+                "put all its images in one split"
             )

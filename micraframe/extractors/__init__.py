@@ -1,1 +1,1 @@
-"""Extractors: where in the image a classifier's decisions come from."""
+"""Extractors: which positions of an image a classifier's decisions come from."""

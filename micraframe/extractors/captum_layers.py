@@ -1,4 +1,4 @@
-"""captum's layer attributions, layer by layer: slow, and the reference for what is fast."""
+"""captum's layer attributions, layer by layer: slow, and the reference for the fast extractors."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from micraframe.classifier import Classifier
-from micraframe.device import exact_float32
 from micraframe.errors import ModelError
-from micraframe.extractors.frozen import check_classes, checked_images, frozen_copy, probabilities
-from micraframe.extractors.memory import reused_if_large
-from micraframe.interfaces import ClassRule, Explain, Extractor, Parameters
+from micraframe.extractors.frozen import choose_classes, frozen_copy, probabilities
+from micraframe.interfaces import ClassRule, Explain, Extractor
+from micraframe.parameters import Parameters
+from micraframe.runtime.device import exact_float32
 from micraframe.types import FloatArray, Maps
 
-Method = Literal[
+Attribution = Literal[
     "LayerGradCam",
     "LayerActivation",
     "LayerGradientXActivation",
@@ -32,14 +32,14 @@ Method = Literal[
     "LayerDeepLift",
     "LayerFeatureAblation",
 ]
-OF_A_PATH = ("InternalInfluence", "LayerConductance", "LayerIntegratedGradients")
+INTEGRATED = ("InternalInfluence", "LayerConductance", "LayerIntegratedGradients")
 
 REFUSED = {
-    "LayerDeepLiftShap": "it wants several baseline images, and an extractor has one, black: LayerDeepLift is the same",
-    "LayerFeaturePermutation": "it permutes the images of a batch, and an extractor explains each by itself: "
-    "LayerFeatureAblation is near to it",
-    "LayerLRP": "captum has rules for what convolutions, normalisations and pooling put out, and a layer is mostly "
-    "what a block or its activation puts out: LayerDeepLift is near to it",
+    "LayerDeepLiftShap": "it needs several baseline images, and an extractor has one, black; use LayerDeepLift",
+    "LayerFeaturePermutation": "it permutes the images of a batch, and an extractor explains each image alone; use "
+    "LayerFeatureAblation",
+    "LayerLRP": "captum has rules for the outputs of convolutions, normalisations and pooling, and a layer is usually "
+    "the output of a block or an activation; use LayerDeepLift",
 }
 """captum's layer attributions that cannot serve, and why."""
 
@@ -48,7 +48,7 @@ AT_ONCE = 8
 
 
 def attribution(
-    method: Method, classifier: Classifier, maker: Maker, image: Tensor, target: int, steps: int, seed: int
+    method: Attribution, classifier: Classifier, source: LayerSource, image: Tensor, target: int, steps: int, seed: int
 ) -> Tensor:
     """Return the map (1, h, w) of a layer, for an image (1, C, H, W) and a class; captum's is summed over filters.
 
@@ -57,12 +57,12 @@ def attribution(
     Raises:
         ModelError: If captum cannot do it with the network.
     """
-    algorithm = getattr(attr, method)(classifier, maker.module)
-    image = image.detach().requires_grad_()  # required here, or captum does it and warns
+    algorithm = getattr(attr, method)(classifier, source.module)
+    image = image.detach().requires_grad_()  # otherwise captum does it and warns
     if method == "LayerActivation":
         found = algorithm.attribute(image)
     elif method == "LayerGradientShap":
-        # It would run all samples at once, whatever their number.
+        # captum would run all samples at once.
         counts = [AT_ONCE] * (steps // AT_ONCE) + [steps % AT_ONCE] * (steps % AT_ONCE > 0)
         black = torch.zeros_like(image)
         with seeded(seed, image.device):
@@ -78,10 +78,10 @@ def attribution(
             reason = " ".join(str(error).split())
             raise ModelError(f"captum's LayerDeepLift cannot serve this network: {reason}") from error
     elif method == "LayerFeatureAblation":
-        cells = torch.arange(maker.size.numel(), device=image.device).reshape(1, 1, *maker.size)
-        # All filters of a cell have the same value: what the cell is worth.
+        cells = torch.arange(source.size.numel(), device=image.device).reshape(1, 1, *source.size)
+        # All filters of a cell get the same value, that of the cell.
         found = algorithm.attribute(image, target=target, layer_mask=cells, perturbations_per_eval=AT_ONCE)[:, :1]
-    elif method in OF_A_PATH:
+    elif method in INTEGRATED:
         found = algorithm.attribute(image, target=target, n_steps=steps, internal_batch_size=AT_ONCE)
     else:
         found = algorithm.attribute(image, target=target)
@@ -91,7 +91,7 @@ def attribution(
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Fix what is drawn from the global generators of torch and numpy, both of which captum uses; restore them."""
+    """Seed the global generators of torch and numpy, both of which captum uses, and restore them at the end."""
     state = np.random.get_state()  # noqa: NPY002  # captum's generator
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -103,26 +103,26 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @final
-class CaptumLayers(Extractor):
-    """One of captum's layer attributions, of every layer; one that has a value for each filter is summed over them.
+class CaptumLayers(Extractor["CaptumLayers.Params"]):
+    """One of captum's layer attributions, of every layer; one with a value per filter is summed over the filters.
 
     Kokhlikyan, N. et al. "Captum: a unified and generic model interpretability library for PyTorch".
-    arXiv:2009.07896, 2020. For each layer and class it is captum that runs the network anew.
+    arXiv:2009.07896, 2020. For each layer and class, captum runs the network again.
 
-    LayerFeatureAblation sets all filters of a cell to zero at once, with a forward pass for each cell. To LayerDeepLift
-    only torch's modules are non-linear; functions, as a classifier's global pooling, count by their gradient. Three of
-    captum's cannot serve: LayerDeepLiftShap (wants several baselines), LayerFeaturePermutation (permutes a batch's
-    images) and LayerLRP (has no rule for what blocks and activations put out).
+    LayerFeatureAblation sets all filters of a cell to zero at once, with a forward pass per cell. LayerDeepLift treats
+    only torch's modules as non-linear; functions, such as a classifier's global pooling, count by their gradient. Three
+    attributions cannot serve: LayerDeepLiftShap (needs several baselines), LayerFeaturePermutation (permutes the images
+    of a batch) and LayerLRP (has no rule for the outputs of blocks and activations).
     """
 
     class Params(Parameters):
-        method: Method = Field("LayerGradCam", description="The class of captum.attr.")
+        method: Attribution = Field("LayerGradCam", description="The class in captum.attr.")
         steps: PositiveInt = Field(
             50,
             description="Steps on the path from a black image, for InternalInfluence, LayerConductance and "
-            "LayerIntegratedGradients; places drawn on it, for LayerGradientShap.",
+            "LayerIntegratedGradients; random positions on it, for LayerGradientShap.",
         )
-        seed: NonNegativeInt = Field(0, description="Of what LayerGradientShap draws, the same for every map.")
+        seed: NonNegativeInt = Field(0, description="Seed of LayerGradientShap, the same for every map.")
 
         @field_validator("method", mode="before")
         @classmethod
@@ -131,63 +131,58 @@ class CaptumLayers(Extractor):
                 raise ValueError(f"captum's {method} cannot serve: {REFUSED[method]}")
             return method
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
     def prepare(self, classifier: Classifier) -> Explain:
-        """See `Extractor.prepare`."""
+        """Return a function that explains batches of images; see `Extractor.prepare`."""
         twin = frozen_copy(classifier)
         device = next(twin.parameters()).device
 
         @exact_float32()
         def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
-            with checked_images(twin, images):
-                if not len(images):
-                    return []
-                batch = torch.from_numpy(np.ascontiguousarray(images)).to(device)
-                makers = makers_of_layers(twin, batch[:1])
-                with torch.no_grad():
-                    scores = probabilities(twin(batch))
-            chosen = check_classes(rule(scores), len(images), scores.shape[1])
-            with reused_if_large(device, twin.layers, images.shape[2:], batch.itemsize):
-                return [
-                    Maps(images.shape[2:], classes, twin.layers, self._attribute(twin, makers, image, classes), row)
-                    for image, classes, row in zip(torch.split(batch, 1), chosen, scores, strict=True)
-                ]
+            if not len(images):
+                return []
+            batch = torch.tensor(images, device=device)
+            sources = layer_sources(twin, batch[:1])
+            with torch.no_grad():
+                presence = probabilities(twin(batch))
+            chosen = choose_classes(rule, presence)
+            return [
+                Maps(images.shape[2:], classes, twin.layers, self._attribute(twin, sources, image, classes), row)
+                for image, classes, row in zip(torch.split(batch, 1), chosen, presence, strict=True)
+            ]
 
         return explain
 
     def _attribute(
-        self, classifier: Classifier, makers: list[Maker], image: Tensor, classes: tuple[int, ...]
+        self, classifier: Classifier, sources: list[LayerSource], image: Tensor, classes: tuple[int, ...]
     ) -> tuple[FloatArray, ...]:
-        """Return the maps, float32 (K, h, w) per layer, of one image (1, C, H, W)."""
+        """Return the maps, float32 (M, h, w) per layer, of one image (1, C, H, W)."""
         method, steps, seed = self.params.method, self.params.steps, self.params.seed
         maps = []
-        for maker in makers:
-            planes = [attribution(method, classifier, maker, image, target, steps, seed) for target in classes]
+        for source in sources:
+            planes = [attribution(method, classifier, source, image, target, steps, seed) for target in classes]
             arrays = [plane.cpu().numpy() for plane in planes]
-            maps.append(np.concatenate([np.empty((0, *maker.size), np.float32), *arrays]))
+            maps.append(np.concatenate([np.empty((0, *source.size), np.float32), *arrays]))
         return tuple(maps)
 
 
-class Maker(NamedTuple):
-    """The module that puts out a layer, and the layer's (h, w)."""
+class LayerSource(NamedTuple):
+    """The module whose output is a layer, and the layer's (h, w)."""
 
     module: nn.Module
     size: torch.Size
 
 
-def makers_of_layers(classifier: Classifier, images: Tensor) -> list[Maker]:
-    """Return for each layer the module of the backbone that puts it out, as a dry run shows.
+def layer_sources(classifier: Classifier, images: Tensor) -> list[LayerSource]:
+    """Return for each layer the module of the backbone whose output it is, as a dry run shows.
 
     Raises:
         ModelError: If a layer is no module's output.
     """
-    makers: dict[int, nn.Module] = {}
+    modules: dict[int, nn.Module] = {}
     outputs: list[Any] = []  # kept alive, so that no two have the same id
 
     def after(module: nn.Module, inputs: Any, output: Any) -> None:
-        makers.setdefault(id(output), module)
+        modules.setdefault(id(output), module)
         outputs.append(output)
 
     hooks = [module.register_forward_hook(after) for module in classifier.backbone.modules()]
@@ -198,8 +193,8 @@ def makers_of_layers(classifier: Classifier, images: Tensor) -> list[Maker]:
         for hook in hooks:
             hook.remove()
     for layer, feature in zip(classifier.layers, features, strict=True):
-        if id(feature) not in makers:
+        if id(feature) not in modules:
             raise ModelError(
-                f"captum needs a module for each layer; layer {layer.name!r} is not the output of any: use grad-cam"
+                f"captum needs layers that are the output of a module; layer {layer.name!r} is not: use grad-cam"
             )
-    return [Maker(makers[id(feature)], feature.shape[2:]) for feature in features]
+    return [LayerSource(modules[id(feature)], feature.shape[2:]) for feature in features]

@@ -1,4 +1,4 @@
-"""Grad-CAM of all layers in one go."""
+"""Grad-CAM of all layers at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from micraframe.classifier import Classifier
-from micraframe.extractors.single_pass import SinglePass, prepare, weighted_sum
-from micraframe.interfaces import Explain, Extractor
+from micraframe.extractors.single_pass import SinglePass, weighted_sum
 
 
 def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -25,15 +23,7 @@ def grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @final
-class GradCam(Extractor):
+class GradCam(SinglePass):
     """Grad-CAM (Selvaraju et al. 2017) of every layer, as MICRA-Net uses it."""
 
-    class Params(SinglePass):
-        pass
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def prepare(self, classifier: Classifier) -> Explain:
-        """See `Extractor.prepare`."""
-        return prepare(classifier, grad_cam, self.params)
+    layer_map = staticmethod(grad_cam)

@@ -1,4 +1,4 @@
-"""Grad-CAM++ of all layers in one go."""
+"""Grad-CAM++ of all layers at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from micraframe.classifier import Classifier
-from micraframe.extractors.single_pass import SinglePass, prepare, weighted_sum
-from micraframe.interfaces import Explain, Extractor
+from micraframe.extractors.single_pass import SinglePass, weighted_sum
 
 
 def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -21,8 +19,8 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
         a^k_ij = (g^k_ij)^2 / (2 (g^k_ij)^2 + S_k (g^k_ij)^3) = 1 / (2 + S_k g^k_ij)
 
     where g is not 0 (Chattopadhay, A. et al. "Grad-CAM++: generalized gradient-based visual explanations for deep
-    convolutional networks". WACV 2018). The paper's activations come from a ReLU; of others the positive part goes
-    into S_k, so that nothing is divided by 0 (pytorch-grad-cam takes both parts). The sum is not rectified.
+    convolutional networks". WACV 2018). The paper's activations come from a ReLU; of others only the positive part
+    enters S_k, so that nothing is divided by 0 (pytorch-grad-cam takes both parts). The sum is not rectified.
     """
     positive = gradients.relu()
     total = activations.relu().sum((2, 3), keepdim=True)
@@ -30,19 +28,11 @@ def grad_cam_plus_plus(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @final
-class GradCamPlusPlus(Extractor):
+class GradCamPlusPlus(SinglePass):
     """Grad-CAM++ (Chattopadhay et al. 2018) of every layer: small structures count as much as large ones.
 
-    For layers that a ReLU puts out these are pytorch-grad-cam's maps. For others they differ: negative activations,
-    with which the divisor could be 0 or less, are left out of S_k, and pytorch-grad-cam lets them in.
+    For the output of a ReLU the maps equal those of pytorch-grad-cam. For other layers they differ: negative
+    activations, with which the divisor could be 0 or less, are left out of S_k, while pytorch-grad-cam includes them.
     """
 
-    class Params(SinglePass):
-        pass
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def prepare(self, classifier: Classifier) -> Explain:
-        """See `Extractor.prepare`."""
-        return prepare(classifier, grad_cam_plus_plus, self.params)
+    layer_map = staticmethod(grad_cam_plus_plus)

@@ -1,4 +1,4 @@
-"""LayerCAM of all layers in one go."""
+"""LayerCAM of all layers at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from micraframe.classifier import Classifier
-from micraframe.extractors.single_pass import SinglePass, prepare
-from micraframe.interfaces import Explain, Extractor
+from micraframe.extractors.single_pass import SinglePass
 
 
 def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -25,15 +23,7 @@ def layer_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 
 
 @final
-class LayerCam(Extractor):
+class LayerCam(SinglePass):
     """LayerCAM (Jiang et al. 2021) of every layer: positive gradients weight each position by itself."""
 
-    class Params(SinglePass):
-        pass
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def prepare(self, classifier: Classifier) -> Explain:
-        """See `Extractor.prepare`."""
-        return prepare(classifier, layer_cam, self.params)
+    layer_map = staticmethod(layer_cam)

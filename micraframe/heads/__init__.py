@@ -1,1 +1,1 @@
-"""Heads: what turns a score map into decisions, masks, objects or positions."""
+"""Heads: from scores to classes, masks, instances or points."""

@@ -1,37 +1,28 @@
-"""The head that only says which classes are in the image."""
+"""The head that only decides which classes are in the image."""
 
 from __future__ import annotations
 
 from typing import final
 
-import numpy as np
-from pydantic import Field
-
-from micraframe.heads.presence import Decision, decide_presence, presence_thresholds
-from micraframe.interfaces import Head, Parameters
-from micraframe.types import FloatArray, Prediction, ScoreMap
+from micraframe.interfaces import Head, HeadParams
+from micraframe.thresholds import presence_records
+from micraframe.types import DatasetInfo, FloatArray, Prediction, Scores
 
 
 @final
-class Classification(Head):
-    """Which classes are in the image; no masks, so that nothing needs to be explained."""
+class ClassificationHead(Head[HeadParams]):
+    """Which classes are in the image. It makes no masks, so nothing needs to be explained."""
 
-    class Params(Parameters):
-        decision: Decision = Field(0.5, description="Probability from which a class is present; one, or one per class.")
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
+    def classes_to_explain(self, presence: FloatArray) -> tuple[int, ...]:
         """Return no class."""
         return ()
 
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
-        """Return the decision for every class."""
-        present = decide_presence(scores, self.params.decision)
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
+        """Return whether each class is present."""
+        present = self.present(scores.presence)
         return Prediction(
-            scores=np.asarray(scores, np.float32),
-            present=present,
+            scores,
+            present,
             status=tuple("ok" if here else "absent" for here in present),
-            thresholds=presence_thresholds(self.params.decision),
+            thresholds=presence_records(self.params.presence_threshold),
         )

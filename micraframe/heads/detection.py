@@ -1,4 +1,4 @@
-"""The head that says where the objects of a class are."""
+"""The head that locates the objects of a class."""
 
 from __future__ import annotations
 
@@ -7,80 +7,65 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
+from skimage.morphology import local_maxima
 
-from micraframe.heads.masks import MaskParams, mask_thresholds, place, segment
-from micraframe.heads.presence import decide_presence
+from micraframe.heads.masks import MaskParams, predict_masks, segment
 from micraframe.interfaces import Head
 from micraframe.objects import components
-from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, ScoreMap, Status
+from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Scores
 
 
 @final
-class Detection(Head):
-    """A point, (y, x, score), for every object found, best first; and the masks that they come from.
+class DetectionHead(Head["DetectionHead.Params"]):
+    """A point, (y, x, score), for every object found, best first; and the masks that the points come from.
 
-    The score is the class's probability times the map's height at the object.
+    The score is the presence of the class times the height of the map at the object.
     """
 
     class Params(MaskParams):
         points: Literal["components", "peaks"] = Field(
-            "components", description="One point in the middle of each component of the mask, or at each of its peaks."
+            "components", description="A point at the centre of each component of the mask, or at each of its peaks."
         )
         distance: float = Field(
-            0.0, ge=0, description="Of points nearer to each other than this many pixels, the best one stays."
+            0.0, ge=0, description="Of points closer to each other than this many pixels, keep the best one."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
-        """Return the classes that are in the image."""
-        return tuple(int(index) for index in np.flatnonzero(decide_presence(scores, self.params.decision)))
-
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
-        """Return points and masks of all K classes, and why there are none where there are none.
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
+        """Return the points and the mask of every class, with the reason where there are none.
 
         Raises:
-            DataError: If the score map lacks a class that is in the image.
+            DataError: If the scores have no map of a class that is in the image.
         """
-        present = decide_presence(scores, self.params.decision)
-        masks = np.zeros((len(scores), *score_map.values.shape[1:]), bool)
-        points = [np.zeros((0, 3), np.float32)] * len(scores)
-        status: list[Status] = ["absent"] * len(scores)
-        for index, row in place(score_map, present).items():
-            masks[index], values, status[index] = segment(
-                score_map.values[row], score_map.coarse[row], score_map.status[row], image, self.params
-            )
-            find = component_points if self.params.points == "components" else peak_points
-            found = suppress(find(masks[index], values), self.params.distance)
-            points[index] = found * np.array([1, 1, scores[index]], np.float32)
-        return Prediction(
-            scores=np.asarray(scores, np.float32),
-            present=present,
-            masks=masks,
-            points=tuple(points),
-            status=tuple(status),
-            thresholds=mask_thresholds(self.params),
-        )
+        present = self.present(scores.presence)
+        locate = component_points if self.params.points == "components" else peak_points
+        points = [np.zeros((0, 3), np.float32)] * len(present)
+        found = {}
+        for index in np.flatnonzero(present).tolist():
+            found[index] = segment(scores, index, image, self.params)
+            located = suppress(locate(found[index].mask, found[index].values), self.params.distance)
+            points[index] = located * np.array([1, 1, scores.presence[index]], np.float32)
+        return predict_masks(scores, present, found, self.params, points=tuple(points))
 
 
 def component_points(mask: BoolArray, values: FloatArray) -> FloatArray:
-    """Return the centre of mass of each component of a mask (H, W), and the largest value in it, float32 (N, 3)."""
-    return _points(components(mask[None])[0], mask, values)
+    """Return the centroid of each component of a mask (H, W), and the largest value in it, float32 (N, 3)."""
+    return _points(components(mask[None])[0], values)
 
 
 def peak_points(mask: BoolArray, values: FloatArray) -> FloatArray:
-    """Return the local maxima, over edges and corners, of the values (H, W) within a mask (H, W), float32 (N, 3).
+    """Return the local maxima of the values (H, W) within a mask (H, W), float32 (N, 3): (y, x, value).
 
-    Neighbouring maxima of one height are one, at their middle.
+    Neighbours are the eight pixels around a pixel. A plateau is a maximum if all its neighbours in the mask are lower,
+    and is one point, at its centroid.
     """
-    inside = np.where(mask, values, -np.inf)
-    peaks = mask & (inside == ndimage.maximum_filter(inside, 3, mode="constant", cval=-np.inf))
-    return _points(components(peaks[None])[0], peaks, values)
+    # Padded, so that the mask's own border is lower on all sides, the image's included.
+    inside = np.pad(np.where(mask, values, -np.inf), 1, constant_values=-np.inf)
+    peaks = local_maxima(inside, connectivity=2)[1:-1, 1:-1]  # type: ignore[no-untyped-call]
+    return _points(components(peaks[None])[0], values)
 
 
 def suppress(points: FloatArray, distance: float) -> FloatArray:
-    """Return the points (N, 3), best score first, without those nearer than `distance` to a better one that stays."""
+    """Return the points (N, 3), best score first, without those closer than `distance` to a better one that is kept."""
     points = points[np.argsort(-points[:, 2], kind="stable")]
     kept: list[int] = []
     for index, point in enumerate(points[:, :2]):
@@ -89,10 +74,10 @@ def suppress(points: FloatArray, distance: float) -> FloatArray:
     return points[kept]
 
 
-def _points(labels: IntArray, mask: BoolArray, values: FloatArray) -> FloatArray:
+def _points(labels: IntArray, values: FloatArray) -> FloatArray:
     numbers = np.arange(1, labels.max(initial=0) + 1)
     if not numbers.size:
         return np.zeros((0, 3), np.float32)
-    middles = np.array(ndimage.center_of_mass(mask, labels, numbers))
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
     heights = ndimage.maximum(values, labels, numbers)
-    return np.column_stack([middles, heights]).astype(np.float32)
+    return np.column_stack([centres, heights]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The head that tells the objects of a class apart."""
+"""The head that separates the objects of a class."""
 
 from __future__ import annotations
 
@@ -7,98 +7,62 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 
-from micraframe.errors import ConfigError
-from micraframe.heads.masks import MaskParams, blank_status, mask_thresholds, place, scale, segment
-from micraframe.heads.presence import decide_presence
+from micraframe.heads.masks import MaskParams, coarse_or_combined, mask_status, predict_masks, scale, segment
 from micraframe.heads.regions import drop_small, split_touching
 from micraframe.interfaces import Head
 from micraframe.objects import components
-from micraframe.thresholds import Rule
-from micraframe.types import FloatArray, Prediction, ScoreMap, Status
+from micraframe.thresholds import ThresholdRule
+from micraframe.types import DatasetInfo, FloatArray, IntArray, Prediction, Scores
 
 
 @final
-class Instance(Head):
-    """Objects one by one: object minus contact, as the MICRA-Net paper separates touching cells.
+class InstanceHead(Head["InstanceHead.Params"]):
+    """Separate objects: object minus contact, as the MICRA-Net paper separates touching cells.
 
-    With S the map of a class and C the map of the class that says where objects touch, objects are the components of
+    With S the map of a class and C the map of the dataset's contact class, the objects are the connected components of
     max(S - C, 0) above a threshold. The contact class itself, where it is in the image, is segmented from its own map.
     """
 
     class Params(MaskParams):
-        threshold: Rule = Field(
-            Rule(nonzero=True), description="What cuts the map, after the contact map is taken off."
+        mask_threshold: ThresholdRule = Field(
+            ThresholdRule(nonzero=True), description="Threshold of the map, after the contact map is subtracted."
         )
-        contact: int | None = Field(
-            None,
-            ge=0,
-            description="Index of the class that says where objects touch; none where there is no such class.",
-        )
-        contact_map: Literal["coarse", "values"] = Field(
+        contact_map: Literal["coarse", "combined"] = Field(
             "coarse",
-            description="Which of its maps is taken off: the deepest layer's (the paper's) or the combined one.",
+            description="Which map of the contact class is subtracted: the deepest layer's (the paper's; of a model "
+            "without layers, the combined one) or the combined one, smoothed and rescaled as all are.",
         )
         split: Literal["components", "watershed"] = Field(
-            "components", description="Objects are components, or are cut further where they are narrow (watershed)."
+            "components", description="Objects are connected components, or these cut at their necks (watershed)."
         )
         distance: int = Field(
-            5, ge=1, description="Least distance in pixels of the middles that watershed cuts between."
+            5, ge=1, description="Minimum distance in pixels between the centres that watershed starts from."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
-        """Return the classes that are in the image, the contact class among them.
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
+        """Return the objects and the mask of every class, with the reason where there are none.
 
         Raises:
-            ConfigError: If there is no class of the contact class's index.
+            DataError: If the scores have no map of a class that is in the image.
         """
-        if self.params.contact is not None and self.params.contact >= len(scores):
-            raise ConfigError(f"contact class {self.params.contact} of {len(scores)} classes; indices count from 0")
-        return tuple(int(index) for index in np.flatnonzero(decide_presence(scores, self.params.decision)))
-
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
-        """Return objects and masks of all K classes, and why those are blank that are.
-
-        Raises:
-            DataError: If the score map lacks a class that is in the image.
-        """
-        present = decide_presence(scores, self.params.decision)
-        rows = place(score_map, present)
-        contact = self._contact(score_map, rows, image)
-        instances = np.zeros((len(scores), *score_map.values.shape[1:]), np.int32)
-        status: list[Status] = ["absent"] * len(scores)
-        for index, row in rows.items():
-            mask, _, why = segment(
-                score_map.values[row],
-                score_map.coarse[row],
-                score_map.status[row],
-                image,
-                self.params,
-                minus=None if index == self.params.contact else contact,
-            )
+        present = self.present(scores.presence)
+        contact = info.roles.index("contact") if "contact" in info.roles else None
+        minus = None if contact is None or not present[contact] else self._contact(scores, contact, image)
+        instances = np.zeros((len(present), *scores.size), np.int32)
+        found = {}
+        for index in np.flatnonzero(present).tolist():
+            whole = segment(scores, index, image, self.params, None if index == contact else minus)
             if self.params.split == "watershed":
-                labels = split_touching(mask, self.params.distance)
+                labels: IntArray = split_touching(whole.mask, self.params.distance)
             else:
-                labels = components(mask[None])[0]
+                labels = components(whole.mask[None])[0]
             instances[index] = drop_small(labels, self.params.minimum_size)
-            status[index] = blank_status(instances[index] > 0, why)
-        return Prediction(
-            scores=np.asarray(scores, np.float32),
-            present=present,
-            masks=instances > 0,
-            instances=instances,
-            status=tuple(status),
-            thresholds=mask_thresholds(self.params),
-        )
+            mask = instances[index] > 0
+            found[index] = whole._replace(mask=mask, status=mask_status(mask, whole.status))
+        return predict_masks(scores, present, found, self.params, instances=instances)
 
-    def _contact(self, score_map: ScoreMap, rows: dict[int, int], image: FloatArray) -> FloatArray | None:
-        """Return what is taken off the other classes' maps; nothing where no contact is in the image."""
-        if self.params.contact is None or self.params.contact not in rows:
-            return None
-        row = rows[self.params.contact]
-        coarse: FloatArray = score_map.coarse[row]
+    def _contact(self, scores: Scores, index: int, image: FloatArray) -> FloatArray:
+        """Return the map that is subtracted from those of the other classes, float32 (H, W)."""
         if self.params.contact_map == "coarse":
-            return coarse
-        return scale(score_map.values[row], coarse, image, self.params)[0]
+            return coarse_or_combined(scores, index)
+        return scale(scores, index, image, self.params)[0]

@@ -1,50 +1,53 @@
-"""From score maps to one mask per class: what the heads that segment have in common."""
+"""From scores to one mask per class: what the heads that segment share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.errors import DataError
-from micraframe.heads.presence import Decision, presence_thresholds
 from micraframe.heads.regions import fill_holes, keep_maximum, remove_small
-from micraframe.interfaces import Parameters
-from micraframe.thresholds import Polarity, Rule, cut, foreground
-from micraframe.types import BoolArray, FloatArray, ScoreMap, Status, Threshold
+from micraframe.interfaces import MaskHeadParams
+from micraframe.thresholds import Polarity, cut, foreground, presence_records
+from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, Scores, Status, Threshold
 
 Region = Literal["none", "coarse", "foreground", "coarse-and-foreground"]
 
 
-class MaskParams(Parameters):
-    """The parameters of a head that segments."""
+class MaskParams(MaskHeadParams):
+    """The parameters of a head that segments maps."""
 
-    decision: Decision = Field(0.5, description="Probability from which a class is present; one, or one per class.")
-    smoothing: float = Field(0.0, ge=0, description="Sigma in pixels of the Gaussian over the score map; 0 is none.")
+    smoothing: float = Field(0.0, ge=0, description="Sigma in pixels of a Gaussian filter over the map; 0 for none.")
     rescale: Region = Field(
         "none",
-        description="Bring these pixels' range of the score map to [0, 1] and clip the others: none, coarse (the "
-        "deepest layer speaks for the class), foreground (Otsu of the image), coarse-and-foreground.",
+        description="Map the range of the values in this region to [0, 1] and clip the others: none, coarse (where the "
+        "deepest layer's map is above 0; of a model without layers, the map itself), foreground (Otsu of the image), "
+        "coarse-and-foreground.",
     )
-    region: Region = Field("none", description="Where a mask can be, and of which pixels its threshold is found.")
-    polarity: Polarity = Field("bright", description="Which side of the image's Otsu is foreground; auto: the smaller.")
-    threshold: Rule = Field(Rule(), description="What cuts the score map: otsu, triangle, percentile, fixed, ...")
+    region: Region = Field(
+        "none", description="Region whose pixels determine the threshold; the mask is confined to it."
+    )
+    polarity: Polarity = Field(
+        "bright",
+        description="Side of the image's Otsu threshold that is foreground: bright, dark, or auto (the smaller).",
+    )
     fill_holes: float = Field(0.0, ge=0, description="Fill holes of at most this many square pixels.")
     components: Literal["all", "maximum"] = Field(
-        "all", description="Keep all components, or only the one with the map's maximum."
+        "all", description="Keep all connected components, or only the one that holds the map's maximum."
     )
-    minimum_size: float = Field(0.0, ge=0, description="Drop components of fewer square pixels.")
+    minimum_size: float = Field(0.0, ge=0, description="Remove components of fewer square pixels.")
 
 
 class Segmentation(NamedTuple):
-    """What was made of the score map of one class.
+    """What was made of the map of one class.
 
     Attributes:
         mask: bool (H, W).
-        values: float32 (H, W): the score map after smoothing and rescaling.
-        status: `ok`, or why the mask is blank.
+        values: float32 (H, W): the map after smoothing and rescaling.
+        status: `ok`, or why the mask is empty.
     """
 
     mask: BoolArray
@@ -53,71 +56,81 @@ class Segmentation(NamedTuple):
 
 
 def segment(
-    values: FloatArray,
-    coarse: FloatArray,
-    status: Status,
-    image: FloatArray,
-    params: MaskParams,
-    minus: FloatArray | None = None,
+    scores: Scores, index: int, image: FloatArray, params: MaskParams, minus: FloatArray | None = None
 ) -> Segmentation:
-    """Segment one class: smooth, rescale, cut at a threshold, fill holes, choose components.
+    """Segment one class: smooth, rescale, threshold, fill holes, choose components.
 
     Args:
-        values: float32 (H, W), in [0, 1]: the class's score map.
-        coarse: float32 (H, W), in [0, 1]: the deepest layer's map.
-        status: What the combiner says of the map.
+        scores: Of the image.
+        index: The class.
         image: float32 (C, H, W).
         params: How.
-        minus: float32 (H, W): taken from the map before it is cut; what falls below 0 is 0.
+        minus: float32 (H, W): subtracted from the map before it is thresholded; negative differences become 0.
+
+    Raises:
+        DataError: If the scores have no map of the class.
     """
-    values, contrast = scale(values, coarse, image, params)
+    coarse = coarse_or_combined(scores, index)
+    values, contrast = scale(scores, index, image, params)
     if minus is not None:
         values = np.maximum(values - minus, 0)
-    mask = cut(values, coarse, params.threshold, _region(params.region, coarse, image, params.polarity))
+    mask = cut(values, coarse, params.mask_threshold, _region(params.region, coarse, image, params.polarity))
     if params.fill_holes:
         mask = fill_holes(mask, params.fill_holes)
     if params.components == "maximum":
         mask = keep_maximum(mask, values)
     if params.minimum_size:
         mask = remove_small(mask, params.minimum_size)
-    return Segmentation(mask, values, blank_status(mask, status if contrast else "constant"))
+    return Segmentation(mask, values, mask_status(mask, scores.status[scores.row(index)] if contrast else "constant"))
 
 
-def scale(values: FloatArray, coarse: FloatArray, image: FloatArray, params: MaskParams) -> tuple[FloatArray, bool]:
-    """Return a score map (H, W), smoothed and rescaled, and whether there was contrast to rescale by."""
+def scale(scores: Scores, index: int, image: FloatArray, params: MaskParams) -> tuple[FloatArray, bool]:
+    """Return the map of a class, float32 (H, W), smoothed and rescaled, and whether it had contrast to rescale."""
+    values: FloatArray = scores.maps[scores.row(index)]
     if params.smoothing:
         values = ndimage.gaussian_filter(values, params.smoothing)
-    return _rescale(values, _region(params.rescale, coarse, image, params.polarity))
+    return _rescale(values, _region(params.rescale, coarse_or_combined(scores, index), image, params.polarity))
 
 
-def blank_status(mask: BoolArray, status: Status) -> Status:
+def coarse_or_combined(scores: Scores, index: int) -> FloatArray:
+    """Return the coarse map of a class, float32 (H, W), or its map where the model has no layers."""
+    coarse: FloatArray = (scores.maps if scores.coarse is None else scores.coarse)[scores.row(index)]
+    return coarse
+
+
+def mask_status(mask: BoolArray, status: Status) -> Status:
     """Return `ok` for a mask with pixels, else the map's status where that is the reason, else `empty`."""
     if mask.any():
         return "ok"
     return "empty" if status == "ok" else status
 
 
-def place(score_map: ScoreMap, present: BoolArray) -> dict[int, int]:
-    """Return for each present class the row of the score map that holds it.
+def predict_masks(
+    scores: Scores,
+    present: BoolArray,
+    found: Mapping[int, Segmentation],
+    params: MaskParams,
+    instances: IntArray | None = None,
+    points: tuple[FloatArray, ...] | None = None,
+) -> Prediction:
+    """Return the prediction with the masks of the classes that were found; those of the others are empty.
 
-    Raises:
-        DataError: If the score map lacks a class that is present.
+    Args:
+        scores: Of the image.
+        present: bool (K,).
+        found: By class.
+        params: Whose thresholds are recorded.
+        instances: int32 (K, H, W), where the head separates objects.
+        points: Per class, float32 (N, 3): (y, x, score), where the head locates objects.
     """
-    rows = {index: row for row, index in enumerate(score_map.classes)}
-    missing = [int(index) for index in np.flatnonzero(present) if int(index) not in rows]
-    if missing:
-        raise DataError(
-            f"classes {missing} are in the image, but the score map holds only {list(score_map.classes)}; "
-            "ask for the classes that the head wants"
-        )
-    return {int(index): rows[int(index)] for index in np.flatnonzero(present)}
-
-
-def mask_thresholds(params: MaskParams) -> tuple[Threshold, ...]:
-    """Return the record of the thresholds that a head with these parameters uses."""
-    rule = params.threshold
+    masks = np.zeros((len(present), *scores.size), bool)
+    status: list[Status] = ["absent"] * len(present)
+    for index, segmentation in found.items():
+        masks[index], status[index] = segmentation.mask, segmentation.status
+    rule = params.mask_threshold
     value = rule.value if rule.name == "fixed" and rule.value is not None else np.nan
-    return (*presence_thresholds(params.decision), Threshold("mask", value, rule=str(rule)))
+    records = (*presence_records(params.presence_threshold), Threshold("mask", value, rule=str(rule)))
+    return Prediction(scores, present, masks, instances, points, tuple(status), records)
 
 
 def _region(region: Region, coarse: FloatArray, image: FloatArray, polarity: Polarity) -> BoolArray | None:
@@ -125,12 +138,12 @@ def _region(region: Region, coarse: FloatArray, image: FloatArray, polarity: Pol
         return None
     if region == "coarse":
         return coarse > 0
-    bright = foreground(image, polarity)
-    return bright if region == "foreground" else bright & (coarse > 0)
+    structures = foreground(image, polarity)
+    return structures if region == "foreground" else structures & (coarse > 0)
 
 
 def _rescale(values: FloatArray, where: BoolArray | None) -> tuple[FloatArray, bool]:
-    """Bring the range of the values at `where` to [0, 1]; without contrast there, all become 0 and False is told."""
+    """Map the range of the values at `where` to [0, 1]; return zeros and False where they have no contrast."""
     if where is None:
         return values, True
     inside = values[where]

@@ -1,6 +1,6 @@
-"""Pieces of a mask: which hang together, which are too small, where the holes are.
+"""The connected components of a mask, and its holes.
 
-Objects hang together over edges and corners; their background, and so their holes, over edges only.
+Objects are connected over edges and corners; their background, and so their holes, over edges only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def remove_small(mask: BoolArray, area: float) -> BoolArray:
 
 
 def fill_holes(mask: BoolArray, area: float) -> BoolArray:
-    """Return the mask (H, W) with its holes of at most `area` pixels filled; what touches the border is no hole."""
+    """Return the mask (H, W) with holes of at most `area` pixels filled; a hole does not touch the image's border."""
     labels, count = ndimage.label(~mask)
     filled = np.bincount(labels.ravel(), minlength=count + 1) <= area
     filled[0] = False
@@ -32,7 +32,7 @@ def fill_holes(mask: BoolArray, area: float) -> BoolArray:
 
 
 def keep_maximum(mask: BoolArray, values: FloatArray) -> BoolArray:
-    """Return the component of the mask (H, W) that holds the largest value under the mask (H, W)."""
+    """Return the component of the mask (H, W) that holds the largest of the values (H, W) in the mask."""
     if not mask.any():
         return mask
     labels = components(mask[None])[0]
@@ -40,12 +40,12 @@ def keep_maximum(mask: BoolArray, values: FloatArray) -> BoolArray:
 
 
 def split_touching(mask: BoolArray, distance: int) -> IntArray:
-    """Return the mask's objects, int32 (H, W), numbered from 1, cut where they are narrow.
+    """Return the objects of a mask, int32 (H, W), numbered from 1, cut at their necks.
 
-    Watershed of the distance to the background, from its local maxima that no higher one is near: within `distance`
-    rows and columns. A component without such a maximum is one object.
+    Watershed of the distance to the background, which is everything beyond the image too, from the pixels where it is
+    highest within `distance` rows and columns. A component without such a pixel is one object.
     """
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]  # beyond the image is background
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     peaks = mask & (depth == ndimage.maximum_filter(depth, 2 * distance + 1))
     seeds = components(peaks[None])[0]
     labels = watershed(-depth, seeds, mask=mask, connectivity=2)  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ def split_touching(mask: BoolArray, distance: int) -> IntArray:
 
 
 def drop_small(labels: IntArray, area: float) -> IntArray:
-    """Return the objects, int32 (H, W), of at least `area` pixels, numbered from 1 without gaps."""
+    """Return the objects of at least `area` pixels, int32 (H, W), numbered from 1 without gaps."""
     kept = np.bincount(labels.ravel()) >= max(area, 1)
     kept[0] = False
     return np.asarray(np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels])

@@ -7,19 +7,18 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 
-from micraframe.heads.masks import MaskParams, blank_status, mask_thresholds, place, segment
-from micraframe.heads.presence import decide_presence
+from micraframe.heads.masks import MaskParams, mask_status, predict_masks, segment
 from micraframe.heads.regions import remove_small
 from micraframe.interfaces import Head
-from micraframe.types import BoolArray, FloatArray, Prediction, ScoreMap, Status
+from micraframe.types import BoolArray, DatasetInfo, FloatArray, Prediction, Scores
 
 
 @final
-class Semantic(Head):
-    """One mask per class that is in the image; the other classes' masks are blank.
+class SemanticHead(Head["SemanticHead.Params"]):
+    """One mask per class that is in the image; the masks of other classes are empty.
 
-    For each such class, in this order: smoothing, rescaling, threshold within the region, filling of holes, choice of
-    components; then overlaps are settled between the classes, and small components dropped.
+    The steps per class, in order: smoothing, rescaling, threshold within the region, filling of holes, choice of
+    components. Then overlaps between classes are resolved, and small components removed.
     """
 
     class Params(MaskParams):
@@ -27,50 +26,29 @@ class Semantic(Head):
             "allow", description="Where masks overlap: allow it, or keep the class whose map is highest (argmax)."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
-        """Return the classes that are in the image."""
-        return tuple(int(index) for index in np.flatnonzero(decide_presence(scores, self.params.decision)))
-
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
-        """Return masks of all K classes, and why those are blank that are.
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
+        """Return a mask of every class, with the reason where it is empty.
 
         Raises:
-            DataError: If the score map lacks a class that is in the image.
+            DataError: If the scores have no map of a class that is in the image.
         """
-        present = decide_presence(scores, self.params.decision)
-        masks = np.zeros((len(scores), *score_map.values.shape[1:]), bool)
-        heights = np.zeros(masks.shape, np.float32) if self.params.overlap == "argmax" else None
-        status: list[Status] = ["absent"] * len(scores)
-        for index, row in place(score_map, present).items():
-            found = segment(score_map.values[row], score_map.coarse[row], score_map.status[row], image, self.params)
-            masks[index], status[index] = found.mask, found.status
-            if heights is not None:
-                heights[index] = found.values
-        there = [int(index) for index in np.flatnonzero(present)]
-        if heights is not None and there:
-            masks[there] = highest(masks[there], heights[there])
-            for index in there:
-                if self.params.minimum_size:
-                    masks[index] = remove_small(masks[index], self.params.minimum_size)
-                status[index] = blank_status(masks[index], status[index])
-        return Prediction(
-            scores=np.asarray(scores, np.float32),
-            present=present,
-            masks=masks,
-            status=tuple(status),
-            thresholds=mask_thresholds(self.params),
-        )
+        present = self.present(scores.presence)
+        indices = np.flatnonzero(present).tolist()
+        found = {index: segment(scores, index, image, self.params) for index in indices}
+        if self.params.overlap == "argmax" and found:
+            masks = without_overlap(*(np.stack(arrays) for arrays in list(zip(*found.values(), strict=True))[:2]))
+            for index, mask in zip(indices, masks, strict=True):
+                kept = remove_small(mask, self.params.minimum_size) if self.params.minimum_size else mask
+                found[index] = found[index]._replace(mask=kept, status=mask_status(kept, found[index].status))
+        return predict_masks(scores, present, found, self.params)
 
 
-def highest(masks: BoolArray, values: FloatArray) -> BoolArray:
+def without_overlap(masks: BoolArray, values: FloatArray) -> BoolArray:
     """Return masks (K, H, W) without overlap: each pixel stays with the class whose value is highest there.
 
     Args:
         masks: bool (K, H, W).
-        values: float32 (K, H, W); of equal values the first class's counts.
+        values: float32 (K, H, W); of equal values, the first class's counts.
     """
     winner = np.where(masks, values, -1).argmax(axis=0)
     return np.asarray(masks & (np.arange(len(masks))[:, None, None] == winner))

@@ -1,1 +1,1 @@
-"""Metrics: named numbers per image and class, NaN where they are undefined."""
+"""Metrics: statistics per image and class, NaN where undefined, and how they reduce to numbers."""

@@ -1,4 +1,4 @@
-"""How far annotators agree: what a method's agreement with one of them is to be held against."""
+"""How well annotators agree: the yardstick for a method's agreement with one of them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ Annotated = TypeVar("Annotated")
 
 
 def one_against_all(
-    annotations: Sequence[Annotated], measure: Callable[[Annotated, Annotated], float]
+    annotations: Sequence[Annotated], measure: Callable[[Annotated, Annotated], npt.ArrayLike]
 ) -> npt.NDArray[np.float64]:
-    """Return for each annotator the mean of a measure with each of the others as the truth, (N,).
+    """Return for each annotator the mean of a measure with each of the others as the truth, (N, ...).
 
     Args:
-        annotations: Of N annotators, of the same image.
-        measure: Of a truth and an annotation, in this order; where it is NaN, it is left out.
+        annotations: Of the same image by N annotators.
+        measure: Takes a truth and an annotation, in this order, and returns a number or an array. NaN is left out of
+            the mean.
 
     Returns:
-        NaN for an annotator with whom nothing could be compared.
+        NaN for an annotator without a defined comparison.
     """
-    found = np.full(len(annotations), np.nan)
+    found = []
     for index, one in enumerate(annotations):
-        values = np.array([measure(other, one) for place, other in enumerate(annotations) if place != index])
-        values = values[~np.isnan(values)]
-        if values.size:
-            found[index] = values.mean()
-    return found
+        others = (other for place, other in enumerate(annotations) if place != index)
+        values = np.array([measure(other, one) for other in others], np.float64)
+        defined = np.count_nonzero(~np.isnan(values), axis=0)
+        found.append(np.where(defined > 0, np.nansum(values, axis=0) / np.maximum(defined, 1), np.nan))
+    return np.array(found)
 
 
 def centroid_distance(one: BoolArray, other: BoolArray) -> float:
-    """Return the distance in pixels of the centres of mass of two masks (H, W); NaN if one of them is blank."""
+    """Return the distance in pixels between the centres of mass of two masks (H, W); NaN if either is blank."""
     if not (one.any() and other.any()):
         return np.nan
     first, second = (np.array(ndimage.center_of_mass(mask)) for mask in (one, other))
@@ -46,16 +47,16 @@ def centroid_distance(one: BoolArray, other: BoolArray) -> float:
 def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None = None) -> float:
     """Return the mean distance in pixels from the contour of either mask (H, W) to the other's.
 
-    It is the mean over all pixels of both contours, each a mask's pixels with an edge neighbour outside it or outside
-    the image; NaN if a mask has none.
+    It is the mean over all pixels of both contours. A mask's contour is its pixels with an edge neighbour outside the
+    mask or outside the image. NaN if a mask has none.
 
     Args:
         one: bool (H, W).
         other: bool (H, W).
-        ignore: bool (H, W): pixels that are no contour.
+        ignore: bool (H, W): pixels that are not part of a contour.
     """
     counted = np.True_ if ignore is None else ~ignore
-    # Contours are found before pixels are ignored: where what counts ends is no contour of the structure.
+    # Contours are found before pixels are ignored: the border of the ignored region is no contour of the structure.
     edges = [mask & counted & ~ndimage.binary_erosion(mask) for mask in (one, other)]
     if not (edges[0].any() and edges[1].any()):
         return np.nan

@@ -1,4 +1,4 @@
-"""Which of the predicted objects is which of the true ones: one to one, as many as possible."""
+"""Matching predicted objects with true ones, one to one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Pairs = npt.NDArray[np.intp]
 
 
 def overlaps(truth: IntArray, predicted: IntArray) -> npt.NDArray[np.int64]:
-    """Return how many pixels each true object shares with each predicted one, and each with background.
+    """Return how many pixels each true object shares with each predicted one, and with the background.
 
     Args:
         truth: int32 (H, W), 0 is background; numbers may have gaps.
         predicted: int32 (H, W), likewise.
 
     Returns:
-        int64 (1 + N, 1 + M): background first, then the N true and M predicted objects, by rising number.
+        int64 (1 + N, 1 + M): background first, then the N true and M predicted objects in the order of their numbers.
     """
-    # Background is put in front, so that it has its row and column even where there is none.
+    # Background is prepended so that it has its row and column even where there is none.
     _, rows = np.unique(np.append(0, truth), return_inverse=True)
     _, columns = np.unique(np.append(0, predicted), return_inverse=True)
     shape = int(rows.max()) + 1, int(columns.max()) + 1
@@ -31,34 +31,34 @@ def overlaps(truth: IntArray, predicted: IntArray) -> npt.NDArray[np.int64]:
 
 
 def ious(shared: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the IOU of every true with every predicted object, (N, M), from what `overlaps` returns."""
+    """Return the IoU of every true with every predicted object, (N, M), from what `overlaps` returns."""
     both = shared[1:, 1:]
     union = shared.sum(axis=1)[1:, None] + shared.sum(axis=0)[1:] - both
     return np.asarray(both / np.maximum(union, 1))
 
 
 def match_by_iou(iou: npt.NDArray[np.float64], least: float) -> Pairs:
-    """Return the one-to-one pairs of an IOU of at least `least`: as many as can be, and of these the best in sum.
+    """Return one-to-one pairs with an IoU of at least `least`: as many as possible, with the largest sum of IoUs.
 
-    The Hungarian algorithm (Kuhn 1955) on the IOU matrix (N, M); as many pairs as StarDist's `matching` has.
+    The Hungarian algorithm (Kuhn 1955) on the IoU matrix (N, M); as many pairs as StarDist's `matching` finds.
     """
-    # One more pair weighs more than all that the others' IOUs could add.
+    # One more pair weighs more than all that the others' IoUs could add.
     weight = np.where(iou >= least, 1 + iou / (2 * max(1, min(iou.shape))), 0)
     rows, columns = linear_sum_assignment(weight, maximize=True)
     return _kept(rows, columns, iou[rows, columns] >= least)
 
 
 def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], most: float) -> Pairs:
-    """Return the one-to-one pairs of points at most `most` apart: as many as can be, and of these the nearest in sum.
+    """Return one-to-one pairs of points at most `most` apart: as many as possible, with the smallest sum of distances.
 
     Args:
         truth: (N, 2).
         predicted: (M, 2).
-        most: In the points' unit.
+        most: Largest distance, in the points' unit.
     """
     distance = distances(truth, predicted)
     near = distance <= most
-    # Far pairs cost more than all near ones together, and all the same.
+    # A pair that is too far apart costs more than all near ones together, whatever its distance.
     cost = np.where(near, distance, (most + 1) * (1 + min(distance.shape)))
     rows, columns = linear_sum_assignment(cost)
     return _kept(rows, columns, near[rows, columns])
@@ -67,16 +67,16 @@ def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np
 def match_by_score(
     truth: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], most: float
 ) -> npt.NDArray[np.bool_]:
-    """Return which predicted points are hits, bool (M,): best score first, each takes the nearest true one still free.
+    """Return which predicted points are hits, bool (M,): by falling score, each takes the nearest true one still free.
 
-    As in the challenges of Pascal VOC (Everingham et al. 2010) and COCO, and not as many as can be: whether a point is
-    a hit then depends on better ones alone, so that one association holds for every threshold of the score. There may
-    be fewer hits than `match_by_distance` finds pairs.
+    This is the rule of Pascal VOC (Everingham et al. 2010) and COCO. Whether a point is a hit depends on points with
+    higher scores only, so one matching holds for every threshold of the score. There may be fewer hits than
+    `match_by_distance` finds pairs.
 
     Args:
         truth: (N, 2).
         predicted: (M, 3), the score last. Of equal scores, the nearer to a true point goes first.
-        most: How far apart they may be, in the points' unit.
+        most: Largest distance, in the points' unit.
     """
     distance = distances(truth, predicted[:, :2])
     rows, columns = np.nonzero(distance <= most)
@@ -89,13 +89,13 @@ def match_by_score(
 
 
 def distances(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the distance of every point (N, 2) from every other one (M, 2), (N, M)."""
+    """Return the distances between two sets of points, (N, 2) and (M, 2), as (N, M)."""
     steps = one[:, None].astype(np.float64) - other[None]
     return np.asarray(np.hypot(steps[..., 0], steps[..., 1]))
 
 
 def f1_score(hits: int, true: int, predicted: int) -> float:
-    """Return 2 hits / (true + predicted); NaN where there is nothing on either side."""
+    """Return 2 hits / (true + predicted); NaN where both are 0."""
     return 2 * hits / (true + predicted) if true + predicted else np.nan
 
 

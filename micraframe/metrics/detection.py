@@ -2,157 +2,201 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, final
+import itertools
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from micraframe.errors import DataError
-from micraframe.interfaces import Metric, Parameters
+from micraframe.interfaces import Column, Metric, Statistics
 from micraframe.metrics.association import f1_score, match_by_distance, match_by_score
-from micraframe.metrics.evidence import instances_of, undefined
+from micraframe.metrics.masks_and_labels import instances_of, undefined
+from micraframe.metrics.precision_recall import PrecisionRecall, curve_of
 from micraframe.objects import centroids
+from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
-NAMES = ("detection_precision", "detection_recall", "detection_f1", "detection_average_precision")
+_PER_CLASS = (
+    "detection_precision",
+    "detection_recall",
+    "detection_f1",
+    "detection_average_precision",
+    "detection_tp",
+    "detection_true",
+    "detection_predicted",
+    "detection_mean_count",
+)
+_POOLED_AREA = "detection_average_precision_pooled"
 
 
 @final
-class Detection(Metric):
-    """Precision, recall and F1 of points that are one to one with the true ones, within a distance.
+class DetectionMetric(Metric["DetectionMetric.Params"]):
+    """Precision, recall, F1 and average precision of points, matched one to one with the true ones within a distance.
 
-    Points are those of the prediction or sample, else its objects' centres of mass, else its boxes' middles. All are
-    NaN where truth and prediction have no point. Where one of them has none, precision is NaN if nothing was predicted,
-    recall if nothing is true, and F1 is 0.
-
-    `detection_average_precision` is the area under the image's own curve of precision against recall, over thresholds
-    of the points' scores; NaN where nothing is true or points have no scores.
+    Points are those of the prediction or sample, else the centres of mass of its objects, else the centres of its
+    boxes. For precision, recall and F1, as many pairs as possible are matched; for average precision, detections are
+    matched in the order of their scores.
     """
 
     class Params(Parameters):
-        distance: float = Field(10.0, ge=0, description="Greatest distance in pixels: about the object's radius.")
+        distance: float = Field(
+            10.0, ge=0, description="Largest distance of a match in pixels: about the object's radius."
+        )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def columns(self) -> tuple[Column, ...]:
+        """Return the numbers of each image's points, and those of the points of all images together."""
+        within = f"matched one to one within {self.params.distance:g} pixels"
+        pooled = "from the points of all images together"
+        return (
+            Column(
+                "detection_precision",
+                f"the share of detections that are {within} with a true position; undefined without a detection",
+            ),
+            Column(
+                "detection_recall",
+                f"the share of true positions that are {within} with a detection; undefined without a true position",
+            ),
+            Column("detection_f1", f"F1 of detections, {within} with true positions"),
+            Column(
+                "detection_average_precision",
+                "the area under precision against recall of the detections, image by image; undefined without a true "
+                "position",
+            ),
+            Column(
+                "detection_precision_pooled",
+                f"precision of detections, {pooled}",
+                numerator="detection_tp",
+                denominator="detection_predicted",
+            ),
+            Column(
+                "detection_recall_pooled",
+                f"recall of true positions, {pooled}",
+                numerator="detection_tp",
+                denominator="detection_true",
+            ),
+            Column(
+                "detection_f1_pooled",
+                f"F1 of detections, {pooled}",
+                numerator="detection_tp",
+                denominator="detection_mean_count",
+            ),
+            Column(_POOLED_AREA, f"the area under precision against recall of the detections, {pooled}", pooled=True),
+        )
 
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return `detection_precision`, `_recall`, `_f1` and `_average_precision`.
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return the statistics of one image's points.
+
+        These are the columns of single images; `detection_tp`, `_true`, `_predicted` and `_mean_count`, the mean of the
+        last two; and the score of each detection, and 1 if it is a hit or else 0, as `detection_score@1`,
+        `detection_hit@1` and so on.
 
         Raises:
-            DataError: If truth and prediction are not of the same classes.
+            DataError: If truth and prediction do not have the same classes.
         """
         sides = counted_points(prediction, truth)
         if sides is None:
-            return {name: undefined(prediction) for name in NAMES}
-        rows = [self._measure(*points) for points in zip(*sides, strict=True)]
-        return dict(zip(NAMES, np.array(rows, np.float32).T, strict=True))
+            return undefined(_PER_CLASS, prediction)
+        pairs = list(zip(*sides, strict=True))
+        ranked = [self._ranked(*pair) for pair in pairs]
+        rows = [self._measure(*pair, hit, scores) for pair, (hit, scores) in zip(pairs, ranked, strict=True)]
+        found = dict(zip(_PER_CLASS, np.array(rows, np.float32).T, strict=True))
+        for number in range(max((len(scores) for _, scores in ranked), default=0)):
+            for name, part in (("score", 1), ("hit", 0)):
+                values = [each[part][number] if number < len(each[part]) else np.nan for each in ranked]
+                found[f"detection_{name}@{number + 1}"] = np.array(values, np.float32)
+        return found
 
-    def _measure(self, truth: FloatArray, predicted: FloatArray) -> tuple[float, float, float, float]:
-        distance = self.params.distance
-        scored = predicted.shape[1] == 3
-        area = precision_recall([truth], [predicted], distance).area if scored else np.nan
-        return *score_points(truth, predicted[:, :2], distance), area
+    def reduce(self, statistics: Statistics) -> Statistics:
+        """Return the means and ratios, and the average precision of the detections of all images."""
+        areas = np.array([curve.area for curve in pooled_curves(statistics)])
+        return {**super().reduce(statistics), _POOLED_AREA: areas}
 
+    def _ranked(self, truth: FloatArray, predicted: FloatArray) -> tuple[BoolArray, FloatArray]:
+        """Return which detections are hits, and their scores; nothing where they have no scores."""
+        if predicted.shape[1] != 3:
+            return np.zeros(0, bool), np.zeros(0, np.float32)
+        return match_by_score(truth, predicted, self.params.distance), predicted[:, 2]
 
-class PrecisionRecall(NamedTuple):
-    """Precision and recall of detections at each threshold, and the area under them.
-
-    Attributes:
-        thresholds: float32 (T,), falling: every score that there is, each once.
-        precision: float64 (T,): of the detections with a score no lower, the share that are hits.
-        recall: float64 (T,), rising: of the true positions, the share that they hit; NaN without any.
-        area: Average precision, sum over n of (R_n - R_(n-1)) P_n, without interpolation, which is 0 without a
-            detection; NaN where nothing is true.
-    """
-
-    thresholds: FloatArray
-    precision: npt.NDArray[np.float64]
-    recall: npt.NDArray[np.float64]
-    area: float
-
-
-def precision_recall(truth: Sequence[FloatArray], predicted: Sequence[FloatArray], distance: float) -> PrecisionRecall:
-    """Return the curve of one class over all images, which share the thresholds.
-
-    Within an image, points are associated by `match_by_score`.
-
-    Args:
-        truth: Of each image, (N, 2).
-        predicted: Of each image, (M, 3): y, x, score.
-        distance: How far from a true position a hit may be.
-    """
-    pairs = list(zip(truth, predicted, strict=True))
-    hits = [np.zeros(0, bool), *(match_by_score(one, other, distance) for one, other in pairs)]
-    scores = [np.zeros(0, np.float32), *(points[:, 2] for points in predicted)]
-    return curve_of(np.concatenate(hits), np.concatenate(scores), sum(map(len, truth)))
+    def _measure(
+        self, truth: FloatArray, predicted: FloatArray, hit: BoolArray, scores: FloatArray
+    ) -> tuple[float, ...]:
+        matched = len(match_by_distance(truth, predicted[:, :2], self.params.distance))
+        area = curve_of(hit, scores, len(truth)).area if predicted.shape[1] == 3 else np.nan
+        counts = len(truth), len(predicted)
+        return *scores_of_counts(matched, *counts), area, matched, *counts, sum(counts) / 2
 
 
-def curve_of(hit: BoolArray, scores: FloatArray, true: int) -> PrecisionRecall:
-    """Return the curve of detections that are known to be hits or not.
+def scores_of_counts(matched: int, true: int, predicted: int) -> tuple[float, float, float]:
+    """Return precision, recall and F1; NaN for precision of no detection, recall of no truth, and F1 of neither."""
+    precision, recall = (matched / count if count else np.nan for count in (predicted, true))
+    return precision, recall, f1_score(matched, true, predicted)
+
+
+def pooled_curves(statistics: Statistics) -> list[PrecisionRecall]:
+    """Return, for each class, precision against recall of the detections of all images, which share the thresholds.
 
     Args:
-        hit: bool (M,).
-        scores: float32 (M,).
-        true: How many positions there were to hit.
+        statistics: Of N images, each (N, K), as `DetectionMetric` measures them.
+
+    Returns:
+        K curves; empty ones, with an area of NaN, for classes whose detections have no scores.
     """
-    order = np.argsort(-scores, kind="stable")
-    # Detections of one score come and go together: the last of them has the count of all.
-    last = np.flatnonzero(np.append(scores[order][1:] != scores[order][:-1], True)[: len(order)])
-    hits = np.cumsum(hit[order])[last]
-    precision, recall = hits / (last + 1), hits / true if true else np.full(len(last), np.nan)
-    area = float(np.sum(np.diff(recall, prepend=0) * precision)) if true else np.nan
-    return PrecisionRecall(scores[order][last], precision, recall, area)
-
-
-def score_points(truth: FloatArray, predicted: FloatArray, distance: float) -> tuple[float, float, float]:
-    """Return precision, recall and F1 of points, (N, 2) and (M, 2), associated one to one within a distance.
-
-    NaN for precision of no predicted point, recall of no true one, and F1 of neither.
-    """
-    hits = len(match_by_distance(truth, predicted, distance))
-    precision, recall = (hits / len(points) if len(points) else np.nan for points in (predicted, truth))
-    return precision, recall, f1_score(hits, len(truth), len(predicted))
+    counts = (np.nansum(statistics[f"detection_{side}"], axis=0).astype(int) for side in ("true", "predicted"))
+    ranks = itertools.takewhile(lambda rank: f"detection_score@{rank}" in statistics, itertools.count(1))
+    columns = [(statistics[f"detection_score@{rank}"], statistics[f"detection_hit@{rank}"]) for rank in ranks]
+    curves = []
+    for index, (true, predicted) in enumerate(zip(*counts, strict=True)):
+        scores, hits = (
+            np.concatenate([np.zeros(0), *(np.asarray(pair[part])[:, index] for pair in columns)]) for part in (0, 1)
+        )
+        known = ~np.isnan(scores)
+        if np.count_nonzero(known) < predicted:  # some have no score
+            known[:], true = False, 0
+        curves.append(curve_of(hits[known] == 1, scores[known].astype(np.float32), int(true)))
+    return curves
 
 
 def counted_points(
     prediction: Prediction, truth: Sample
 ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]] | None:
-    """Return per class the points of truth, (N, 2), and prediction, as `points_of`, that are not to be ignored.
+    """Return per class the points of truth, (N, 2), and prediction, as `points_of`, outside of the ignored pixels.
 
     None where either says nothing of where objects are.
 
     Raises:
-        DataError: If truth and prediction are not of the same classes.
+        DataError: If truth and prediction do not have the same classes.
     """
     true, predicted = points_of(truth), points_of(prediction)
     if true is None or predicted is None:
         return None
     if len(true) != len(predicted):
-        raise DataError(f"{truth.id}: points of {len(true)} classes in truth, of {len(predicted)} in prediction")
+        raise DataError(
+            f"{truth.id}: expected predicted points of {len(true)} classes, as in the truth, got {len(predicted)}"
+        )
     if truth.ignore is None:
         return true, predicted
     ignore = truth.ignore
     return tuple(_outside(points, ignore) for points in true), tuple(_outside(points, ignore) for points in predicted)
 
 
-def points_of(what: Prediction | Sample) -> tuple[FloatArray, ...] | None:
-    """Return per class the points, (y, x), float32 (N, 2), or (y, x, score), (N, 3), where a prediction has such.
+def points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
+    """Return per class the points, (y, x), float32 (N, 2), or (y, x, score), (N, 3), where a prediction has scores.
 
     None where nothing says where objects are.
     """
-    if what.points is not None:
-        return what.points
-    instances = instances_of(what)
+    if source.points is not None:
+        return source.points
+    instances = instances_of(source)
     if instances is not None:
         return centroids(instances)
-    if isinstance(what, Sample) and what.boxes is not None:
-        # A box from y0 to y1, its end not included, has its middle between the first and the last pixel.
-        return tuple(np.asarray((boxes[:, :2] + boxes[:, 2:] - 1) / 2, np.float32) for boxes in what.boxes)
+    if isinstance(source, Sample) and source.boxes is not None:
+        # A box from y0 to y1, end exclusive, has its centre between the first and the last pixel.
+        return tuple(np.asarray((boxes[:, :2] + boxes[:, 2:] - 1) / 2, np.float32) for boxes in source.boxes)
     return None
 
 
-def _outside(points: FloatArray, ignore: BoolArray) -> FloatArray:
+def _outside(points: FloatArray, ignore: npt.NDArray[np.bool_]) -> FloatArray:
     y, x = (np.clip(np.rint(points[:, axis]).astype(int), 0, ignore.shape[axis] - 1) for axis in (0, 1))
     return np.asarray(points[~ignore[y, x]])

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import numpy as np
 
-from micraframe.interfaces import Metric, Parameters
+from micraframe.interfaces import Column, Metric, Statistics
 from micraframe.metrics.agreement import centroid_distance, contour_distance
-from micraframe.metrics.evidence import check_fit, masks_of, undefined
-from micraframe.types import FloatArray, Prediction, Sample
+from micraframe.metrics.masks_and_labels import check_same_shape, masks_of, undefined
+from micraframe.parameters import Parameters
+from micraframe.types import Prediction, Sample
 
-NAMES = ("centroid_distance", "contour_distance")
+COLUMNS: Final = tuple(
+    Column(name, f"{definition}; undefined where either mask is blank", higher_is_better=False, range=(0.0, np.inf))
+    for name, definition in (
+        ("centroid_distance", "the distance in pixels between the centres of mass of the predicted and the true mask"),
+        ("contour_distance", "the mean distance in pixels from the contour of either mask to that of the other"),
+    )
+)
 
 
 @final
-class Distances(Metric):
-    """Distance in pixels of the masks' centres of mass, and mean distance of their contours; low is good.
+class DistanceMetric(Metric[Parameters]):
+    """Distances in pixels between the masks' centres of mass and between their contours.
 
-    Both are NaN where the class is not in truth and prediction, so that a mask that is missing or too many costs
-    nothing here: read them beside F1 or IOU. Instances count as the mask of all of them.
+    Both are undefined where a class is missing in truth or prediction, so a missed or invented mask costs nothing here:
+    read them beside F1 or IoU. Instances count as their union.
     """
 
-    class Params(Parameters):
-        pass
+    def columns(self) -> tuple[Column, ...]:
+        """Return the two distances."""
+        return COLUMNS
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return `centroid_distance` and `contour_distance`, in pixels; all NaN without masks on either side.
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return the distances of one image; all NaN where truth or prediction has no masks.
 
         Raises:
-            DataError: If truth and prediction are not of the same classes and size.
+            DataError: If truth and prediction do not have the same classes and size.
         """
+        names = [column.name for column in COLUMNS]
         true, predicted = masks_of(truth), masks_of(prediction)
         if true is None or predicted is None:
-            return {name: undefined(prediction) for name in NAMES}
-        check_fit(true, predicted, truth.id)
+            return undefined(names, prediction)
+        check_same_shape(true, predicted, truth.id)
         counted = np.True_ if truth.ignore is None else ~truth.ignore
         rows = [
             (centroid_distance(one & counted, other & counted), contour_distance(one, other, truth.ignore))
             for one, other in zip(true, predicted, strict=True)
         ]
-        return dict(zip(NAMES, np.array(rows, np.float32).T, strict=True))
+        return dict(zip(names, np.array(rows, np.float32).T, strict=True))

@@ -1,55 +1,59 @@
-"""How well a score map points at the structure, before any threshold."""
+"""How well a map points at the structure, before any threshold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import final
+from typing import Final, final
 
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.interfaces import Metric, Parameters
-from micraframe.metrics.classification import average_precision
-from micraframe.metrics.evidence import check_fit, masks_of, undefined
+from micraframe.interfaces import Column, Metric, Statistics
+from micraframe.metrics.masks_and_labels import check_same_shape, masks_of, undefined
+from micraframe.metrics.precision_recall import average_precision
+from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
-NAMES = ("pxap", "pointing")
+COLUMNS: Final = (
+    Column("pxap", "the average precision of the pixels, ranked by the class's map, image by image"),
+    Column("pointing", "the share of maps whose maximum is on the structure"),
+)
 
 
 @final
-class Localisation(Metric):
-    """`pxap`: average precision of the map's pixels; `pointing`: 1 where its maximum is on the structure, else 0.
+class LocalisationMetric(Metric["LocalisationMetric.Params"]):
+    """Average precision of the map's pixels, and the pointing game.
 
-    Both are NaN where the class is not in the truth or has no score map. A flat map points nowhere: 0.
+    Both are undefined where the class is not in the truth or has no map. A constant map points nowhere: 0.
     """
 
     class Params(Parameters):
         tolerance: float = Field(0.0, ge=0, description="Pixels by which the maximum may miss the structure.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def columns(self) -> tuple[Column, ...]:
+        """Return pixel average precision and pointing game."""
+        return COLUMNS
 
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return `pxap` and `pointing`.
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return both numbers of one image.
 
         Raises:
-            DataError: If truth and score map are not of the same size.
+            DataError: If truth and maps do not have the same size.
         """
-        found = {name: undefined(prediction) for name in NAMES}
-        masks, score_map = masks_of(truth), prediction.score_map
-        if masks is None or score_map is None:
+        found = undefined((column.name for column in COLUMNS), prediction)
+        masks, scores = masks_of(truth), prediction.scores
+        if masks is None:
             return found
         counted = np.ones(masks.shape[1:], bool) if truth.ignore is None else ~truth.ignore
-        for index, values in zip(score_map.classes, score_map.values, strict=True):
-            check_fit(masks[index], values, truth.id)
+        for index, values in zip(scores.classes, scores.maps, strict=True):
+            check_same_shape(masks[index], values, truth.id)
             found["pxap"][index] = pixel_average_precision(masks[index], values, counted)
             found["pointing"][index] = pointing(masks[index], values, counted, self.params.tolerance)
         return found
 
 
 def pixel_average_precision(truth: BoolArray, values: FloatArray, counted: BoolArray) -> float:
-    """Return the average precision of the pixels' values, of one image (PxAP, Choe et al. 2020, pools all images).
+    """Return the average precision of one image's pixels (PxAP; Choe et al. 2020 pool the pixels of all images).
 
     Args:
         truth: bool (H, W).
@@ -60,11 +64,11 @@ def pixel_average_precision(truth: BoolArray, values: FloatArray, counted: BoolA
 
 
 def pointing(truth: BoolArray, values: FloatArray, counted: BoolArray, tolerance: float) -> float:
-    """Return 1 if the maximum of the values is within `tolerance` pixels of the truth, else 0 (Zhang et al. 2018).
+    """Return 1 if the maximum of the map is within `tolerance` pixels of the truth, else 0 (Zhang et al. 2018).
 
     Args:
         truth: bool (H, W).
-        values: float32 (H, W); of several maxima, the share that is.
+        values: float32 (H, W); where several pixels share the maximum, the share of them that is near.
         counted: bool (H, W): the pixels that count.
         tolerance: In pixels.
     """

@@ -2,105 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, final
+from collections.abc import Sequence
+from typing import Annotated, Final, final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from micraframe.interfaces import Metric, Parameters
+from micraframe.interfaces import Column, Metric, Statistics
 from micraframe.metrics.association import f1_score, ious, match_by_iou, overlaps
-from micraframe.metrics.evidence import check_fit, instances_of, undefined
-from micraframe.types import FloatArray, IntArray, Prediction, Sample
+from micraframe.metrics.masks_and_labels import check_same_shape, instances_of, undefined
+from micraframe.parameters import Parameters
+from micraframe.types import IntArray, Prediction, Sample
 
-FAILURES = ("missed", "extra", "split", "merged")
-CURVE = tuple(number / 20 for number in range(1, 20))
-"""The IOUs over which the curve of F1 is taken: 0.05, 0.1, ... 0.95."""
+CURVE: Final = tuple(number / 20 for number in range(1, 20))
+"""The IoUs of the curve of F1 against IoU: 0.05, 0.1, ... 0.95."""
+
+PANOPTIC_IOU: Final = 0.5
+"""The IoU at which panoptic quality matches objects."""
+
+FAILURES: Final = {
+    "object_missed": "the share of true objects that no predicted one covers",
+    "object_extra": "the share of predicted objects that cover no true one",
+    "object_split": "the share of true objects that two or more predicted ones cover",
+    "object_merged": "the share of predicted objects that cover two or more true ones",
+}
 
 
 @final
-class Objects(Metric):
-    """F1 of objects at given IOUs, the normalised area under F1 against IOU, and shares of four ways to fail.
+class ObjectMetric(Metric["ObjectMetric.Params"]):
+    """F1 of objects at given IoUs, the area under F1 against IoU, panoptic quality, and four kinds of failure.
 
-    Without instances, objects are the components of the masks. NaN where truth and prediction have no object.
+    Without instances, objects are the connected components of the masks. F1 is a mean over images, and pooled over the
+    objects of all images, as StarDist's `matching_dataset` has it (Schmidt et al. 2018). Panoptic quality is
+    PQ = SQ x RQ = (sum of the matched pairs' IoU / TP) x (TP / (TP + FP / 2 + FN / 2)) (Kirillov et al. 2019).
     """
 
     class Params(Parameters):
         iou: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-            CURVE, description="IOUs from which on two objects count as one."
+            CURVE, description="IoUs at which a predicted object counts as a true one."
         )
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def columns(self) -> tuple[Column, ...]:
+        """Return the numbers of each image's objects, and those of the objects of all images together."""
+        pooled = "from the objects of all images together"
+        return (
+            *(
+                Column(f"object_f1@{iou:g}", f"F1 of objects, matched one to one at an IoU of at least {iou:g}")
+                for iou in self.params.iou
+            ),
+            Column("object_auc", "the normalised area under F1 of objects against the IoU of a match (0.05 to 0.95)"),
+            *(Column(name, definition, higher_is_better=False) for name, definition in FAILURES.items()),
+            *(
+                Column(
+                    f"object_f1_pooled@{iou:g}",
+                    f"F1 of objects, matched one to one at an IoU of at least {iou:g}, {pooled}",
+                    numerator=f"object_tp@{iou:g}",
+                    denominator="object_mean_count",
+                )
+                for iou in self.params.iou
+            ),
+            Column(
+                "segmentation_quality",
+                f"the mean IoU of objects matched one to one at an IoU of at least {PANOPTIC_IOU:g}, {pooled}",
+                numerator="object_matched_iou",
+                denominator=f"object_tp@{PANOPTIC_IOU:g}",
+            ),
+            Column(
+                "panoptic_quality",
+                f"segmentation quality times F1 of objects at an IoU of {PANOPTIC_IOU:g}, {pooled}",
+                numerator="object_matched_iou",
+                denominator="object_mean_count",
+            ),
+        )
 
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return `object_f1@IOU`, `object_auc`, and `object_missed`, `_extra`, `_split` and `_merged`.
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return the statistics of one image; all NaN where truth or prediction has neither masks nor instances.
+
+        These are the columns of single images; `object_true` and `object_predicted`, the numbers of objects, and
+        `object_mean_count`, the mean of both; `object_tp@IOU`, the number of matches, so that FP are predicted - TP and
+        FN are true - TP; and `object_matched_iou`, the sum of the matches' IoU at 0.5.
 
         Raises:
-            DataError: If truth and prediction are not of the same classes and size.
+            DataError: If truth and prediction do not have the same classes and size.
         """
-        names = [f"object_f1@{iou:g}" for iou in self.params.iou]
-        names += ["object_auc", *(f"object_{name}" for name in FAILURES)]
         true, predicted = instances_of(truth), instances_of(prediction)
         if true is None or predicted is None:
-            return {name: undefined(prediction) for name in names}
-        check_fit(true, predicted, truth.id)
+            nothing = np.zeros((1, 1), np.int32)
+            return undefined(self._measure(nothing, nothing), prediction)
+        check_same_shape(true, predicted, truth.id)
         if truth.ignore is not None:
             true, predicted = (np.where(truth.ignore, 0, labels) for labels in (true, predicted))
         rows = [self._measure(one, other) for one, other in zip(true, predicted, strict=True)]
-        return dict(zip(names, np.array(rows, np.float32).reshape(-1, len(names)).T, strict=True))
+        return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
 
-    def _measure(self, truth: IntArray, predicted: IntArray) -> list[float]:
+    def _measure(self, truth: IntArray, predicted: IntArray) -> dict[str, float]:
         shared = overlaps(truth, predicted)
         iou = ious(shared)
-        modes = failures(shared)
-        curve = f1_curve(iou, CURVE)
-        known = dict(zip(CURVE, curve, strict=True))  # what the area is made of is not associated twice
-        named = [known[least] if least in known else f1_curve(iou, [least])[0] for least in self.params.iou]
-        return [*named, area_under(curve), *(modes[name] for name in FAILURES)]
-
-
-def f1_curve(iou: npt.NDArray[np.float64], least: Sequence[float]) -> list[float]:
-    """Return the F1 of objects for each IOU from which on two count as one; NaN where there is no object.
-
-    Args:
-        iou: (N, M): of every true with every predicted object.
-        least: The IOUs.
-    """
-    return [f1_score(len(match_by_iou(iou, one)), *iou.shape) for one in least]
+        pairs = {least: match_by_iou(iou, least) for least in dict.fromkeys((*self.params.iou, *CURVE, PANOPTIC_IOU))}
+        f1 = {least: f1_score(len(matched), *iou.shape) for least, matched in pairs.items()}
+        matched_iou = iou[tuple(pairs[PANOPTIC_IOU].T)].sum()
+        return {
+            **{f"object_f1@{least:g}": f1[least] for least in self.params.iou},
+            "object_auc": area_under([f1[least] for least in CURVE]),
+            **failures(shared),
+            **{f"object_tp@{least:g}": len(pairs[least]) for least in (*self.params.iou, PANOPTIC_IOU)},
+            "object_true": iou.shape[0],
+            "object_predicted": iou.shape[1],
+            "object_mean_count": sum(iou.shape) / 2,
+            "object_matched_iou": float(matched_iou),
+        }
 
 
 def area_under(curve: Sequence[float]) -> float:
-    """Return the area under F1 against IOU from 0.05 to 0.95, normalised: 1 for perfect objects.
+    """Return the area under F1 against IoU from 0.05 to 0.95, normalised: 1 for perfect objects.
 
     Args:
-        curve: F1 at each IOU of `CURVE`.
+        curve: F1 at each IoU of `CURVE`.
     """
     return float(np.trapezoid(curve, CURVE) / (CURVE[-1] - CURVE[0]))
 
 
 def failures(shared: npt.NDArray[np.int64]) -> dict[str, float]:
-    """Return the shares of the objects that are `missed`, `extra`, `split` and `merged`.
+    """Return the shares of objects that are missed, extra, split and merged, by the names of `FAILURES`.
 
-    Two objects belong together if more than half of either lies in the other. Missed are true objects to which none
-    belongs, and extra predicted ones; split are true objects to which two or more belong, and merged predicted ones.
-    NaN for shares of no objects.
+    Two objects cover each other if more than half of either lies in the other. NaN for shares of no objects.
 
     Args:
         shared: What `association.overlaps` returns.
     """
     both = shared[1:, 1:]
     smaller = np.minimum(shared.sum(axis=1)[1:, None], shared.sum(axis=0)[1:])
-    together = 2 * both > smaller
-    of_truth, of_prediction = together.sum(axis=1), together.sum(axis=0)
-
-    def share(failed: npt.NDArray[np.bool_]) -> float:
-        return float(failed.mean()) if failed.size else np.nan
-
-    return {
-        "missed": share(of_truth == 0),
-        "extra": share(of_prediction == 0),
-        "split": share(of_truth > 1),
-        "merged": share(of_prediction > 1),
-    }
+    covers = 2 * both > smaller
+    of_truth, of_prediction = covers.sum(axis=1), covers.sum(axis=0)
+    failed = (of_truth == 0, of_prediction == 0, of_truth > 1, of_prediction > 1)
+    return {name: float(each.mean()) if each.size else np.nan for name, each in zip(FAILURES, failed, strict=True)}

@@ -1,51 +1,67 @@
-"""How well masks lie over the truth."""
+"""How well masks overlap the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.interfaces import Metric, Parameters
-from micraframe.metrics.evidence import check_fit, masks_of, undefined
+from micraframe.interfaces import Column, Metric, Statistics
+from micraframe.metrics.masks_and_labels import check_same_shape, masks_of, undefined
+from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
-NAMES = ("precision", "recall", "f1", "iou", "iou_if_present", "boundary_dice")
+_BLANK = "0 where one mask is blank, undefined where both are"
+COLUMNS: Final = (
+    Column(
+        "precision",
+        "the share of the predicted mask's pixels that are in the true mask, TP / (TP + FP); undefined where the "
+        "predicted mask is blank",
+    ),
+    Column(
+        "recall",
+        "the share of the true mask's pixels that are in the predicted mask, TP / (TP + FN); undefined where the true "
+        "mask is blank",
+    ),
+    Column("f1", f"F1 or Dice coefficient of the masks' pixels, 2 TP / (2 TP + FP + FN); {_BLANK}"),
+    Column("iou", f"intersection over union of the masks, TP / (TP + FP + FN) in pixels; {_BLANK}"),
+    Column("iou_if_present", "the IoU over the images that contain the class"),
+    Column("boundary_dice", f"the symmetric boundary Dice coefficient of the masks; {_BLANK}"),
+)
 
 
 @final
-class Overlap(Metric):
-    """Precision, recall, F1, IOU and symmetric boundary dice of each class's mask.
+class OverlapMetric(Metric["OverlapMetric.Params"]):
+    """Precision, recall, F1, IoU and symmetric boundary Dice of each class's mask.
 
-    They are undefined, NaN, where the class is neither in the truth nor in the prediction. Where it is in one of them
-    only, precision is undefined if nothing was predicted, recall if nothing is true, and the others are 0.
-    `iou_if_present` is the IOU where the class is in the truth, so that it does not mix in how well its presence was
-    decided. Instances count as the mask of all of them.
+    All are undefined where the class is neither in the truth nor in the prediction. `iou_if_present` is the IoU where
+    the class is in the truth, so that it is not mixed with how well images without the class were recognised. Instances
+    count as their union.
     """
 
     class Params(Parameters):
-        radius: int = Field(1, ge=1, description="Of the neighbourhoods of the boundary dice, in pixels.")
+        radius: int = Field(1, ge=1, description="Radius of the boundary Dice's neighbourhoods in pixels.")
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
+    def columns(self) -> tuple[Column, ...]:
+        """Return the numbers of each class's mask."""
+        return COLUMNS
 
-    def measure(self, prediction: Prediction, truth: Sample) -> Mapping[str, FloatArray]:
-        """Return one number per class of each; all NaN where truth or prediction have no masks.
+    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
+        """Return the numbers of one image; all NaN where truth or prediction has no masks.
 
         Raises:
-            DataError: If truth and prediction are not of the same classes and size.
+            DataError: If truth and prediction do not have the same classes and size.
         """
         true, predicted = masks_of(truth), masks_of(prediction)
         if true is None or predicted is None:
-            return {name: undefined(prediction) for name in NAMES}
-        check_fit(true, predicted, truth.id)
+            return undefined((column.name for column in COLUMNS), prediction)
+        check_same_shape(true, predicted, truth.id)
         found = overlap(true, predicted, truth.ignore)
-        seen = true if truth.ignore is None else true & ~truth.ignore
-        found["iou_if_present"] = np.where(seen.any(axis=(1, 2)), found["iou"], np.float32(np.nan))
+        counted = true if truth.ignore is None else true & ~truth.ignore
+        found["iou_if_present"] = np.where(counted.any(axis=(1, 2)), found["iou"], np.float32(np.nan))
         found["boundary_dice"] = np.array(
             [
                 boundary_dice(one, other, truth.ignore, self.params.radius)
@@ -53,15 +69,15 @@ class Overlap(Metric):
             ],
             np.float32,
         )
-        return {name: found[name] for name in NAMES}
+        return found
 
 
 def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = None) -> dict[str, FloatArray]:
     """Return `precision`, `recall`, `f1` and `iou`, each float32 (K,), of the pixels of masks.
 
-    With TP, FP and FN pixels: precision TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), and
-    IOU TP / (TP + FP + FN). Each is NaN where that is 0 / 0: precision of a blank prediction, recall of a blank truth,
-    F1 and IOU where both are blank.
+    With TP, FP and FN the pixels that are in both masks, only in the predicted or only in the true one: precision
+    TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), and IoU TP / (TP + FP + FN). Each is NaN where it
+    is 0 / 0: precision of a blank prediction, recall of a blank truth, F1 and IoU where both are blank.
 
     Args:
         truth: bool (K, H, W).
@@ -70,7 +86,7 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
     """
     if ignore is not None:
         truth, predicted = truth & ~ignore, predicted & ~ignore
-    # Class by class, which is how NumPy counts fast; most classes are blank in one of the two.
+    # Class by class, which NumPy counts faster; most classes are blank in one of the two.
     true, claimed = (np.array([np.count_nonzero(one) for one in masks]) for masks in (truth, predicted))
     both = (true > 0) & (claimed > 0)
     hit = np.zeros_like(true)
@@ -88,7 +104,7 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
 
 
 def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = None, radius: int = 1) -> float:
-    """Return the symmetric boundary dice of two masks: how well they agree around their boundaries.
+    """Return the symmetric boundary Dice coefficient of two masks: how well they agree around their boundaries.
 
     With N_x the pixels at most `radius` rows and columns from x, and dT and dP the boundaries of truth T and
     prediction P, it is the mean over all x in dT and all x in dP of the Dice coefficient
@@ -98,14 +114,14 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     Args:
         truth: bool (H, W).
         predicted: bool (H, W).
-        ignore: bool (H, W): pixels that are neither boundary nor counted.
-        radius: Of the neighbourhoods, in pixels.
+        ignore: bool (H, W): pixels that do not count, and are no boundary.
+        radius: Radius of the neighbourhoods in pixels.
 
     Returns:
         In [0, 1]; NaN where both masks are blank.
     """
     counted = np.ones(truth.shape, bool) if ignore is None else ~ignore
-    # Boundaries are found before pixels are ignored: where what counts ends is no boundary of the structure.
+    # Boundaries are found before pixels are ignored: the border of the ignored region is no boundary of the structure.
     edges = [mask & counted & ~ndimage.binary_erosion(mask) for mask in (truth, predicted)]
     number = sum(int(np.count_nonzero(edge)) for edge in edges)
     if not number:

@@ -1,7 +1,7 @@
-"""Where the jobs of a study run: in this process, or on the workers of a Dask cluster.
+"""Where the jobs of a study are executed: in this process, or on the workers of a Dask cluster.
 
-Workers share the study's folder with whoever started them: on one machine, or on a cluster's shared file system. What
-is done lies there, so that a job whose worker was lost goes on elsewhere from its last checkpoint.
+Workers share the study's folder with the process that started them: on one machine, or on a cluster's shared file
+system. Results are there, so a job whose worker was lost continues on another one from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,58 +11,70 @@ import shutil
 import uuid
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Protocol, final
 
 import torch
 from pydantic import Field
 
 from micraframe.errors import ConfigError, MissingDependency
-from micraframe.interfaces import Parameters
+from micraframe.parameters import Parameters
 from micraframe.study.plan import Job
+from micraframe.study.processes import Processes
 from micraframe.types import Progress
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-Work = Callable[[Job, Progress], dict[str, str]]
-"""Runs the cells of a job; returns the tracebacks of those that failed, by their names."""
-
 LOST = 3
-"""So many workers may be lost in a job until it is given up: then it is the job that kills them."""
+"""How many workers may be lost with a job before it is given up: then the job itself ends them."""
 
 CONNECT = 10.0
-"""Seconds that a scheduler has to answer."""
+"""Seconds within which a scheduler must answer."""
 
 _LOOK = 2.0
-"""Seconds after which to look whether workers have come or gone."""
+"""Seconds between looks for workers that came or went."""
+
+
+class JobFunction(Protocol):
+    """Executes the runs of a job; returns the tracebacks of those that failed, by name. It can be pickled."""
+
+    def __call__(self, job: Job, progress: Progress, processes: Processes | None = None) -> dict[str, str]:
+        """Execute a job, perhaps together with other processes of the same `torchrun`."""
 
 
 class Executor(ABC):
-    """Runs jobs."""
+    """Executes jobs."""
 
     @abstractmethod
-    def run(self, jobs: Sequence[Job], work: Work, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
-        """Yield each job when it is done, in whatever order, with what failed in it."""
+    def run(self, jobs: Sequence[Job], work: JobFunction, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
+        """Yield each job when it is done, in any order, with its failures."""
 
 
 @final
 class Local(Executor):
-    """One job after the other, in this process."""
+    """One job after the other, in this process.
 
-    def run(self, jobs: Sequence[Job], work: Work, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
+    Args:
+        processes: The processes of the same `torchrun`, which train together.
+    """
+
+    def __init__(self, processes: Processes | None = None) -> None:
+        self._processes = processes
+
+    def run(self, jobs: Sequence[Job], work: JobFunction, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
         """Yield each job when it is done, in order."""
         for job in jobs:
-            yield job, work(job, progress)
+            yield job, work(job, progress, self._processes)
 
 
 class Slurm(Parameters):
-    """Of what SLURM gives to each worker; `dask-jobqueue` writes the job script."""
+    """What to request from SLURM for each worker; `dask-jobqueue` writes the job script."""
 
-    workers: int = Field(1, ge=1, description="Number of jobs that SLURM is asked for, each with one worker.")
+    workers: int = Field(1, ge=1, description="Number of SLURM jobs, each with one worker.")
     queue: str | None = Field(None, description="Partition.")
     account: str | None = Field(None, description="Account.")
     cores: int = Field(4, ge=1, description="Cores of a worker.")
@@ -70,24 +82,26 @@ class Slurm(Parameters):
     walltime: str = Field(
         "04:00:00",
         pattern=r"^(\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2})$",
-        description="When SLURM ends a worker, as sbatch has it; its job goes on in another.",
+        description="Time limit of a worker, in sbatch's notation; its job continues on another one.",
     )
-    interface: str | None = Field(None, description="Network by which workers are reached, such as ib0.")
-    directives: list[str] = Field([], description="Further lines of #SBATCH, such as --gres=gpu:1.")
-    prologue: list[str] = Field([], description="What the script does first, such as: module load cuda.")
-    python: str | None = Field(None, description="The workers' Python; none: the one that runs the study.")
+    interface: str | None = Field(None, description="Network interface of the workers, such as ib0.")
+    directives: list[str] = Field([], description="Further #SBATCH directives, such as --gres=gpu:1.")
+    prologue: list[str] = Field([], description="Commands to run first, such as: module load cuda.")
+    python: str | None = Field(None, description="The workers' Python; null: the one that runs the study.")
 
 
 @final
 class Dask(Executor):
-    """Jobs on the workers of a Dask cluster: local, at an address, or given by SLURM.
+    """Jobs on the workers of a Dask cluster: local, at an address, or started by SLURM.
+
+    Workers on one machine each use their own GPU, in turn.
 
     Args:
-        workers: Number of processes on this machine, if nothing else is named.
-        scheduler: Address of a running scheduler, such as `tcp://10.0.0.1:8786`. Its workers' threads each run a job
-            at a time; how many cores a job's arithmetic takes, their `OMP_NUM_THREADS` says.
-        slurm: What to ask SLURM for.
-        logs: The folder for what SLURM's jobs print.
+        workers: Number of processes on this machine, if there is neither scheduler nor SLURM.
+        scheduler: Address of a running scheduler, such as `tcp://10.0.0.1:8786`. Each thread of its workers executes
+            one job at a time; their `OMP_NUM_THREADS` sets how many cores a job uses.
+        slurm: What to request from SLURM.
+        logs: The folder for the output of SLURM's jobs.
     """
 
     def __init__(
@@ -102,13 +116,13 @@ class Dask(Executor):
         self._slurm = slurm
         self._logs = logs
 
-    def run(self, jobs: Sequence[Job], work: Work, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
-        """Yield each job when it is done, in the order in which they end.
+    def run(self, jobs: Sequence[Job], work: JobFunction, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
+        """Yield each job when it is done, in the order of completion.
 
         Raises:
             MissingDependency: If dask's packages are not installed.
-            ConfigError: If no scheduler answers at the address, or SLURM does not take the jobs.
-            ConnectionError: If the scheduler is lost.
+            ConfigError: If no scheduler answers at the address, or SLURM refuses the jobs.
+            ConnectionError: If the connection to the scheduler is lost.
         """
         if not jobs:
             return
@@ -119,7 +133,7 @@ class Dask(Executor):
             for job, future in self._together(client, jobs, work, progress):
                 error = future.exception()
                 if isinstance(error, KilledWorker):
-                    # Dask blames all jobs that the lost workers had. Which one it was shows when each is alone.
+                    # Dask blames all jobs that the lost workers had. Executed alone, the guilty one shows.
                     suspects.append(job)
                     continue
                 progress.advance(str(job[0]), len(job), len(job))
@@ -130,9 +144,9 @@ class Dask(Executor):
                     yield job, _failures(job, future, future.exception())
 
     def _together(
-        self, client: Client, jobs: Sequence[Job], work: Work, progress: Progress
+        self, client: Client, jobs: Sequence[Job], work: JobFunction, progress: Progress
     ) -> Iterator[tuple[Job, Future]]:
-        """Run jobs, no more at a time than workers have threads, so that a lost worker had the job that it ran only."""
+        """Execute jobs, at most as many at a time as workers have threads: a lost worker takes only its own with it."""
         from distributed import wait
 
         waiting = deque(jobs)
@@ -141,20 +155,22 @@ class Dask(Executor):
         while waiting or running:
             done: set[Future] = set()
             try:
-                before, threads = threads, sum(client.nthreads().values())
+                workers = client.nthreads()
+                before, threads = threads, sum(workers.values())
                 if not threads and before:
                     progress.advance("waiting for workers", 0, 1)
                 while waiting and len(running) < max(threads, 1):
                     job = waiting.popleft()
-                    # Not by the cells alone: another study on the same scheduler may have the same ones elsewhere.
+                    # Unique: another study on the same scheduler may have the same runs in another folder.
                     key = f"{job[0]}-{uuid.uuid4().hex}"
-                    running[client.submit(_on_worker, work, job, self._threads(), key=key, pure=False)] = job
+                    arguments = (work, job, self._threads(), tuple(workers))
+                    running[client.submit(on_worker, *arguments, key=key, pure=False)] = job
                 done = wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED").done
             except TimeoutError:
                 pass
             except (CancelledError, OSError) as error:
                 raise ConnectionError(
-                    "the Dask scheduler is lost; the same command goes on where this one stopped"
+                    "the connection to the Dask scheduler is lost; run the same command again to continue"
                 ) from error
             for future in [future for future in running if future in done]:
                 yield running.pop(future), future
@@ -165,13 +181,16 @@ class Dask(Executor):
             import dask
             from distributed import Client, LocalCluster
         except ImportError as error:
-            raise MissingDependency(f"{error}; dask is wanted: pip install 'micraframe[dask]'") from error
+            raise MissingDependency(f"{error}; install dask: pip install 'micraframe[dask]'") from error
         with dask.config.set({"distributed.scheduler.allowed-failures": LOST}):
             if self._scheduler:
                 try:
                     client = Client(self._scheduler, timeout=CONNECT)
                 except (OSError, ValueError, TypeError) as error:
-                    raise ConfigError(f"no Dask scheduler answers at {self._scheduler!r}: {error}") from error
+                    raise ConfigError(
+                        f"expected a Dask scheduler at {self._scheduler!r}, got no answer ({error}); start one, or "
+                        "correct --scheduler"
+                    ) from error
                 with client:
                     yield client
                 return
@@ -183,17 +202,17 @@ class Dask(Executor):
                     n_workers=self._workers,
                     threads_per_worker=1,
                     processes=True,
-                    dashboard_address="127.0.0.1:0",  # any free port: a second study must not warn of the first
-                    # Results are on the disk: what a worker's memory holds is its job's, which Dask cannot lessen.
+                    dashboard_address="127.0.0.1:0",  # any free port: a second study must not warn about the first
+                    # Results are on disk: a worker's memory is its job's, and Dask cannot reduce it.
                     memory_limit=None,
                 )
             with cluster, Client(cluster) as client:
                 if self._slurm:
-                    _ask(cluster, self._slurm.workers)
+                    request_workers(cluster, self._slurm.workers)
                 yield client
 
     def _threads(self) -> int | None:
-        """Return how many threads a worker's arithmetic takes; None where the worker knows best."""
+        """Return how many threads a worker computes with; None where the worker decides."""
         if self._scheduler:
             return None
         if self._slurm:
@@ -202,7 +221,7 @@ class Dask(Executor):
 
 
 def job_script(slurm: Slurm, logs: Path) -> str:
-    """Return the script that SLURM would be given for a worker; nothing is started or written.
+    """Return the job script of a worker; nothing is started or written.
 
     Raises:
         MissingDependency: If dask-jobqueue is not installed.
@@ -214,11 +233,11 @@ def job_script(slurm: Slurm, logs: Path) -> str:
 
 
 def slurm_cluster(slurm: Slurm, logs: Path) -> Any:
-    """Return dask-jobqueue's cluster, of which no worker has been asked for yet.
+    """Return dask-jobqueue's cluster, before any worker is requested.
 
     Args:
         slurm: What a worker gets.
-        logs: The folder for what the jobs print.
+        logs: The folder for the output of the jobs.
 
     Raises:
         MissingDependency: If dask-jobqueue is not installed.
@@ -226,13 +245,13 @@ def slurm_cluster(slurm: Slurm, logs: Path) -> Any:
     """
     cluster = _jobqueue().SLURMCluster
     if not shutil.which("sbatch"):
-        raise ConfigError("there is no sbatch on this machine; start the study where SLURM takes jobs")
+        raise ConfigError("expected sbatch on this machine, got none; start the study where SLURM accepts jobs")
     logs.mkdir(parents=True, exist_ok=True)
     return cluster(**_asked(slurm, logs), scheduler_options={"dashboard_address": ":0"})
 
 
 def seconds_of(walltime: str) -> int:
-    """Return the seconds of a time as sbatch has it: `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`."""
+    """Return the seconds of a time in sbatch's notation: `M`, `M:S`, `H:M:S`, `D-H`, `D-H:M` or `D-H:M:S`."""
     days, dash, rest = walltime.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     # Without days, one or two numbers are minutes and seconds; with days, hours and minutes.
@@ -244,18 +263,18 @@ def _jobqueue() -> Any:
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise MissingDependency(f"{error}; dask-jobqueue is wanted: pip install 'micraframe[dask]'") from error
+        raise MissingDependency(f"{error}; install dask-jobqueue: pip install 'micraframe[dask]'") from error
     return dask_jobqueue
 
 
 def _asked(slurm: Slurm, logs: Path) -> dict[str, Any]:
-    """Return what dask-jobqueue is told."""
-    # Numerical libraries read these when they are loaded; Dask sets them to 1 where nothing else does.
+    """Return the arguments of dask-jobqueue's cluster."""
+    # Numerical libraries read these when they are loaded; Dask sets them to 1 unless something else does.
     pools = [f"export {name}={slurm.cores}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     return {
         "queue": slurm.queue,
         "account": slurm.account,
-        # One process with one thread of Dask's, and so one job at a time, whose arithmetic takes all the cores.
+        # One process with one Dask thread executes one job at a time, which computes on all cores.
         "cores": 1,
         "processes": 1,
         "job_cpu": slurm.cores,
@@ -264,15 +283,14 @@ def _asked(slurm: Slurm, logs: Path) -> dict[str, Any]:
         "interface": slurm.interface,
         "job_extra_directives": [f"-o {logs.absolute() / 'worker-%j.log'}", *slurm.directives],
         "job_script_prologue": [*pools, *slurm.prologue],
-        # A worker that leaves before SLURM ends it is none that its job has killed.
+        # A worker that leaves before SLURM ends it does not count as lost.
         "worker_extra_args": ["--lifetime", f"{seconds_of(slurm.walltime) * 95 // 100}s"],
         "python": slurm.python,
     }
 
 
-def _ask(cluster: Any, workers: int) -> None:
-    """Have SLURM asked for workers, now and whenever one is lost."""
-
+def request_workers(cluster: Any, workers: int) -> None:
+    """Request workers from SLURM, now and whenever one is lost."""
     from distributed import Status
 
     async def settled() -> None:
@@ -280,17 +298,17 @@ def _ask(cluster: Any, workers: int) -> None:
             await cluster
         finally:
             for worker in cluster.workers.values():
-                if worker.status == Status.created:  # refused; as such the cluster could not be closed
+                if worker.status == Status.created:  # refused: with it, the cluster could not be closed
                     worker.status = Status.failed
 
-    # Not by `scale`, which asks in the background, where SLURM's refusal is not heard.
+    # Not by `scale`, which requests in the background, where SLURM's refusal is lost.
     for _ in range(workers):
         cluster.worker_spec.update(cluster.new_worker_spec())
     try:
         cluster.sync(settled)
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise ConfigError(f"SLURM does not take the job: {reason}") from error
+        raise ConfigError(f"SLURM refuses the job: {reason}; correct the file of --slurm") from error
     cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
 
 
@@ -300,17 +318,52 @@ def _failures(job: Job, future: Future, error: BaseException | None) -> dict[str
         return found
     from distributed import KilledWorker
 
-    # The work keeps its own failures to itself: this is the loss of workers, or workers that cannot do it.
+    # Failures of runs are returned: this is the loss of workers, or workers that cannot execute the job.
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, KilledWorker):
         reason = (
-            f"WorkerLost: {error.allowed_failures + 1} workers ended while they ran this, the last one at "
-            f"{error.last_worker.address}; it may want more memory than there is"
+            f"WorkerLost: {error.allowed_failures + 1} workers ended while they executed this, the last one at "
+            f"{error.last_worker.address}; it may need more memory than there is"
         )
-    return {str(cell): reason for cell in job}
+    return {str(run): reason for run in job}
 
 
-def _on_worker(work: Work, job: Job, threads: int | None) -> dict[str, str]:
+def gpu_of(worker: str, workers: Iterable[str], gpus: int) -> int | None:
+    """Return the index of the GPU that a worker uses: those of one machine take its GPUs in turn.
+
+    Args:
+        worker: The worker's address, such as `tcp://10.0.0.1:40001`.
+        workers: The addresses of all workers, on whatever machines.
+        gpus: Number of GPUs that the worker sees.
+
+    Returns:
+        None if there is nothing to choose.
+    """
+    if gpus < 2:
+        return None
+
+    def machine(address: str) -> str:
+        return address.rpartition(":")[0]
+
+    beside = sorted(other for other in {worker, *workers} if machine(other) == machine(worker))
+    return beside.index(worker) % gpus
+
+
+def on_worker(work: JobFunction, job: Job, threads: int | None, workers: tuple[str, ...]) -> dict[str, str]:
+    """Execute a job on the worker that this process is.
+
+    Args:
+        work: Executes it.
+        job: The job.
+        threads: Number of threads to compute with; None leaves it as it is.
+        workers: The addresses of all workers.
+    """
+    from distributed import get_worker
+
+    gpu = gpu_of(get_worker().address, workers, torch.cuda.device_count())
+    if gpu is not None:
+        # `auto` and `cuda` mean the current GPU; a study that names another index gets that one.
+        torch.cuda.set_device(gpu)
     if threads is not None:
         torch.set_num_threads(threads)
     return work(job, Progress())

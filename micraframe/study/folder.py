@@ -1,29 +1,39 @@
-"""Where things are in a study's folder, and what is done there already."""
+"""The files of a study: where they are, and which runs are complete."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from micraframe.files import atomic, write_json, write_text
-from micraframe.study.plan import Cell
-from micraframe.study.tables import Row, read_rows, write_csv
-from micraframe.types import BoolArray, Cost, Threshold
+from micraframe.interfaces import Thresholds
+from micraframe.runtime.files import atomic, write_json, write_text
+from micraframe.study.plan import StudyRun
+from micraframe.study.tables import ROWS, read_csv, write_csv
+from micraframe.tuning import FILE as THRESHOLDS
+from micraframe.types import BoolArray, Origin, Threshold, Work
+
+ROW_NAMES: Final = ("thresholds", "image", "group", "class", "metric", "value")
+"""The columns of a run's own rows; the others are the same in all of them."""
+
+_RESULTS: Final = ("rows.csv", "masks.npz", THRESHOLDS)
 
 
 @dataclass(frozen=True)
 class StudyFolder:
     """The files of a study.
 
-    A trained model is known by the hash of what determines it, a cell's results by theirs, what annotation costs by
-    that of its prices besides. `rows.csv` is a cell's last file: where it is, the cell is done.
+    A trained model is found by the hash of everything that determines it, and a run's results by theirs. A run's
+    `done.json` is written last, with the sizes and hashes of its results: it says whether they are complete.
 
     Attributes:
         path: The folder.
@@ -33,155 +43,181 @@ class StudyFolder:
 
     @property
     def config(self) -> Path:
-        """The study, every default written out."""
+        """The study, with every default written out."""
         return self.path / "study.yaml"
 
     def table(self, name: str) -> Path:
-        """Return where a table of the whole study is: `rows`, `summary`, `costs` or `statistics`."""
+        """Return the path of a table of the whole study: `rows`, `summary`, `costs` or `statistics`."""
         return self.path / f"{name}.csv"
 
-    def model(self, cell: Cell) -> Path:
-        """Return the folder of what the cell has learned."""
-        return self.path / "models" / cell.training_key
+    def model(self, run: StudyRun) -> Path:
+        """Return the folder of the model that the run uses; runs that differ only after training share it."""
+        return self.path / "models" / run.training_key
 
-    def training(self, cell: Cell) -> Path:
-        """Return the folder of checkpoints of the cell's training."""
-        return self.path / "training" / cell.training_key
+    def training(self, run: StudyRun) -> Path:
+        """Return the folder of the training's log, and of its checkpoints while it lasts."""
+        return self.path / "training" / run.training_key
 
-    def cell(self, cell: Cell) -> Path:
-        """Return the folder of the cell's results."""
-        return self.path / "cells" / cell.key
+    def run(self, run: StudyRun) -> Path:
+        """Return the folder of the run's results."""
+        return self.path / "runs" / run.key
 
-    def is_trained(self, cell: Cell) -> bool:
-        """Return whether there is a model for the cell."""
-        return self.model(cell).exists()
+    def is_trained(self, run: StudyRun) -> bool:
+        """Return whether the run's model exists."""
+        return self.model(run).exists()
 
-    def is_done(self, cell: Cell) -> bool:
-        """Return whether the cell has its results."""
-        return (self.cell(cell) / "rows.csv").exists()
+    def is_done(self, run: StudyRun) -> bool:
+        """Return whether the run's results are complete and intact."""
+        folder = self.run(run)
+        try:
+            hashes = _read(folder / "done.json")["files"]
+            return all(hashes[name] == _hash(*_identity(folder / name)) for name in _RESULTS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
-    def error(self, cell: Cell) -> str:
-        """Return the traceback that the cell left when it failed last; empty where it did not."""
-        path = self.cell(cell) / "error.txt"
-        return path.read_text(encoding="utf-8") if path.exists() and not self.is_done(cell) else ""
+    def error(self, run: StudyRun) -> str:
+        """Return the traceback of the run's last failure; empty where it did not fail."""
+        path = self.run(run) / "error.txt"
+        return path.read_text(encoding="utf-8") if path.exists() and not self.is_done(run) else ""
 
-    def write_error(self, cell: Cell, text: str) -> None:
-        """Keep a failed cell's traceback."""
-        write_text(self.cell(cell) / "error.txt", text)
+    def write_error(self, run: StudyRun, text: str) -> None:
+        """Keep a failed run's traceback."""
+        write_text(self.run(run) / "error.txt", text)
 
-    def write_cost(self, cell: Cell, cost: Cost) -> None:
-        """Keep what the annotation of the cell's training and validation samples costs, at the cell's prices."""
-        write_json(self._beside_model(cell, f"cost-{cell.prices}"), vars(cost))
+    def write_training(self, run: StudyRun, work: Iterable[Work], seconds: float) -> None:
+        """Keep how long a training took on this machine, and the work of annotating its samples."""
+        record = {"seconds": seconds, "work": [asdict(each) for each in work]}
+        write_json(self.path / "models" / f"{run.training_key}.json", record)
 
-    def cost(self, cell: Cell) -> Cost | None:
-        """Return what `write_cost` kept; None where it was never reckoned at the cell's prices."""
-        return _cost(self._beside_model(cell, f"cost-{cell.prices}"))
+    def training_work(self, run: StudyRun) -> tuple[Work, ...]:
+        """Return the work of annotating the training and validation samples, one for each task."""
+        return _work(self._training_record(run)["work"])
 
-    def write_training_seconds(self, cell: Cell, seconds: float) -> None:
-        """Keep how long the cell's training took, on this machine, from its last start."""
-        write_json(self._beside_model(cell, "seconds"), seconds)
+    def training_seconds(self, run: StudyRun) -> float:
+        """Return how long the training took since it was last started."""
+        return float(self._training_record(run)["seconds"])
 
-    def training_seconds(self, cell: Cell) -> float:
-        """Return how long the cell's training took."""
-        return float(_read(self._beside_model(cell, "seconds")))
-
-    def clear_training(self, cell: Cell) -> None:
-        """Remove what a process that was killed while it wrote has left in the folder of the cell's training."""
-        for leftover in self.training(cell).glob(".*"):
+    def clear_training(self, run: StudyRun) -> None:
+        """Remove what a killed process has left half written in the folder of the training."""
+        for leftover in self.training(run).glob(".*"):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
 
-    def remove_checkpoints(self, cell: Cell) -> None:
-        """Remove the checkpoints of a training that is done; its log and curves stay."""
-        shutil.rmtree(self.training(cell) / "checkpoints", ignore_errors=True)
+    def clear_results(self, run: StudyRun) -> None:
+        """Remove everything that an earlier attempt at the run has left; its last error stays until the run is done."""
+        for leftover in self.run(run).glob("*"):
+            if leftover.name != "error.txt":
+                leftover.unlink()
+
+    def remove_checkpoints(self, run: StudyRun) -> None:
+        """Remove the checkpoints of a completed training; its log and curves stay."""
+        shutil.rmtree(self.training(run) / "checkpoints", ignore_errors=True)
 
     def write_results(
         self,
-        cell: Cell,
-        rows: list[Row],
-        masks: dict[str, npt.NDArray[np.uint8]],
-        thresholds: dict[str, tuple[Threshold, ...]],
-        tuning_cost: Cost,
+        run: StudyRun,
+        rows: pl.DataFrame,
+        masks: Mapping[str, npt.NDArray[np.uint8]],
+        used: Mapping[str, tuple[Threshold, ...]],
+        tuned: Mapping[Origin, Thresholds],
+        tuning_work: Iterable[Work],
         seconds: float,
     ) -> None:
-        """Keep a cell's results; from now on it is done.
+        """Keep a run's results; from now on it is done.
 
         Args:
-            cell: The cell.
-            rows: All its numbers.
-            masks: Of the test images, by their number: those of the fixed thresholds, eight columns to a byte.
-            thresholds: What was decided by, by origin.
-            tuning_cost: What the labels cost that thresholds were tuned on, at the cell's prices.
-            seconds: How long all this took, training not counted.
+            run: The run.
+            rows: All its statistics, with the columns `ROW_NAMES`.
+            masks: Of the test images with fixed thresholds, by the image's number; eight columns to a byte.
+            used: The thresholds that were applied, by origin.
+            tuned: The thresholds that were tuned, by origin.
+            tuning_work: The work of annotating the tuning images.
+            seconds: How long all this took, without training.
         """
-        folder = self.cell(cell)
+        folder = self.run(run)
+        write_csv(folder / "rows.csv", rows)
         with atomic(folder / "masks.npz") as temporary:
             np.savez_compressed(temporary, **masks)  # type: ignore[arg-type]  # numpy's stub takes no keywords of arrays
-        told = {origin: [_threshold(each) for each in used] for origin, used in thresholds.items()}
-        write_json(folder / "thresholds.json", {"used": told})
-        self.write_tuning_cost(cell, tuning_cost)
-        write_json(folder / "seconds.json", seconds)
-        write_csv(folder / "rows.csv", rows, Row)
+        thresholds = {
+            "run": str(run),
+            "model": run.training_key,
+            "method": run.compared.method.model_dump(mode="json"),
+            "head": run.compared.head.model_dump(mode="json") if run.compared.head else None,
+            "used": {origin: [_threshold(each) for each in records] for origin, records in used.items()},
+            "tuned": {origin: asdict(each) for origin, each in tuned.items()},
+        }
+        write_json(folder / THRESHOLDS, thresholds)
+        record = {
+            "rows": len(rows),
+            "files": {name: _hash(*_identity(folder / name)) for name in _RESULTS},
+            "tuning_work": [asdict(each) for each in tuning_work],
+            "seconds": seconds,
+        }
+        write_json(folder / "done.json", record)
         (folder / "error.txt").unlink(missing_ok=True)
 
-    def rows(self, cell: Cell) -> Iterator[Row]:
-        """Yield the numbers of a cell that is done, under the names that it has now.
+    def rows(self, run: StudyRun) -> pl.DataFrame:
+        """Return the statistics of a completed run, with the columns `ROWS`.
 
-        Names are no part of what determines a cell: those in its file are of the study that ran it first.
+        Names are not part of what determines a run, so its file has none: they are those that the study gives it now.
         """
-        named = (cell.info.name, cell.annotator, cell.method, cell.seed)
-        for row in read_rows(self.cell(cell) / "rows.csv"):
-            yield Row(*named, row.thresholds, row.image, row.group, row.class_, row.metric, row.value)
+        names = {"dataset": run.info.name, "annotator": run.annotator, "method": run.method, "seed": run.seed}
+        rows = read_csv(self.run(run) / "rows.csv", ROW_NAMES)
+        return rows.select(*(pl.lit(names[name], ROWS[name]).alias(name) for name in names), *ROW_NAMES)
 
-    def masks(self, cell: Cell, number: int, width: int) -> BoolArray | None:
-        """Return the masks, bool (K, H, W), that the cell made of a test image; None where the method makes none.
+    def masks(self, run: StudyRun, number: int, width: int) -> BoolArray | None:
+        """Return a completed run's masks of a test image, bool (K, H, W); None where the head makes none.
 
         Args:
-            cell: A cell that is done.
-            number: The image's place in the test split.
+            run: The run.
+            number: The image's position in the test split.
             width: Its width W.
         """
-        with np.load(self.cell(cell) / "masks.npz", allow_pickle=False) as saved:
+        with np.load(self.run(run) / "masks.npz", allow_pickle=False) as saved:
             if str(number) not in saved.files:
                 return None
             return np.unpackbits(saved[str(number)], axis=-1, count=width).astype(np.bool_)
 
-    def thresholds(self, cell: Cell) -> dict[str, list[dict[str, Any]]]:
-        """Return by origin what a cell that is done has decided by: records of name, value, origin, rule."""
-        found: dict[str, list[dict[str, Any]]] = _read(self.cell(cell) / "thresholds.json")["used"]
+    def thresholds(self, run: StudyRun) -> dict[str, list[dict[str, Any]]]:
+        """Return the thresholds that a completed run applied: by origin, records of name, value, origin and rule."""
+        found: dict[str, list[dict[str, Any]]] = _read(self.run(run) / THRESHOLDS)["used"]
         return found
 
-    def write_tuning_cost(self, cell: Cell, cost: Cost) -> None:
-        """Keep what the labels cost that the cell's thresholds were tuned on, at the cell's prices."""
-        write_json(self._tuning_cost(cell), vars(cost))
+    def tuning_work(self, run: StudyRun) -> tuple[Work, ...]:
+        """Return the work of annotating a completed run's tuning images, one for each task."""
+        return _work(_read(self.run(run) / "done.json")["tuning_work"])
 
-    def tuning_cost(self, cell: Cell) -> Cost | None:
-        """Return what `write_tuning_cost` kept; None where it was never reckoned at the cell's prices."""
-        return _cost(self._tuning_cost(cell))
+    def seconds(self, run: StudyRun) -> float:
+        """Return how long a completed run took, without training."""
+        return float(_read(self.run(run) / "done.json")["seconds"])
 
-    def seconds(self, cell: Cell) -> float:
-        """Return how long a cell that is done took, training not counted."""
-        return float(_read(self.cell(cell) / "seconds.json"))
-
-    def _tuning_cost(self, cell: Cell) -> Path:
-        return self.cell(cell) / f"tuning_cost-{cell.tuning_prices}.json"
-
-    def _beside_model(self, cell: Cell, what: str) -> Path:
-        return self.path / "models" / f"{cell.training_key}.{what}.json"
+    def _training_record(self, run: StudyRun) -> Any:
+        return _read(self.path / "models" / f"{run.training_key}.json")
 
 
 def _threshold(threshold: Threshold) -> dict[str, Any]:
-    told = vars(threshold).copy()
     # JSON has no NaN: where each image has its own threshold, there is no value.
-    told["value"] = None if np.isnan(threshold.value) else threshold.value
-    return told
+    return {**asdict(threshold), "value": None if np.isnan(threshold.value) else threshold.value}
 
 
-def _cost(path: Path) -> Cost | None:
-    return Cost(**_read(path)) if path.exists() else None
+def _work(records: Iterable[Mapping[str, Any]]) -> tuple[Work, ...]:
+    return tuple(Work(**record) for record in records)
 
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _identity(path: Path) -> tuple[Path, int, int]:
+    """Return what changes when a file changes."""
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(path: Path, size: int, modified: int) -> str:
+    """Return a file's SHA-256; size and time of the last change tell whether it must be read again."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

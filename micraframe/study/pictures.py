@@ -1,9 +1,8 @@
-"""Figures of a study: what each method made of the same images, and how MICRA-Net came to its masks."""
+"""Pictures of a study: every method's masks on the same test images, and MICRA-Net's steps from maps to masks."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +13,83 @@ from matplotlib.patches import Patch
 
 from micraframe import registry
 from micraframe.config import Study
-from micraframe.files import atomic
-from micraframe.micranet import FittedMicraNet, Steps
+from micraframe.micranet import NAME as MICRA_NET
+from micraframe.micranet import MicraNetModel
 from micraframe.overlay import legend, overlay, to_rgb
+from micraframe.pipeline import load
+from micraframe.runtime.files import atomic
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell
-from micraframe.tiling import is_cut
-from micraframe.types import BoolArray, Sample
+from micraframe.study.plan import StudyRun
+from micraframe.study.report.wording import annotation_text, slugs
+from micraframe.types import BoolArray, Maps, Prediction, Sample
 
 _PANEL_INCHES = 1.7
 
 
-def draw(cells: Sequence[Cell], study: Study, folder: StudyFolder) -> tuple[Path, ...]:
-    """Draw test images with the truth and every method's masks of the first seed, and how MICRA-Net came to its own.
+def draw(runs: Sequence[StudyRun], study: Study, folder: StudyFolder) -> tuple[Path, ...]:
+    """Draw test images with the truth and every method's masks, and the steps of each MICRA-Net, for the first seed.
 
     Args:
-        cells: Those that are done.
-        study: What they are of.
-        folder: Where their results are, and `pictures` go.
+        runs: The completed runs.
+        study: The study.
+        folder: Where the results are; files go to its `pictures`.
 
     Returns:
         The files.
     """
-    pictures: list[Path] = []
     if not study.pictures:
         return ()
-    for name in dict.fromkeys(cell.info.name for cell in cells):
-        mine = [cell for cell in cells if cell.info.name == name and cell.seed == study.seeds[0]]
+    pictures: list[Path] = []
+    names = list(dict.fromkeys(run.info.name for run in runs))
+    for name, slug in zip(names, slugs(names), strict=True):
+        mine = [run for run in runs if run.info.name == name and run.seed == study.seeds[0]]
         if not mine:
             continue
         dataset = registry.build("dataset", mine[0].dataset.name, **mine[0].dataset.params)
         test = dataset.samples("test")
         chosen = {number: test[number] for number in evenly(test, study.pictures)}
         masks = {
-            f"{cell.method}\n({cell.annotator})": {
+            f"{run.method}\n+ {annotation_text(run.annotator)}": {
                 number: found
                 for number, sample in chosen.items()
-                if (found := folder.masks(cell, number, sample.image.shape[2])) is not None
+                if (found := folder.masks(run, number, sample.image.shape[2])) is not None
             }
-            for cell in mine
+            for run in mine
         }
-        path = folder.path / "pictures" / f"{name}.png"
-        draw_comparison(path, chosen, masks, mine[0].info.classes)
-        pictures.append(path)
-        # Maps of an image that was cut are not those that it was measured by.
-        whole = [sample for sample in chosen.values() if not is_cut(sample.image.shape[1:], study.tiling)]
-        for cell in mine if whole else ():
-            if registry.catalog().find("method", cell.contender.method.name).qualified != "micraframe/micra-net":
-                continue
-            method = registry.build("method", cell.contender.method.name, **cell.contender.method.params)
-            fitted = method.load(folder.model(cell), study.device)
-            assert isinstance(fitted, FittedMicraNet)
-            slug = re.sub(r"[^a-z0-9]+", "-", cell.method.lower()).strip("-")
-            path = folder.path / "pictures" / f"{name}-{slug}-steps.png"
-            draw_steps(path, whole, fitted.steps(iter([sample.image for sample in whole])), cell.info.classes)
-            pictures.append(path)
+        pictures.append(folder.path / "pictures" / f"{slug}.png")
+        draw_comparison(pictures[-1], chosen, masks, mine[0].info.classes)
+        # The maps of an image that is cut into tiles are not those that its masks were made from.
+        tiling = study.tiling
+        whole = [each for each in chosen.values() if tiling is None or not tiling.cuts(each.image.shape[1:])]
+        if not whole:
+            continue
+        micranets = [run for run in mine if run.compared.method.name == MICRA_NET]
+        stems = slugs([f"{slug} {run.method}" for run in micranets])
+        for run, stem in zip(micranets, stems, strict=True):
+            pictures.append(folder.path / "pictures" / f"{stem}-steps.png")
+            draw_steps(pictures[-1], whole, _steps(run, whole, study, folder), run.info.classes)
     return tuple(pictures)
 
 
-def evenly(samples: Sequence[Sample], wanted: int) -> tuple[int, ...]:
-    """Return the numbers of so many samples, evenly spaced among those that hold any class.
+def _steps(
+    run: StudyRun, samples: Sequence[Sample], study: Study, folder: StudyFolder
+) -> Iterator[tuple[Maps, Prediction]]:
+    """Yield the maps and the prediction of a MICRA-Net for each sample."""
+    pipeline = load(folder.model(run), study.device, head=run.compared.head, tiling=None, **run.inference)
+    model, images = pipeline.model, [sample.image for sample in samples]
+    assert isinstance(model, MicraNetModel)
+    for image, maps in zip(images, model.explain(images, pipeline.head.classes_to_explain), strict=True):
+        yield maps, pipeline.decide(model.combine(maps, image), image)
 
-    They are chosen before any method has seen them; where no sample holds a class, among all.
+
+def evenly(samples: Sequence[Sample], count: int) -> tuple[int, ...]:
+    """Return the indices of `count` samples, evenly spaced among those with any class, or among all where none has one.
+
+    No prediction influences the choice.
     """
-    holding = [number for number, sample in enumerate(samples) if sample.labels is not None and sample.labels.any()]
-    numbers = holding or range(len(samples))
-    places = np.linspace(0, len(numbers) - 1, min(wanted, len(numbers)))
+    positive = [number for number, sample in enumerate(samples) if sample.labels is not None and sample.labels.any()]
+    numbers = positive or range(len(samples))
+    places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
     return tuple(sorted({numbers[round(place)] for place in places}))
 
 
@@ -89,7 +99,7 @@ def draw_comparison(
     masks: Mapping[str, Mapping[int, BoolArray]],
     classes: tuple[str, ...],
 ) -> None:
-    """Draw, a row per image: the image, the truth, and every method's masks.
+    """Draw one row per image: the image, the truth, and every method's masks.
 
     Args:
         path: The PNG file to write.
@@ -108,37 +118,39 @@ def draw_comparison(
             if number in by_number:
                 axes[row][column].imshow(overlay(sample.image, by_number[number]))
             else:
-                _say(axes[row][column], "no masks")
+                _write(axes[row][column], "no masks")
     patches = [Patch(color=colour, label=name) for name, colour in legend(classes).items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=min(10, len(patches)), fontsize=6, frameon=False)
     _save(figure, path)
 
 
-def draw_steps(path: Path, samples: Iterable[Sample], steps: Iterable[Steps], classes: tuple[str, ...]) -> None:
-    """Draw, a row per image: the image, every layer's map of its likeliest class, the score map, mask and truth.
+def draw_steps(
+    path: Path, samples: Sequence[Sample], steps: Iterable[tuple[Maps, Prediction]], classes: tuple[str, ...]
+) -> None:
+    """Draw one row per image: the image, each layer's map of its most probable class, the combined map, mask and truth.
 
     Args:
         path: The PNG file to write.
         samples: Fully annotated samples.
-        steps: What MICRA-Net made of each, in the same order.
+        steps: MICRA-Net's maps and prediction of each sample, in the same order.
         classes: Names of the K classes.
     """
     rows = list(zip(samples, steps, strict=True))
-    layers = [layer.name for layer in rows[0][1].maps.layers]
+    layers = [layer.name for layer in rows[0][1][0].layers]
     figure, axes = _grid(len(rows), ["image", *layers, "combined", "mask", "truth"])
-    for row, (sample, (maps, score_map, prediction)) in zip(axes, rows, strict=True):
+    for row, (sample, (maps, prediction)) in zip(axes, rows, strict=True):
         row[0].imshow(to_rgb(sample.image))
         if not maps.classes:
-            _say(row[1], "no class\nfound")
+            _write(row[1], "no class\nfound")
             continue
-        place = int(np.argmax(maps.scores[list(maps.classes)]))
+        place = int(np.argmax(maps.presence[list(maps.classes)]))
         index = maps.classes[place]
-        row[0].set_ylabel(f"{classes[index]}\n{maps.scores[index]:.2f}", fontsize=7)
+        row[0].set_ylabel(f"{classes[index]}\n{maps.presence[index]:.2f}", fontsize=7)
         for axis, array in zip(row[1:], maps.maps, strict=False):
             # Signed: white is zero, whatever the range.
-            reach = float(np.abs(array[place]).max()) or 1.0
-            axis.imshow(array[place], cmap="RdBu_r", vmin=-reach, vmax=reach, interpolation="nearest")
-        row[-3].imshow(score_map.values[place], cmap="viridis", vmin=0, vmax=1)
+            limit = float(np.abs(array[place]).max()) or 1.0
+            axis.imshow(array[place], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        row[-3].imshow(prediction.scores.maps[place], cmap="viridis", vmin=0, vmax=1)
         for axis, masks in ((row[-2], prediction.masks), (row[-1], sample.masks)):
             if masks is not None:
                 axis.imshow(overlay(sample.image, masks[index : index + 1]))
@@ -159,11 +171,11 @@ def _grid(rows: int, titles: list[str]) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _say(axis: Any, text: str) -> None:
+def _write(axis: Any, text: str) -> None:
     axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, transform=axis.transAxes)
 
 
 def _save(figure: Figure, path: Path) -> None:
     with atomic(path) as temporary:
-        # Without its own version in the file, the same figure is the same bytes.
+        # Without matplotlib's version in the file, the same figure gives the same bytes.
         figure.savefig(temporary, metadata={"Software": None})

@@ -1,8 +1,8 @@
-"""What a study consists of: its cells, and by what each is known again."""
+"""The runs that a study consists of, and the hashes by which their results are found again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -10,180 +10,203 @@ from typing import Any
 from pydantic import BaseModel
 
 from micraframe import config, registry
-from micraframe.annotators.costs import Pricing
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import ConfigError
-from micraframe.files import digest_json
-from micraframe.interfaces import Method
-from micraframe.study.metric_names import check_names
+from micraframe.interfaces import Column, Method, Metric
+from micraframe.pipeline import default_head
+from micraframe.runtime.files import digest_json
 from micraframe.types import DatasetInfo
 
-Job = tuple["Cell", ...]
-"""Cells of one training: they are run one after the other, the first one trains."""
+Job = tuple["StudyRun", ...]
+"""Runs that share a training: they are executed one after the other, and the first trains."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyRun:
     """One method with one annotation on one dataset with one seed, everything resolved.
 
     Attributes:
         dataset: The dataset.
-        info: What the dataset says of itself.
-        contender: The method and the annotation it is given.
-        seed: Of everything that is random.
-        training_key: Hash of all that determines what is learned.
-        key: Hash of all that determines the results.
-        prices: Hash of the prices at which its annotation is reckoned; they determine neither.
-        tuning_prices: Hash of those of the labels that its thresholds are tuned on.
+        info: Metadata of the dataset.
+        compared: The method, its head (its default head where the study names none) and its training annotation.
+        seed: Determines everything random.
+        training_key: Hash of everything that determines what is learned.
+        key: Hash of everything that determines the results.
     """
 
     dataset: Choice
     info: DatasetInfo
-    contender: Contender
+    compared: ComparedMethod
     seed: int
     training_key: str
     key: str
-    prices: str
-    tuning_prices: str
 
     @property
     def annotator(self) -> str:
-        """The annotator's name in tables: with its parameters, where they are not the defaults."""
-        name = label(self.contender.annotator, "annotator")
-        return f"{name}, {self.contender.images} images" if self.contender.images else name
+        """The annotator's name in tables, with the parameters that are not defaults."""
+        name = label(self.compared.annotator, "annotator")
+        return f"{name}, {self.compared.train_images} images" if self.compared.train_images else name
 
     @property
     def method(self) -> str:
         """The method's name in tables."""
-        return self.contender.label or label(self.contender.method, "method")
+        return self.compared.label or label(self.compared.method, "method")
+
+    @property
+    def inference(self) -> dict[str, Any]:
+        """The method's parameters that do not influence what it learns."""
+        names = _method_class(self.compared.method).inference_params
+        return {name: value for name, value in self.compared.method.params.items() if name in names}
 
     def __str__(self) -> str:
         return f"{self.info.name} / {self.annotator} / {self.method} / seed {self.seed}"
 
 
-def plan(study: Study) -> tuple[Cell, ...]:
-    """Return the cells of a study, in the order in which they are named.
+def plan(study: Study) -> tuple[StudyRun, ...]:
+    """Return the runs of a study, in the order in which datasets, methods and seeds are named.
 
     Raises:
-        ConfigError: If two contenders cannot be told apart in tables, two datasets have one name, a contender wants
-            more images than there are, or nothing measures what is to be compared.
+        ConfigError: If two methods would have the same name in tables, two datasets have one name, a method needs more
+            training images than there are, or no metric reports what is to be compared.
         PluginError: If a component is unknown or cannot be used.
     """
     study = config.resolve(study)
-    cells = [
-        _cell(study, dataset, info, contender, seed)
+    check_columns(study)
+    runs = [
+        _run(study, dataset, info, compared, seed)
         for dataset, info in [(dataset, _checked(study, dataset)) for dataset in study.datasets]
-        for contender in study.contenders
+        for compared in study.methods
         for seed in study.seeds
     ]
     seen: set[str] = set()
-    for cell in cells:
-        if str(cell) in seen:
-            raise ConfigError(f"the study has {cell} twice; give contenders different labels, datasets different names")
-        seen.add(str(cell))
-    return tuple(cells)
+    for run in runs:
+        if str(run) in seen:
+            raise ConfigError(f"the study has {run} twice; give methods different labels and datasets different names")
+        seen.add(str(run))
+    return tuple(runs)
 
 
-def jobs(cells: Iterable[Cell]) -> tuple[Job, ...]:
-    """Return the cells by what they learn, in order of first appearance; different jobs can run at the same time."""
-    found: dict[str, list[Cell]] = {}
-    for cell in cells:
-        found.setdefault(cell.training_key, []).append(cell)
+def jobs(runs: Iterable[StudyRun]) -> tuple[Job, ...]:
+    """Return the runs grouped by training, in order of first appearance; jobs can be executed at the same time."""
+    found: dict[str, list[StudyRun]] = {}
+    for run in runs:
+        found.setdefault(run.training_key, []).append(run)
     return tuple(tuple(same) for same in found.values())
 
 
 def label(choice: Choice, kind: str) -> str:
-    """Return a component's name, followed by those of its parameters that are not the defaults.
+    """Return a component's name, followed by its parameters that are not defaults.
 
-    A field marked `in_label` is named whatever its value: without it, nobody would know what "altered" means. Prices
-    are not named: they change nothing but the bill.
+    A field marked `in_label` is always named: without it, nobody would know what "altered" means.
     """
     entry = registry.catalog().find(kind, choice.name)
     fields = registry.load(entry).Params.model_fields
-    params = unpriced(config.resolve_choice(kind, choice), kind).params
     defaults = config.resolve_choice(kind, Choice(name=entry.qualified)).params
     changed = [
         f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in params.items()
+        for key, value in config.resolve_choice(kind, choice).params.items()
         if value != defaults.get(key) or fields[key].json_schema_extra == {"in_label": True}
     ]
     return " ".join([entry.component.name, *changed])
 
 
-def unpriced(choice: Choice, kind: str = "annotator") -> Choice:
-    """Return the choice without prices: what an annotator writes down is the same at any price."""
-    priced = _priced(choice, kind)
-    return Choice(name=choice.name, params={key: value for key, value in choice.params.items() if key not in priced})
+def build_metrics(study: Study) -> tuple[Metric[Any], ...]:
+    """Return the study's metrics."""
+    return tuple(registry.build("metric", choice.name, **choice.params) for choice in study.metrics)
 
 
-def _priced(choice: Choice, kind: str) -> set[str]:
-    """Return the names of the parameters that are prices."""
-    fields = registry.load(registry.catalog().find(kind, choice.name)).Params.model_fields
-    return {
-        name
-        for name, field in fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Pricing)
-    }
+def columns_of(metrics: Sequence[Metric[Any]]) -> dict[str, Column]:
+    """Return every column that metrics report, by name.
+
+    Raises:
+        ConfigError: If two of them report a column of one name.
+    """
+    found: dict[str, Column] = {}
+    for metric in metrics:
+        for column in metric.columns():
+            if column.name in found:
+                raise ConfigError(f"metrics: two of them report {column.name!r}; remove one of them")
+            found[column.name] = column
+    return found
 
 
-def _prices(choice: Choice) -> str:
-    priced = _priced(choice, "annotator")
-    return digest_json({key: value for key, value in choice.params.items() if key in priced})[:16]
+def check_columns(study: Study) -> dict[str, Column]:
+    """Return the study's primary column and those compared, by name; of the defaults, those that are reported.
+
+    Raises:
+        ConfigError: If no metric reports one that the study names; the message lists those that are.
+    """
+    known = columns_of(build_metrics(study))
+    by_default = study.compared == Study.model_fields["compared"].default
+    compared = [name for name in study.compared if name in known] if by_default else study.compared
+    for key, names in (("primary_metric", [study.primary_metric]), ("compared", compared)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(
+                    f"{key}: no metric of this study reports {name!r}; there are: {', '.join(known)}; choose one of "
+                    "them, or add a metric"
+                )
+    return {name: known[name] for name in dict.fromkeys([study.primary_metric, *compared])}
 
 
 def _checked(study: Study, choice: Choice) -> DatasetInfo:
-    """Return what a dataset says of itself, having checked what the study wants of it."""
+    """Return a dataset's metadata, after checking that it has enough images."""
     dataset = registry.build("dataset", choice.name, **choice.params)
     info = dataset.info()
-    limited = [contender for contender in study.contenders if contender.images]
-    # Only where it is asked for: to count crops, all masks are read.
+    limited = [compared for compared in study.methods if compared.train_images]
+    # Only where it matters: to count crops, all masks are read.
     count = len(dataset.samples("train")) if limited else 0
-    for contender in limited:
-        if contender.images and contender.images > count:
-            name = contender.label or label(contender.method, "method")
+    for compared in limited:
+        if compared.train_images and compared.train_images > count:
+            name = compared.label or label(compared.method, "method")
             raise ConfigError(
-                f"contender {name!r}: images is {contender.images}, but {info.name} has {count} training images; give "
-                f"at most {count}, or leave images away for all of them"
+                f"method {name!r}: train_images is {compared.train_images}, but {info.name} has {count} training "
+                f"images; set at most {count}, or remove train_images to use all"
             )
-    check_names(study, len(info.classes))
     return info
 
 
-def _cell(study: Study, dataset: Choice, info: DatasetInfo, contender: Contender, seed: int) -> Cell:
-    entry = registry.catalog().find("method", contender.method.name)
-    method = registry.load(entry)
+def _method_class(choice: Choice) -> type[Method[Any]]:
+    method = registry.load(registry.catalog().find("method", choice.name))
     assert issubclass(method, Method)
-    params = contender.method.params
+    return method
+
+
+def _run(study: Study, dataset: Choice, info: DatasetInfo, compared: ComparedMethod, seed: int) -> StudyRun:
+    method, params = compared.method.name, compared.method.params
+    inference = _method_class(compared.method).inference_params
+    head = compared.head or config.resolve_choice("head", default_head(registry.build("method", method, **params)))
     learning: dict[str, Any] = {
         "data": info.fingerprint,
-        "annotator": unpriced(contender.annotator).model_dump(mode="json"),
-        "method": entry.qualified,
-        "params": {key: value for key, value in params.items() if key not in method.decided_after},
+        "annotator": compared.annotator.model_dump(mode="json"),
+        "method": method,
+        "params": {key: value for key, value in params.items() if key not in inference},
         "seed": seed,
         "precision": study.precision,
         "device": study.device,
     }
-    if contender.images:
-        learning["images"] = contender.images
-    learning["versions"] = _versions([dataset, contender.annotator], learning["method"], learning["params"])
-    everything = {
+    if compared.train_images:
+        learning["images"] = compared.train_images
+    learning["versions"] = _versions([dataset, compared.annotator], method, learning["params"])
+    everything: dict[str, Any] = {
         "learning": learning,
         "params": params,
-        "versions": _versions(study.metrics, params, study.tuning_annotator),
+        "head": head.model_dump(mode="json"),
+        "versions": _versions(study.metrics, params, head, study.tuning_annotator),
         "metrics": [metric.model_dump(mode="json") for metric in study.metrics],
-        "tune": study.tune,
-        "tuning_annotator": unpriced(study.tuning_annotator).model_dump(mode="json"),
+        "tuning_images": study.tuning_images,
+        "tuning_annotator": study.tuning_annotator.model_dump(mode="json"),
     }
     if study.tiling is not None:
         everything["tiling"] = study.tiling.model_dump(mode="json")
-    keys = digest_json(learning)[:16], digest_json(everything)[:16]
-    return Cell(dataset, info, contender, seed, *keys, _prices(contender.annotator), _prices(study.tuning_annotator))
+    compared = compared.model_copy(update={"head": head})
+    return StudyRun(dataset, info, compared, seed, digest_json(learning)[:16], digest_json(everything)[:16])
 
 
-def _versions(*resolved: Any) -> dict[str, str]:
+def _versions(*resolved: Any) -> Mapping[str, str]:
     """Return core's version, and those of the plugins whose components are named, as `plugin/name`, anywhere in these.
 
-    Core takes part whoever's components are used: it runs the cells.
+    Core always takes part: it executes the runs.
     """
     known = {plugin.name: plugin.version for plugin in registry.catalog().plugins}
     known[registry.BUILTIN] = metadata.version(registry.BUILTIN)

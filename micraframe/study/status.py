@@ -1,4 +1,4 @@
-"""How far a study has come, and how long the rest will take."""
+"""The progress of a study, and how long the rest will take."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell, jobs
+from micraframe.study.plan import StudyRun, jobs
 
-State = Literal["done", "failed", "begun", "waiting"]
+State = Literal["done", "failed", "started", "waiting"]
 
 
 @dataclass(frozen=True)
-class CellStatus:
-    """What is known of a cell.
+class RunStatus:
+    """The status of a run.
 
     Attributes:
-        cell: The cell.
-        state: `done`; `failed`; `begun`, which is trained or has checkpoints; `waiting`.
-        trains: Whether it is the first of the cells that share a training, and this is not done yet.
-        seconds: How long what is missing of it will take, judged by cells that are done; NaN where there are none.
+        run: The run.
+        state: `done`; `failed`; `started`: it is trained or has checkpoints; `waiting`.
+        trains: Whether it is the first of the runs that share a training, and this is not completed.
+        seconds: How long its remainder will take, judged by completed runs; NaN where there are none.
         error: The last line of the traceback that it left.
     """
 
-    cell: Cell
+    run: StudyRun
     state: State
     trains: bool
     seconds: float
@@ -35,81 +35,65 @@ class CellStatus:
 
 @dataclass(frozen=True)
 class StudyStatus:
-    """What is known of a study.
+    """The status of a study.
 
     Attributes:
-        cells: Every cell, in the order of the plan.
+        runs: Every run, in the order of the plan.
         trainings: Number of different trainings.
-        saved: Number of trainings that cells do without, because another cell's serves them.
+        shared: Number of runs that use the training of another run.
     """
 
-    cells: tuple[CellStatus, ...]
+    runs: tuple[RunStatus, ...]
     trainings: int
-    saved: int
+    shared: int
 
     @property
     def counts(self) -> dict[State, int]:
-        """How many cells are in each state."""
-        found = Counter(each.state for each in self.cells)
-        states: tuple[State, ...] = ("done", "failed", "begun", "waiting")
-        return {state: found[state] for state in states}
+        """The number of runs in each state."""
+        found = Counter(each.state for each in self.runs)
+        return {state: found[state] for state in get_args(State)}
 
     @property
     def seconds(self) -> float:
-        """How long the rest will take on one machine; NaN while nothing is done by which to judge."""
-        return sum(each.seconds for each in self.cells)
+        """How long the rest will take on one machine; NaN while no run is completed to judge by."""
+        return sum(each.seconds for each in self.runs)
 
 
-def status(cells: Sequence[Cell], folder: StudyFolder) -> StudyStatus:
-    """Return how far the cells have come.
+def status(runs: Sequence[StudyRun], folder: StudyFolder) -> StudyStatus:
+    """Return the status of a study.
 
-    The time that a cell takes is judged by done cells of the same dataset and method, or else the same method, or else
-    by the mean of all.
+    The time of a run is judged by completed runs of the same dataset and method, or else the same method, or else by
+    the mean of all.
     """
-    known = _Times(cells, folder)
-    found = []
-    for job in jobs(cells):
-        for number, cell in enumerate(job):
-            trains = number == 0 and not folder.is_trained(cell)
-            error = folder.error(cell).strip()
-            if folder.is_done(cell):
-                found.append(CellStatus(cell, "done", False, 0.0))
+    measuring = [(run, folder.seconds(run)) for run in runs if folder.is_done(run)]
+    grouped = jobs(runs)
+    training = [(job[0], folder.training_seconds(job[0])) for job in grouped if folder.is_trained(job[0])]
+    found: dict[str, RunStatus] = {}
+    for job in grouped:
+        trained = folder.is_trained(job[0])
+        for number, run in enumerate(job):
+            if folder.is_done(run):
+                found[str(run)] = RunStatus(run, "done", False, 0.0)
                 continue
-            begun = folder.is_trained(cell) or folder.training(cell).exists()
-            state: State = "failed" if error else "begun" if begun else "waiting"
-            seconds = known.measuring(cell) + (known.training(cell) if trains else 0.0)
-            found.append(CellStatus(cell, state, trains, seconds, error.splitlines()[-1] if error else ""))
-    place = {cell: number for number, cell in enumerate(str(cell) for cell in cells)}
-    found.sort(key=lambda each: place[str(each.cell)])
-    count = len(jobs(cells))
-    return StudyStatus(tuple(found), count, len(cells) - count)
+            error = folder.error(run).strip()
+            started = trained or folder.training(run).exists()
+            state: State = "failed" if error else "started" if started else "waiting"
+            trains = number == 0 and not trained
+            seconds = _expected(run, measuring) + (_expected(run, training) if trains else 0.0)
+            found[str(run)] = RunStatus(run, state, trains, seconds, error.splitlines()[-1] if error else "")
+    return StudyStatus(tuple(found[str(run)] for run in runs), len(grouped), len(runs) - len(grouped))
 
 
-class _Times:
-    """What cells have taken."""
-
-    def __init__(self, cells: Sequence[Cell], folder: StudyFolder) -> None:
-        done = [cell for cell in cells if folder.is_done(cell)]
-        trained = [job[0] for job in jobs(cells) if folder.is_trained(job[0])]
-        self._measuring = [(cell, folder.seconds(cell)) for cell in done]
-        self._training = [(cell, folder.training_seconds(cell)) for cell in trained]
-
-    def measuring(self, cell: Cell) -> float:
-        """Return what a cell takes besides training."""
-        return _judge(cell, self._measuring)
-
-    def training(self, cell: Cell) -> float:
-        """Return what a training takes."""
-        return _judge(cell, self._training)
-
-
-def _judge(cell: Cell, known: Sequence[tuple[Cell, float]]) -> float:
-    def method(other: Cell) -> str:
-        return other.contender.method.name
-
+def _expected(run: StudyRun, known: Sequence[tuple[StudyRun, float]]) -> float:
+    """Return the mean seconds of the runs that are most like this one."""
+    method = run.compared.method.name
     alike = [
-        [seconds for other, seconds in known if method(other) == method(cell) and other.info.name == cell.info.name],
-        [seconds for other, seconds in known if method(other) == method(cell)],
+        [
+            seconds
+            for other, seconds in known
+            if (other.compared.method.name, other.info.name) == (method, run.info.name)
+        ],
+        [seconds for other, seconds in known if other.compared.method.name == method],
         [seconds for _, seconds in known],
     ]
     best = next((seconds for seconds in alike if seconds), [])

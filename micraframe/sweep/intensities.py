@@ -1,7 +1,7 @@
 """Normalisation of an image that is never in memory as a whole.
 
-Kinds that measure the image (`min-max`, `mean-sd`, `percentile`) are measured over all of it, rectangle by rectangle,
-and become `fixed`: a pixel's value then does not depend on the tile in which it is read.
+Kinds that depend on the image (`min-max`, `mean-sd`, `percentile`) are measured over all of it, rectangle by rectangle,
+and become `fixed`, so that a pixel's value does not depend on the tile in which it is read.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import numpy.typing as npt
 from micraframe.types import FloatArray, Normalisation
 
 Parts = Callable[[], Iterator[FloatArray]]
-"""Begins a new pass over an image: yields disjoint rectangles (C, h, w) that cover it."""
+"""Starts a new pass over an image: yields disjoint rectangles (C, h, w) that cover it."""
 
 Doubles = npt.NDArray[np.float64]
 
 
 def passes(normalisation: Normalisation) -> int:
-    """Return how many passes over the image `fix` makes."""
+    """Return the number of passes over the image that `fix` makes."""
     return {"none": 0, "fixed": 0, "percentile": 2}.get(normalisation.kind, 1)
 
 
 def fix(normalisation: Normalisation, parts: Parts) -> Normalisation:
-    """Return the `fixed` (or `none`) normalisation that does to any part of an image what the given one does to all."""
+    """Return the `fixed` (or `none`) normalisation that gives for each part of an image what this one gives for all."""
     if normalisation.kind in ("none", "fixed"):
         return normalisation
 
@@ -43,7 +43,7 @@ def fix(normalisation: Normalisation, parts: Parts) -> Normalisation:
             offset, top = percentiles(samples, (normalisation.low, normalisation.high))
         scale = top - offset
     floor = np.finfo(np.float32).eps * np.maximum(np.abs(offset), np.finfo(np.float32).tiny)
-    # A constant image becomes 0, as `Normalisation.apply` has it.
+    # A constant image becomes 0, as in `Normalisation.apply`.
     scale = np.where(np.abs(scale) <= floor, np.finfo(np.float32).max, scale)
     return Normalisation(
         "fixed",
@@ -54,7 +54,7 @@ def fix(normalisation: Normalisation, parts: Parts) -> Normalisation:
 
 
 def extremes(samples: Iterator[FloatArray]) -> tuple[Doubles, Doubles]:
-    """Return the least and the greatest value of each group, for arrays (groups, pixels)."""
+    """Return the minimum and the maximum of each group, for arrays (groups, pixels)."""
     ends = [(part.min(1), part.max(1)) for part in samples]
     low, high = (np.array(end, np.float64) for end in zip(*ends, strict=True))
     return low.min(0), high.max(0)
@@ -63,7 +63,7 @@ def extremes(samples: Iterator[FloatArray]) -> tuple[Doubles, Doubles]:
 def mean_and_deviation(samples: Iterator[FloatArray]) -> tuple[Doubles, Doubles]:
     """Return mean and standard deviation of each group, for arrays (groups, pixels).
 
-    Moments are joined pairwise (Chan, Golub and LeVeque 1983), which cancels nothing however large the mean is.
+    Moments are merged pairwise (Chan, Golub and LeVeque 1983), which avoids cancellation, however large the mean.
     """
     count, mean, squares = 0, np.zeros(1), np.zeros(1)
     for part in samples:
@@ -79,8 +79,8 @@ def mean_and_deviation(samples: Iterator[FloatArray]) -> tuple[Doubles, Doubles]
 def percentiles(samples: Callable[[], Iterator[FloatArray]], percents: tuple[float, ...]) -> list[Doubles]:
     """Return the exact percentiles of each group, linearly interpolated, by two passes over (groups, pixels).
 
-    The bits of float32 are mapped to integers of the same order; one pass counts their upper halves, the other the
-    lower halves of those among which the wanted ranks fall.
+    The bits of float32 are mapped to integers in the same order. The first pass counts their upper halves, the second
+    the lower halves of those that contain the ranks in question.
     """
     upper = sum(np.stack([np.bincount(_keys(row) >> 16, minlength=1 << 16) for row in part]) for part in samples())
     assert isinstance(upper, np.ndarray)
@@ -109,8 +109,8 @@ def percentiles(samples: Callable[[], Iterator[FloatArray]], percents: tuple[flo
 
 
 def _keys(values: FloatArray) -> npt.NDArray[np.uint32]:
-    """Return integers of the same order: negative numbers have their bits turned round, others their sign set."""
-    bits = (np.ascontiguousarray(values) + np.float32(0)).view(np.uint32)  # adding 0 makes -0 the 0 it is equal to
+    """Return integers in the same order: negative numbers have their bits inverted, others their sign bit set."""
+    bits = (np.ascontiguousarray(values) + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0
     return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)).astype(np.uint32)
 
 

@@ -1,4 +1,4 @@
-"""The whole image at a glance, with the probability map and the proposals on it."""
+"""An overview of the whole image, with the probability map and the proposals on it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from micraframe.sweep.proposals import Proposal, colour
 from micraframe.types import FloatArray
 
 SIDE = 1600
-"""The longest side of the picture in pixels."""
+"""Longest side of the picture in pixels."""
 
 NUMBERED = 50
-"""Proposals whose rank is written beside them."""
+"""Number of proposals whose rank is written beside them."""
 
 
 def shrink(image: LargeImage, side: int = SIDE) -> tuple[FloatArray, int]:
     """Return the mean of every block of pixels, float32 (C, h, w), and the side of a block.
 
     Args:
-        image: Is read in strips.
-        side: The longest side that may result.
+        image: Read in strips.
+        side: Maximum of the resulting sides.
     """
     factor = -(-max(image.height, image.width) // side)
     strip = factor * max(1, 512 // factor)
@@ -49,12 +49,12 @@ def draw(
     proposals: Sequence[Proposal],
     classes: Sequence[str],
 ) -> npt.NDArray[np.uint8]:
-    """Return uint8 (h, w, 3): the image, tinted where a class is probable, with a box around every proposal.
+    """Return the image, uint8 (h, w, 3), tinted where a class is probable, with a box around every proposal.
 
     Args:
-        small: float32 (C, h, w), the shrunken image.
-        factor: Pixels of the image per pixel of it.
-        probability: float32 (K, blocks down, blocks across), in [0, 1].
+        small: float32 (C, h, w): the shrunken image.
+        factor: Pixels of the image per pixel of the shrunken one.
+        probability: float32 (K, block rows, block columns), in [0, 1].
         block: Pixels of the image per block.
         proposals: Best first.
         classes: Names of the K classes.

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import uuid
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
 from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
+from torchvision.ops import nms
 
-from micraframe.files import atomic, write_json
+from micraframe.geojson import feature, write_features
 from micraframe.overlay import COLOURS
+from micraframe.runtime.tables import write_csv
+from micraframe.thresholds import PresenceThreshold
 from micraframe.types import FloatArray
 
 PROMINENCE = 0.05
-"""A peak is one of its own if the probability falls by this much before it rises to a higher one."""
+"""Two peaks are separate if the probability falls by this much between them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Proposal:
         y: Upper edge in pixels.
         width: In pixels.
         height: In pixels.
-        score: The greatest value of the probability map there, in [0, 1].
+        score: Maximum of the probability map there, in [0, 1].
     """
 
     rank: int
@@ -52,32 +53,34 @@ def propose(
     classes: Sequence[str],
     block: int,
     size: tuple[int, int],
-    threshold: float = 0.5,
-    overlap: float = 0.5,
+    threshold: PresenceThreshold = 0.5,
+    nms_iou: float = 0.5,
 ) -> list[Proposal]:
     """Return boxes around the peaks of a probability map, the highest first.
 
-    Each connected region at or above the threshold is divided among its peaks by a watershed. Of boxes of one class
-    that overlap much, the one with the higher score is kept (non-maximum suppression).
+    A watershed divides each connected region at or above the threshold among its peaks. Of boxes of one class that
+    overlap much, the one with the higher score is kept (non-maximum suppression).
 
     Args:
-        probability: float32 (K, blocks down, blocks across), in [0, 1].
+        probability: float32 (K, block rows, block columns), in [0, 1].
         classes: Names of the K classes.
         block: Side of a block in pixels.
         size: (H, W) of the image.
-        threshold: On the probability.
-        overlap: Intersection over union above which two boxes are one proposal.
+        threshold: Of the probability; one, or one per class.
+        nms_iou: Intersection over union above which two boxes are one proposal.
     """
+    limits: list[float] = np.broadcast_to(threshold, len(classes)).tolist()
     found: list[tuple[float, str, tuple[int, int, int, int]]] = []
-    for name, plane in zip(classes, probability, strict=True):
-        regions = basins(plane, threshold)
-        numbers = range(1, int(regions.max()) + 1)
-        scores = np.asarray(ndimage.maximum(plane, regions, numbers))
+    for name, plane, limit in zip(classes, probability, limits, strict=True):
+        regions = basins(plane, limit)
+        scores = np.asarray(ndimage.maximum(plane, regions, range(1, int(regions.max()) + 1)))
         boxes = np.array(
             [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in ndimage.find_objects(regions)]
         ).reshape(-1, 4)
         boxes = np.minimum(boxes * block, [*size, *size])
-        found += [(float(scores[i]), name, tuple(boxes[i].tolist())) for i in suppress(boxes, scores, overlap)]
+        # In float64, which holds the areas of large boxes exactly.
+        kept = nms(torch.tensor(boxes, dtype=torch.float64), torch.tensor(scores, dtype=torch.float64), nms_iou)
+        found += [(float(scores[i]), name, tuple(boxes[i].tolist())) for i in kept.tolist()]
     found.sort(key=lambda one: (-one[0], one[1:]))
     return [
         Proposal(rank, name, left, top, right - left, bottom - top, score)
@@ -86,11 +89,11 @@ def propose(
 
 
 def basins(plane: FloatArray, threshold: float) -> npt.NDArray[np.int32]:
-    """Return the regions, numbered from 1, that belong to the peaks of (h, w) at or above the threshold."""
+    """Return the regions, numbered from 1, of the peaks of a plane (h, w) at or above the threshold."""
     above = plane >= threshold
     if not above.any():
         return np.zeros(plane.shape, np.int32)
-    # The ground lies that much lower, all around, that a region without any rise has a peak too.
+    # The ground, and a border around the plane, lie low enough for a flat region to have a peak too.
     low = threshold - 2 * PROMINENCE
     ground = np.pad(np.where(above, plane, low).astype(np.float64), 1, constant_values=low)
     levelled = reconstruction(ground - PROMINENCE, ground)  # type: ignore[no-untyped-call]
@@ -99,25 +102,6 @@ def basins(plane: FloatArray, threshold: float) -> npt.NDArray[np.int32]:
     flooded = watershed(-ground, tops, connectivity=2, mask=np.pad(above, 1))  # type: ignore[no-untyped-call]
     regions: npt.NDArray[np.int32] = flooded[1:-1, 1:-1].astype(np.int32)
     return regions
-
-
-def suppress(boxes: npt.NDArray[Any], scores: npt.NDArray[Any], overlap: float) -> list[int]:
-    """Return the indices of the boxes to keep, best first: greedy non-maximum suppression.
-
-    Args:
-        boxes: (N, 4): y0, x0, y1, x1, the end not included.
-        scores: (N,).
-        overlap: A box goes if its intersection over union with a better one is greater.
-    """
-    kept: list[int] = []
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    for index in np.argsort(-scores, kind="stable").tolist():
-        low = np.maximum(boxes[kept, :2], boxes[index, :2])
-        high = np.minimum(boxes[kept, 2:], boxes[index, 2:])
-        shared = np.prod(np.maximum(high - low, 0), axis=1)
-        if not (shared > overlap * (areas[kept] + areas[index] - shared)).any():
-            kept.append(index)
-    return kept
 
 
 def in_common(one: Sequence[Proposal], other: Sequence[Proposal], distance: float) -> int:
@@ -135,32 +119,19 @@ def in_common(one: Sequence[Proposal], other: Sequence[Proposal], distance: floa
 
 def write_table(path: Path, proposals: Sequence[Proposal]) -> None:
     """Write the proposals as CSV."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name.rstrip("_") for field in fields(Proposal)])
-        writer.writerows([*astuple(one)[:-1], f"{one.score:.6g}"] for one in proposals)
+    write_csv(path, proposals, Proposal)
 
 
 def write_geojson(path: Path, proposals: Sequence[Proposal], classes: Sequence[str]) -> None:
-    """Write the proposals as GeoJSON that QuPath opens as annotations (File > Import objects)."""
+    """Write the proposals as GeoJSON, which QuPath opens as annotations."""
     features = []
     for one in proposals:
         left, top, right, bottom = one.x, one.y, one.x + one.width, one.y + one.height
-        ring = [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
-        features.append(
-            {
-                "type": "Feature",
-                "id": str(uuid.uuid5(uuid.NAMESPACE_OID, f"{one.class_} {ring}")),
-                "geometry": {"type": "Polygon", "coordinates": [ring]},
-                "properties": {
-                    "objectType": "annotation",
-                    "name": f"{one.class_} {one.rank}",
-                    "classification": {"name": one.class_, "color": list(colour(classes.index(one.class_)))},
-                    "measurements": {"rank": one.rank, "score": one.score},
-                },
-            }
-        )
-    write_json(path, {"type": "FeatureCollection", "features": features})
+        ring = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        class_ = (classes.index(one.class_), one.class_)
+        numbers = {"rank": one.rank, "score": one.score}
+        features.append(feature([[ring]], f"{one.class_} {one.rank}", class_, numbers, "annotation"))
+    write_features(path, features)
 
 
 def colour(index: int) -> tuple[int, int, int]:

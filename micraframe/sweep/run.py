@@ -1,4 +1,4 @@
-"""Sweeps an image tile by tile. What is done is on the disk, and is not done again."""
+"""Sweeps an image tile by tile. Finished tiles are on disk and are not computed again."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from typing import Any, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from micraframe import __version__, registry
+from micraframe import __version__
 from micraframe.classifier import Classifier
-from micraframe.config import Precision
 from micraframe.errors import ConfigError, DataError, ModelError
-from micraframe.files import atomic, digest, digest_json, write_json
 from micraframe.images import write_png
-from micraframe.micranet import NAME, FittedMicraNet
-from micraframe.modelfile import hash_weights, load_model, versions
-from micraframe.reuse import release_blocks, reused_blocks
+from micraframe.micranet import NAME, MicraNetModel
+from micraframe.modelfile import hash_weights, versions
+from micraframe.pipeline import Pipeline, load
+from micraframe.runtime.files import atomic, digest, digest_json, write_json
+from micraframe.runtime.memory import return_freed_memory
 from micraframe.sweep import engine as engines
-from micraframe.sweep.engine import Engine
+from micraframe.sweep.engine import SweepEngine
 from micraframe.sweep.image import LargeImage, open_image
 from micraframe.sweep.intensities import fix, passes
-from micraframe.sweep.ome_zarr import write_map
+from micraframe.sweep.ome_zarr import NgffVersion, write_map
 from micraframe.sweep.picture import draw, shrink
 from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson, write_table
-from micraframe.sweep.tiles import DIGITS, Measured, Tiles, forget_others
-from micraframe.sweep.windows import lay, probability_map
-from micraframe.types import FloatArray, Normalisation, Progress
+from micraframe.sweep.tiles import DIGITS, SweepMeasurements, TileStore, forget_others
+from micraframe.sweep.windows import lay_windows, probability_map
+from micraframe.thresholds import PresenceThreshold
+from micraframe.types import DatasetInfo, FloatArray, Normalisation, Precision, Progress
 
 Mode = Literal["dense", "exact", "both"]
 
@@ -43,47 +44,57 @@ WINDOWS = "windows-{mode}.csv"
 
 
 @dataclass(frozen=True)
-class Options:
+class SweepOptions:
     """How to sweep.
 
     Attributes:
-        mode: `dense`, `exact` (window by window, as the paper does), or `both`, which compares them.
-        window: (height, width) of a window in pixels; None is the size of the images that the model learned from.
-        overlap: Share of a window that the next one covers too, in [0, 1).
-        threshold: On the probability, for proposals.
-        tile: Side in pixels of what is computed at a time.
-        precision: Of the convolutions: `auto`, `float32` or `bfloat16`.
+        mode: `dense`, `exact` (window by window, as in the paper), or `both`, which compares them.
+        window: (height, width) of a window in pixels; None: the size of the training images.
+        overlap: Fraction of a window that the next one covers too, in [0, 1).
+        presence_threshold: Probability at which a place becomes a proposal; None: that of the model's head, which was
+            tuned where the model's thresholds were.
+        tile: Side in pixels of the tiles that are computed at a time.
+        precision: Precision of the convolutions: `auto`, `float32` or `bfloat16`.
+        ngff: Version of OME-NGFF in which the map is written: `0.4` or `0.5`.
+
+    Raises:
+        ConfigError: If mode, threshold or version is none of these.
     """
 
     mode: Mode = "dense"
     window: tuple[int, int] | None = None
     overlap: float = 0.75
-    threshold: float = 0.5
+    presence_threshold: float | None = None
     tile: int = 1024
     precision: Precision = "float32"
+    ngff: NgffVersion = "0.5"
 
     def __post_init__(self) -> None:
         if self.mode not in ("dense", "exact", "both"):
-            raise ConfigError(f"mode {self.mode!r}; write dense, exact or both")
-        if not 0 < self.threshold <= 1:
-            raise ConfigError(f"threshold {self.threshold}; a number above 0, at most 1, is wanted")
+            raise ConfigError(f"mode: expected dense, exact or both, got {self.mode!r}")
+        if self.presence_threshold is not None and not 0 < self.presence_threshold <= 1:
+            raise ConfigError(
+                f"presence_threshold: expected a number above 0 and at most 1, got {self.presence_threshold}"
+            )
+        if self.ngff not in ("0.4", "0.5"):
+            raise ConfigError(f"ngff: expected version 0.4 or 0.5, got {self.ngff!r}")
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How far dense and exact sweeps agree.
+class SweepAgreement:
+    """How well a dense and an exact sweep agree.
 
     Attributes:
-        correlation: The least of the classes', so that one on which they disagree shows; None where there is none.
-        correlations: Pearson's, of the windows' probabilities, by class; None where they are constant in either sweep.
+        correlation: The lowest of the classes' correlations; None if there is none.
+        correlations: Pearson's correlation of the windows' probabilities, by class; None where one sweep is constant.
         mean_difference: Mean absolute difference of these probabilities.
-        windows_above: Windows (of each class) that are at or above the threshold in both sweeps.
-        windows_above_dense: In the dense sweep.
-        windows_above_exact: In the exact sweep.
-        proposals_in_common: Proposals of both sweeps that lie within half a window of each other.
-        proposals_dense: Of the dense sweep.
-        proposals_exact: Of the exact sweep.
-        speedup: Seconds of the exact sweep per second of the dense one.
+        windows_above: Number of windows, over all classes, that reach the threshold in both sweeps.
+        windows_above_dense: Number that reach it in the dense sweep.
+        windows_above_exact: Number that reach it in the exact sweep.
+        proposals_in_common: Number of proposals that have one of the other sweep within half a window.
+        proposals_dense: Number of proposals of the dense sweep.
+        proposals_exact: Number of proposals of the exact sweep.
+        speedup: Time of the exact sweep divided by that of the dense one.
     """
 
     correlation: float | None
@@ -99,31 +110,31 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was done.
+class SweepReport:
+    """The circumstances and results of a sweep.
 
     Attributes:
-        image: Where the image came from.
-        model: The folder of the model; None if it came from memory.
+        image: Path of the image.
+        model: Folder of the model; None if it came from memory.
         weights: SHA-256 of the model's weights: of its file `weights.safetensors`.
-        versions: Of micraframe, its plugins, and what they compute with.
-        fingerprint: Of all that decides what tiles hold; `tiles/` has a folder named by its beginning.
+        versions: Versions of micraframe, its plugins and its dependencies.
+        fingerprint: Hash of everything that determines the values of tiles; a folder in `tiles/` has its first digits
+            as a name.
         size: (H, W) in pixels.
         classes: Names of the K classes.
         mode: `dense`, `exact` or `both`.
-        window: (height, width) of a window in pixels: what was asked for, as a multiple of the network's stride, and at
-            most the image.
-        window_asked: (height, width) in pixels that was asked for, or of the images that the model learned from.
+        window: (height, width) of a window in pixels: a multiple of the network's stride, and at most the image.
+        window_asked: (height, width) of the window that was requested, or of the training images.
         step: Pixels from one window to the next: a multiple of the stride too.
         windows: Number of windows.
-        threshold: On the probability, for proposals.
-        precision: Of the convolutions.
-        device: That computed.
+        presence_threshold: Probability at which a place becomes a proposal; one, or one per class.
+        precision: Precision of the convolutions.
+        device: Device of the computation.
         proposals: Number of proposals.
-        area: Share of the image that the proposals cover, in [0, 1]: what is left to look at.
-        seconds: That computing took, by mode, resumed runs included.
-        agreement: Between dense and exact, where both were asked for.
-        notes: What a reader of the results should know, a sentence each.
+        area: Fraction of the image that the proposals cover, in [0, 1]: what is left to inspect.
+        seconds: Computing time, by mode, including interrupted sweeps.
+        agreement: Between dense and exact, in mode `both`.
+        notes: Caveats, one sentence each.
     """
 
     image: str
@@ -138,13 +149,13 @@ class Report:
     window_asked: tuple[int, int]
     step: int
     windows: int
-    threshold: float
+    presence_threshold: PresenceThreshold
     precision: str
     device: str
     proposals: int
     area: float
     seconds: dict[str, float]
-    agreement: Agreement | None
+    agreement: SweepAgreement | None
     notes: tuple[str, ...]
 
 
@@ -152,59 +163,77 @@ def sweep_file(
     model: Path,
     image: Path,
     output: Path,
-    options: Options | None = None,
+    options: SweepOptions | None = None,
     device: str = "auto",
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> Report:
+) -> SweepReport:
     """Sweep an image file with a saved model; see `sweep_image`.
 
     Raises:
-        ModelError: If the model cannot be read, or is not of MICRA-Net.
-        DataError: If the image cannot be read or has other channels than the model's images.
+        ModelError: If the model cannot be read, or is not a MICRA-Net.
+        DataError: If the image cannot be read, or has another number of channels than the training images.
     """
-    saved = load_model(model)
-    if registry.catalog().find("method", saved.method.name).qualified != NAME:
-        raise ModelError(f"{model} is a model of {saved.method.name}; only one of {NAME} can sweep")
-    fitted = registry.build("method", saved.method.name, **saved.method.params).load(model, device)
-    assert isinstance(fitted, FittedMicraNet)
-    return _sweep_image(fitted, image, output, options, progress, say, model)
+    return sweep_image(load(model, device), image, output, options, progress, say, model)
 
 
 def sweep_image(
-    fitted: FittedMicraNet,
+    pipeline: Pipeline,
     image: Path | npt.NDArray[Any],
     output: Path,
-    options: Options | None = None,
+    options: SweepOptions | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> Report:
+    model: Path | None = None,
+) -> SweepReport:
     """Find where in an image, which may be larger than memory, the classes are.
 
-    Writes to `output`: the probability map as OME-Zarr, ranked proposals as CSV and as GeoJSON for QuPath, a picture of
-    the whole, the probabilities of all windows as `windows-dense.csv` or `windows-exact.csv`, and `report.json`. What
-    was computed for each tile is kept in `tiles/`: a sweep of the same image with the same model goes on from there.
-    What an earlier sweep left in `output` is replaced when all is computed.
+    Writes to `output`: the probability map as OME-Zarr, ranked proposals as CSV and as GeoJSON for QuPath, an overview
+    picture, the probabilities of all windows as `windows-dense.csv` or `windows-exact.csv`, and `report.json`. The
+    results of each tile are kept in `tiles/`: a sweep of the same image with the same model resumes from there. The
+    outputs of an earlier sweep are replaced when everything is computed.
 
     Args:
-        fitted: A trained model.
-        image: A path, or an array (H, W) or (C, H, W) in the units that the model's normalisation begins with.
-        output: The folder to write to.
+        pipeline: A trained MICRA-Net.
+        image: A path, or an array (H, W) or (C, H, W), before normalisation.
+        output: Folder to write to.
         options: How to sweep.
-        progress: Whom to tell how far it has come.
-        say: Is called with each of the report's notes, as soon as it is known.
+        progress: Progress callback.
+        say: Called with each of the report's notes as soon as it is known.
+        model: Folder that the pipeline was loaded from, for the report.
 
     Raises:
         ConfigError: If no window is given and the model does not know the size of its training images.
-        ModelError: If mode is not `exact` and the network looks at the whole image at once.
-        DataError: If the image cannot be read or has other channels than the model's images.
+        ModelError: If the model is not a MICRA-Net; or mode is not `exact`, and the network's deepest layer depends on
+            the whole image everywhere.
+        DataError: If the image cannot be read, or has another number of channels than the training images.
     """
-    return _sweep_image(fitted, image, output, options, progress, say, None)
+    if not isinstance(pipeline.model, MicraNetModel):
+        raise ModelError(f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}")
+    notes = _Notes(say)
+    channels = pipeline.info.channels
+    with open_image(image) as opened:
+        if opened.channels != channels:
+            raise DataError(
+                f"{opened.name}: expected {channels} channels, as in the training images, got {opened.channels}"
+            )
+        for note in opened.notes:
+            notes.add(note)
+        return _sweep(
+            pipeline,
+            pipeline.model.classifier,
+            opened,
+            output,
+            options or SweepOptions(),
+            progress or Progress(),
+            notes,
+            model,
+        )
 
 
 @final
 class _Notes:
-    """Collects notes, and tells each at once."""
+    """Collects notes, and passes each on at once."""
 
     def __init__(self, say: Callable[[str], None] | None) -> None:
         self.all: list[str] = []
@@ -216,68 +245,54 @@ class _Notes:
             self._say(note)
 
 
-def _sweep_image(
-    fitted: FittedMicraNet,
-    image: Path | npt.NDArray[Any],
-    output: Path,
-    options: Options | None,
-    progress: Progress | None,
-    say: Callable[[str], None] | None,
-    model: Path | None,
-) -> Report:
-    options = options or Options()
-    progress = progress or Progress()
-    notes = _Notes(say)
-    with open_image(image) as opened:
-        if opened.channels != fitted.info.channels:
-            raise ModelError(
-                f"{opened.name} has {opened.channels} channels; the model learned from images of {fitted.info.channels}"
-            )
-        for note in opened.notes:
-            notes.add(note)
-        return _sweep(fitted, opened, output, options, progress, notes, model)
-
-
 def _sweep(
-    fitted: FittedMicraNet,
+    pipeline: Pipeline,
+    trained: Classifier,
     image: LargeImage,
     output: Path,
-    options: Options,
+    options: SweepOptions,
     progress: Progress,
     notes: _Notes,
     model: Path | None,
-) -> Report:
-    classes = fitted.info.classes
+) -> SweepReport:
+    info = pipeline.info
+    classes = info.classes
+    threshold = options.presence_threshold or pipeline.head.params.presence_threshold
     modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
-    asked = _window(fitted, options)
-    stride = fitted.classifier.layers[-1].stride
+    asked = _window(info, options)
+    stride = trained.layers[-1].stride
     size = (image.height, image.width)
-    rows, columns = lay(size, stride, asked, options.overlap, options.tile)
+    rows, columns = lay_windows(size, stride, asked, options.overlap, options.tile)
     window = (rows.window * stride, columns.window * stride)
-    if any(used + stride <= wanted for used, wanted in zip(window, asked, strict=True)):
+    if any(used + stride <= expected for used, expected in zip(window, asked, strict=True)):
         notes.add(
             f"{image.name}: windows of {asked[0]} x {asked[1]} pixels do not fit in {size[0]} x {size[1]}; they are "
             f"cut to {window[0]} x {window[1]}"
         )
-    if fitted.info.image_size is None and fitted.info.normalisation.kind not in ("none", "fixed"):
+    if info.image_size is None and info.normalisation.kind not in ("none", "fixed"):
         notes.add(
-            f"{image.name}: the model learned from images that were each brought to their own range "
-            f"({fitted.info.normalisation.kind}); this one is brought to its range as a whole, and its windows may "
-            "look unlike them: if too much is found, train with normalisation scope: train"
+            f"{image.name}: each training image was normalised by its own range ({info.normalisation.kind}), this one "
+            "by that of the whole image, so its windows may look different; if there are too many proposals, train "
+            "with normalisation scope: train"
         )
-    classifier, precision = engines.freeze(fitted.classifier, options.precision)
-    weights = hash_weights(fitted.classifier.state_dict())
+    if info.scale != 1:
+        notes.add(
+            f"{image.name}: the training images were resized by a factor of {info.scale:g}; sweep does not resize: "
+            "give it an image at the scale of the resized training images"
+        )
+    classifier, precision = engines.freeze(trained, options.precision)
+    weights = hash_weights(pipeline.model.state())
     fingerprint = digest(
         __version__,
         image.fingerprint,
-        digest_json([asdict(fitted.info.normalisation), asdict(rows), asdict(columns), str(precision)]),
-        f"{fitted.classifier.backbone} {fitted.classifier.pooling}",
+        digest_json([asdict(info.normalisation), asdict(rows), asdict(columns), str(precision)]),
+        f"{trained.backbone} {trained.pooling}",
         weights,
     )
-    tiles = Tiles(output / "tiles" / fingerprint[:DIGITS])
-    measured = _measure(classifier, image, fitted.info.normalisation, rows.tile * stride, modes, tiles, progress)
+    tiles = TileStore(output / "tiles" / fingerprint[:DIGITS])
+    measured = _measure(classifier, image, info.normalisation, rows.tile * stride, modes, tiles, progress)
     assert measured.normalisation is not None
-    machine = Engine(classifier, precision, image, measured.normalisation, rows, columns)
+    engine = SweepEngine(classifier, precision, image, measured.normalisation, rows, columns)
 
     probabilities: dict[str, FloatArray] = {}
     maps: dict[str, FloatArray] = {}
@@ -285,25 +300,25 @@ def _sweep(
     seconds: dict[str, float] = {}
     block = rows.step * stride
     for mode in modes:
-        probabilities[mode], seconds[mode] = _run(mode, machine, measured, tiles, progress, notes)
+        probabilities[mode], seconds[mode] = _run(mode, engine, measured, tiles, progress, notes)
         maps[mode] = probability_map(probabilities[mode], rows, columns)
-        proposals[mode] = propose(maps[mode], classes, block, size, options.threshold)
+        proposals[mode] = propose(maps[mode], classes, block, size, threshold)
 
-    # From here on old results go; their report first, so that it never lies beside others than its own.
+    # Replace old results, their report first, so that a report never describes other results.
     (output / REPORT).unlink(missing_ok=True)
     for mode in ("dense", "exact"):
         if mode in modes:
-            _write_windows(output / WINDOWS.format(mode=mode), probabilities[mode], machine, classes)
+            _write_windows(output / WINDOWS.format(mode=mode), probabilities[mode], engine, classes)
         else:
             (output / WINDOWS.format(mode=mode)).unlink(missing_ok=True)
     forget_others(tiles.folder)
     first = modes[0]
-    write_map(output / MAP, maps[first], classes, block)
+    write_map(output / MAP, maps[first], classes, block, options.ngff)
     write_table(output / TABLE, proposals[first])
     write_geojson(output / GEOJSON, proposals[first], classes)
     small, factor = shrink(image)
     write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
-    report = Report(
+    report = SweepReport(
         image=image.name,
         model=None if model is None else str(model),
         weights=weights,
@@ -315,14 +330,14 @@ def _sweep(
         window=window,
         window_asked=asked,
         step=block,
-        windows=len(machine.rows.windows) * len(machine.columns.windows),
-        threshold=options.threshold,
-        precision=str(machine.precision).removeprefix("torch."),
-        device=str(next(machine.classifier.parameters()).device),
+        windows=len(rows.windows) * len(columns.windows),
+        presence_threshold=threshold,
+        precision=str(precision).removeprefix("torch."),
+        device=str(next(classifier.parameters()).device),
         proposals=len(proposals[first]),
         area=_covered(proposals[first], block, size),
         seconds={mode: round(value, 3) for mode, value in seconds.items()},
-        agreement=_agreement(probabilities, classes, proposals, seconds, options.threshold, window)
+        agreement=_agreement(probabilities, classes, proposals, seconds, threshold, window)
         if options.mode == "both"
         else None,
         notes=tuple(notes.all),
@@ -331,12 +346,12 @@ def _sweep(
     return report
 
 
-def _window(fitted: FittedMicraNet, options: Options) -> tuple[int, int]:
-    window = options.window or fitted.info.image_size
+def _window(info: DatasetInfo, options: SweepOptions) -> tuple[int, int]:
+    window = options.window or info.image_size
     if window is None:
         raise ConfigError(
-            "the model does not know the size of the images that it learned from: give the side of a window in pixels "
-            "(--window), which should be that size"
+            f"dataset {info.name!r}: its images have different sizes; give the side of a window in pixels (--window), "
+            "which should be that of the training images"
         )
     return window
 
@@ -347,16 +362,16 @@ def _measure(
     normalisation: Normalisation,
     side: int,
     modes: Sequence[str],
-    tiles: Tiles,
+    tiles: TileStore,
     progress: Progress,
-) -> Measured:
-    """Return what must be known before the first tile, and keep it, each part as soon as it is known."""
+) -> SweepMeasurements:
+    """Return the measurements that tiles depend on, and keep each as soon as it is known."""
     measured = tiles.measured()
-    # The reach first: it may be that there is none, and this is sooner known than the intensities.
+    # The reach first: it takes less time than the intensities, and may show that the sweep is impossible.
     if "dense" in modes and measured.reach is None:
-        began = time.perf_counter()
+        start = time.perf_counter()
         reach = engines.reach(classifier, progress)
-        measured = replace(measured, reach=reach, seconds=time.perf_counter() - began)
+        measured = replace(measured, reach=reach, seconds=time.perf_counter() - start)
         tiles.keep_measured(measured)
     if measured.normalisation is not None:
         return measured
@@ -376,80 +391,84 @@ def _measure(
 
 
 def pass_labels(count: int) -> Iterator[str]:
-    """Yield what each pass over an image is called, so that two are told apart."""
+    """Yield the progress label of each pass over an image."""
     for number in range(1, count + 1):
         yield "measure intensities" if count == 1 else f"measure intensities, pass {number} of {count}"
 
 
 def _run(
-    mode: str, machine: Engine, measured: Measured, tiles: Tiles, progress: Progress, notes: _Notes
+    mode: str,
+    engine: SweepEngine,
+    measured: SweepMeasurements,
+    tiles: TileStore,
+    progress: Progress,
+    notes: _Notes,
 ) -> tuple[FloatArray, float]:
-    """Compute the tiles that are not done, and return the windows' probabilities and the seconds that all took."""
+    """Compute the missing tiles, and return the windows' probabilities and the seconds that all tiles took."""
     halo, seconds = (measured.reach or 0, measured.seconds) if mode == "dense" else (0, 0.0)
-    numbers = [(row, column) for row in range(len(machine.rows.tiles)) for column in range(len(machine.columns.tiles))]
+    numbers = [(row, column) for row in range(len(engine.rows.tiles)) for column in range(len(engine.columns.tiles))]
     damaged = 0
 
-    def load(row: int, column: int) -> FloatArray:
-        done = tiles.load(mode, row, column)
-        if done is None:
+    def load_tile(row: int, column: int) -> FloatArray:
+        saved = tiles.load(mode, row, column)
+        if saved is None:
             raise DataError(
-                f"{tiles.folder}: the tile {mode}-{row}-{column} was written and cannot be read any more; run the same "
-                "sweep again, which computes it anew"
+                f"{tiles.folder}: tile {mode}-{row}-{column} was written but cannot be read; run the same sweep again, "
+                "which computes it again"
             )
-        return done[0]
+        return saved[0]
 
     shape = None
-    with reused_blocks():
-        for done, (row, column) in enumerate(numbers, start=1):
-            there = tiles.exists(mode, row, column)
-            finished = tiles.load(mode, row, column)
-            damaged += there and finished is None
-            if finished is None:
-                began = time.perf_counter()
-                before, shape = shape, _shape(machine, row, column)
-                if shape != before:
-                    release_blocks()
-                if mode == "dense":
-                    values = engines.dense_tile(machine, halo, row, column)
-                else:
-                    values = engines.exact_tile(machine, row, column)
-                finished = values, time.perf_counter() - began
-                tiles.keep(mode, row, column, *finished)
-            seconds += finished[1]
-            progress.advance(f"sweep {mode}", done, len(numbers))
+    for done, (row, column) in enumerate(numbers, start=1):
+        existed = tiles.exists(mode, row, column)
+        finished = tiles.load(mode, row, column)
+        damaged += existed and finished is None
+        if finished is None:
+            start = time.perf_counter()
+            before, shape = shape, _shape(engine, row, column)
+            if shape != before:
+                return_freed_memory()
+            if mode == "dense":
+                values = engines.dense_tile(engine, halo, row, column)
+            else:
+                values = engines.exact_tile(engine, row, column)
+            finished = values, time.perf_counter() - start
+            tiles.keep(mode, row, column, *finished)
+        seconds += finished[1]
+        progress.advance(f"sweep {mode}", done, len(numbers))
     if damaged:
-        notes.add(f"{tiles.folder}: tiles of mode {mode} whose files were damaged, computed anew: {damaged}")
-    began = time.perf_counter()
+        notes.add(f"{tiles.folder}: {damaged} damaged tiles of mode {mode} were computed again")
+    start = time.perf_counter()
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
-    probabilities = join(machine, load)
-    return probabilities, seconds + time.perf_counter() - began
+    probabilities = join(engine, load_tile)
+    return probabilities, seconds + time.perf_counter() - start
 
 
-def _shape(machine: Engine, row: int, column: int) -> tuple[tuple[int, bool], ...]:
-    """Return what decides how large the blocks of memory are that a tile takes: its sides, and where there is no halo.
+def _shape(engine: SweepEngine, row: int, column: int) -> tuple[tuple[int, bool], ...]:
+    """Return what determines the sizes of a tile's blocks of memory.
 
-    Down and across: the cells of the tile, and whether it lies within the image, away from both ends.
+    Along rows and columns: the tile's cells, and whether it has a halo on both sides.
     """
-    axes = ((machine.rows, row), (machine.columns, column))
+    axes = ((engine.rows, row), (engine.columns, column))
     return tuple(
         (int(axis.tiles[number, 1] - axis.tiles[number, 0]), 0 < number < len(axis.tiles) - 1) for axis, number in axes
     )
 
 
-def _write_windows(path: Path, probabilities: FloatArray, machine: Engine, classes: tuple[str, ...]) -> None:
-    """Write a line for each window: where it lies, in pixels, and the probability of each class."""
-    stride = machine.rows.stride
-    height, width = machine.rows.window * stride, machine.columns.window * stride
+def _write_windows(path: Path, probabilities: FloatArray, engine: SweepEngine, classes: tuple[str, ...]) -> None:
+    """Write a line for each window: its position in pixels, and the probability of each class."""
+    stride = engine.rows.stride
+    height, width = engine.rows.window * stride, engine.columns.window * stride
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["x", "y", "width", "height", *classes])
-        for top, line in zip(machine.rows.windows[:, 0].tolist(), probabilities, strict=True):
-            for left, scores in zip(machine.columns.windows[:, 0].tolist(), line.tolist(), strict=True):
+        for top, line in zip(engine.rows.windows[:, 0].tolist(), probabilities, strict=True):
+            for left, scores in zip(engine.columns.windows[:, 0].tolist(), line.tolist(), strict=True):
                 writer.writerow([left * stride, top * stride, width, height, *(f"{score:.6g}" for score in scores)])
 
 
 def _covered(proposals: list[Proposal], block: int, size: tuple[int, int]) -> float:
-    """Return the share of the image's pixels that lie in at least one proposal."""
+    """Return the fraction of the image's pixels that lie in at least one proposal."""
     edges = [np.minimum(np.arange(0, side + block, block), side) for side in size]
     covered = np.zeros([len(edge) - 1 for edge in edges])
     for one in proposals:
@@ -462,7 +481,7 @@ def _covered(proposals: list[Proposal], block: int, size: tuple[int, int]) -> fl
 def correlations(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> list[float | None]:
     """Return Pearson's correlation of the columns of two arrays (windows, K); None where a column is constant.
 
-    Not of all columns together, which what differs between classes would raise.
+    By column, since differences between classes would raise the correlation of all values.
     """
     return [
         float(np.corrcoef(first, second)[0, 1]) if np.ptp(first) > 0 and np.ptp(second) > 0 else None
@@ -475,12 +494,12 @@ def _agreement(
     classes: tuple[str, ...],
     proposals: dict[str, list[Proposal]],
     seconds: dict[str, float],
-    threshold: float,
+    threshold: PresenceThreshold,
     window: tuple[int, int],
-) -> Agreement:
+) -> SweepAgreement:
     dense, exact = (probabilities[mode].astype(np.float64).reshape(-1, len(classes)) for mode in ("dense", "exact"))
     by_class = correlations(dense, exact)
-    return Agreement(
+    return SweepAgreement(
         correlation=min((value for value in by_class if value is not None), default=None),
         correlations=dict(zip(classes, by_class, strict=True)),
         mean_difference=float(np.abs(dense - exact).mean()),

@@ -1,4 +1,4 @@
-"""What is done of a sweep, on the disk: the values of each tile, and what was measured before the first."""
+"""The results of a sweep on disk: the values of each tile, and the measurements made before the first."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import final
 import numpy as np
 from pydantic import TypeAdapter
 
-from micraframe.files import atomic, write_json
+from micraframe.runtime.files import atomic, write_json
 from micraframe.types import FloatArray, Normalisation
 
 DIGITS = 16
-"""Of a sweep's fingerprint, in the name of the folder of its tiles."""
+"""Digits of a sweep's fingerprint in the name of the folder of its tiles."""
 
 _MEASURED = "measured.json"
-# With the temporary files that a kill may leave behind.
+# Including the temporary files that a killed process leaves behind.
 _OURS = re.compile(r"(dense|exact)-\d+-\d+\.npz|measured\.json|\.(dense|exact)-\d+-\d+\.\w+\.npz|\.measured\.\w+\.json")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a sweep measures before it computes a tile; None is not measured yet.
+class SweepMeasurements:
+    """What a sweep measures before it computes a tile; None: not measured yet.
 
     Attributes:
         normalisation: `fixed` or `none`.
         reach: In cells, as `engine.reach` returns it.
-        seconds: That measuring the reach took.
+        seconds: Time that measuring the reach took.
     """
 
     normalisation: Normalisation | None = None
@@ -39,40 +39,40 @@ class Measured:
 
 @final
 @dataclass(frozen=True)
-class Tiles:
+class TileStore:
     """The files of one sweep.
 
     Attributes:
-        folder: Is named by the fingerprint of all that decides what the files hold.
+        folder: Its folder, whose name is the fingerprint of everything that determines the values.
     """
 
     folder: Path
 
-    def measured(self) -> Measured:
-        """Return what was measured: nothing if there is no file, or a damaged one."""
+    def measured(self) -> SweepMeasurements:
+        """Return the measurements: none if there is no file, or a damaged one."""
         try:
-            told = json.loads((self.folder / _MEASURED).read_text(encoding="utf-8"))
-            return TypeAdapter(Measured).validate_python(told)
+            saved = json.loads((self.folder / _MEASURED).read_text(encoding="utf-8"))
+            return TypeAdapter(SweepMeasurements).validate_python(saved)
         except (OSError, ValueError):
-            return Measured()
+            return SweepMeasurements()
 
-    def keep_measured(self, measured: Measured) -> None:
-        """Write what was measured."""
+    def keep_measured(self, measured: SweepMeasurements) -> None:
+        """Write the measurements."""
         write_json(self.folder / _MEASURED, asdict(measured))
 
     def load(self, mode: str, row: int, column: int) -> tuple[FloatArray, float] | None:
-        """Return a tile's values and the seconds that they took; None if it is to be computed.
+        """Return a tile's values and the seconds that they took; None if it must be computed.
 
-        A file that cannot be read is deleted: a loss of power may have cut it short.
+        A file that cannot be read, for example after a power failure, is deleted.
         """
         path = self._path(mode, row, column)
         try:
-            # Opened here, for numpy does not close a file that it cannot read.
+            # Opened here, because numpy does not close a file that it cannot read.
             with path.open("rb") as stream, np.load(stream) as saved:
                 return saved["values"], float(saved["seconds"])
         except FileNotFoundError:
             return None
-        # numpy, zip and zlib each fail on broken files in their own way, and a tile is soon computed anew.
+        # numpy, zip and zlib raise different errors for broken files, and a tile is quickly computed again.
         except Exception:
             path.unlink()
             return None
@@ -83,7 +83,7 @@ class Tiles:
             np.savez(temporary, values=values, seconds=seconds)
 
     def exists(self, mode: str, row: int, column: int) -> bool:
-        """Return whether there is a file of that tile, whole or not."""
+        """Return whether there is a file for this tile, intact or not."""
         return self._path(mode, row, column).exists()
 
     def _path(self, mode: str, row: int, column: int) -> Path:
@@ -91,7 +91,7 @@ class Tiles:
 
 
 def forget_others(kept: Path) -> None:
-    """Delete the tiles of other sweeps beside the folder that is kept; of files, only those that a sweep writes."""
+    """Delete the tiles of other sweeps beside the folder to keep, but no files that a sweep does not write."""
     for folder in kept.parent.iterdir():
         if folder == kept or folder.is_symlink() or not folder.is_dir():
             continue

@@ -1,9 +1,9 @@
-"""Where windows lie on an image, and how what windows say is brought back to its pixels. Pure arithmetic.
+"""The layout of windows on an image, and the map that their probabilities make. Pure arithmetic.
 
-Everything is counted in cells: squares of `stride` pixels, one for each position of the backbone's deepest layer. An
-image whose sides are no multiple of the stride is extended to one. Along each axis windows begin at every step, and
-the last is flush with the end. The beginnings and ends of windows and tiles cut the axis into segments, so that every
-window and every tile is a run of whole segments, whatever window, step and tile were asked for.
+The unit is a cell: a square of `stride` pixels, one for each position of the backbone's deepest layer. An image whose
+sides are not multiples of the stride is extended. Along each axis, windows start at every step, and the last one is
+flush with the end. The starts and ends of windows and tiles divide the axis into segments, so that every window and
+every tile consists of whole segments, whatever their sizes.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from micraframe.errors import ConfigError
 from micraframe.types import FloatArray
 
 Spans = npt.NDArray[np.int64]
-"""Runs (N, 2): the first and, not included, the last."""
+"""Ranges (N, 2): start and end, exclusive."""
 
 
 @dataclass(frozen=True)
-class Axis:
-    """The windows and tiles along rows or columns; all but `pixels` and `stride` counted in cells.
+class SweepAxis:
+    """The windows and tiles along rows or columns; in cells, except for `pixels` and `stride`.
 
     Attributes:
-        pixels: Side of the image.
+        pixels: Side of the image in pixels.
         stride: Pixels per cell.
         window: Side of a window.
-        step: From one window to the next; at most a window, so that no cell is left out.
+        step: From one window to the next; at most a window, so that every cell is covered.
         tile: Side of a tile.
     """
 
@@ -43,24 +43,24 @@ class Axis:
 
     @property
     def cells(self) -> int:
-        """Side of the image; its last cell may reach beyond the image."""
+        """Side of the image; its last cell may extend beyond the image."""
         return -(-self.pixels // self.stride)
 
     @cached_property
     def windows(self) -> Spans:
-        """The windows, as runs of cells."""
+        """The windows, as ranges of cells."""
         last = self.cells - self.window
         starts = np.array(sorted({*range(0, last + 1, self.step), last}))
         return np.stack([starts, starts + self.window], 1)
 
     @cached_property
     def tiles(self) -> Spans:
-        """The tiles, as runs of cells."""
+        """The tiles, as ranges of cells."""
         starts = np.arange(0, self.cells, self.tile)
         return np.stack([starts, np.minimum(starts + self.tile, self.cells)], 1)
 
-    def beginning_in(self, tile: int) -> Spans:
-        """Return the windows that begin in the tile of that number."""
+    def starting_in(self, tile: int) -> Spans:
+        """Return the windows that start in the tile with this number."""
         first, last = self.tiles[tile]
         starts = self.windows[:, 0]
         inside: Spans = self.windows[(first <= starts) & (starts < last)]
@@ -68,19 +68,19 @@ class Axis:
 
     @cached_property
     def cuts(self) -> npt.NDArray[np.int64]:
-        """The cells at which segments begin, and the end of the last."""
+        """The cells at which segments start, and the end of the last."""
         return np.unique(np.concatenate([[0, self.cells], self.windows.ravel(), self.tiles.ravel()]))
 
-    def segments(self, runs: Spans) -> Spans:
-        """Return runs of cells, beginning and ending at cuts, as runs of segments."""
-        return np.searchsorted(self.cuts, runs)
+    def segments(self, spans: Spans) -> Spans:
+        """Return ranges of cells, which start and end at cuts, as ranges of segments."""
+        return np.searchsorted(self.cuts, spans)
 
     @cached_property
     def averaging(self) -> npt.NDArray[np.float64]:
-        """Matrix (blocks, windows) that averages over the windows that contain a cell, then over a block's cells.
+        """Matrix (blocks, windows) that averages over the windows that contain a cell, then over the cells of a block.
 
-        A block is `step` cells long; the last may be shorter. The mean over windows of two axes is the product of the
-        matrices of both, for a cell lies in a window if its row and its column do.
+        A block is `step` cells long; the last may be shorter. In two dimensions the mean is the product of the matrices
+        of both axes, since a cell lies in a window if its row and its column do.
         """
         lengths = np.diff(self.cuts)
         first, last = self.segments(self.windows).T
@@ -95,40 +95,44 @@ class Axis:
         return averaging
 
 
-def lay(size: tuple[int, int], stride: int, window: tuple[int, int], overlap: float, tile: int) -> tuple[Axis, Axis]:
-    """Lay windows and tiles on an image: return its rows and its columns.
+def lay_windows(
+    size: tuple[int, int], stride: int, window: tuple[int, int], overlap: float, tile: int
+) -> tuple[SweepAxis, SweepAxis]:
+    """Return the windows and tiles of an image, along its rows and along its columns.
 
     Args:
         size: (H, W) of the image in pixels.
         stride: Pixels per cell.
-        window: (height, width) of a window in pixels; the nearest multiples of the stride are taken, at most the image.
-        overlap: Share of a window that the next one covers too, in [0, 1); the step is a multiple of the stride, the
-            same down and across: that of the shorter side.
-        tile: Side of a tile in pixels; the next lower multiple of the stride is taken.
+        window: (height, width) of a window in pixels, rounded to multiples of the stride, and at most the image.
+        overlap: Fraction of a window that the next one covers too, in [0, 1). The step, a multiple of the stride, is
+            the same along both axes: that of the window's shorter side.
+        tile: Side of a tile in pixels, rounded down to a multiple of the stride.
 
     Raises:
         ConfigError: If one of them is out of range.
     """
     if min(window) < 1 or tile < 1 or not 0 <= overlap < 1:
         raise ConfigError(
-            f"window {window}, overlap {overlap}, tile {tile}; a window and a tile of at least 1 pixel and an overlap "
-            "in [0, 1) are wanted"
+            f"expected a window and a tile of at least 1 pixel and an overlap in [0, 1), got window {window}, "
+            f"tile {tile} and overlap {overlap}"
         )
     sides = [max(1, round(side / stride)) for side in window]
     step = max(1, round(min(sides) * (1 - overlap)))
     rows, columns = (
-        Axis(pixels, stride, min(side, -(-pixels // stride)), step, max(1, tile // stride))
+        SweepAxis(pixels, stride, min(side, -(-pixels // stride)), step, max(1, tile // stride))
         for pixels, side in zip(size, sides, strict=True)
     )
     return rows, columns
 
 
-def reduce_runs(values: FloatArray, runs: Spans, combine: Callable[[FloatArray, FloatArray], FloatArray]) -> FloatArray:
-    """Combine the values of each run, (S, ...) to (N, ...); `combine` is `np.maximum` or `np.add`.
+def reduce_spans(
+    values: FloatArray, spans: Spans, combine: Callable[[FloatArray, FloatArray], FloatArray]
+) -> FloatArray:
+    """Combine the values of each range, (S, ...) to (N, ...); `combine` is `np.maximum` or `np.add`.
 
-    Neighbouring runs may overlap: this is what `ufunc.reduceat` cannot do.
+    Unlike with `ufunc.reduceat`, neighbouring ranges may overlap.
     """
-    first, last = runs.T
+    first, last = spans.T
     reduced: FloatArray = values[first].copy()
     for offset in range(1, int((last - first).max())):
         live = np.flatnonzero(first + offset < last)
@@ -136,16 +140,16 @@ def reduce_runs(values: FloatArray, runs: Spans, combine: Callable[[FloatArray, 
     return reduced
 
 
-def probability_map(probabilities: FloatArray, rows: Axis, columns: Axis) -> FloatArray:
-    """Average for every pixel the probabilities of the windows that contain it, by blocks of a step's side.
+def probability_map(probabilities: FloatArray, rows: SweepAxis, columns: SweepAxis) -> FloatArray:
+    """Return the mean probability of the windows that contain each pixel, averaged over blocks with sides of one step.
 
     Args:
-        probabilities: float32 (windows down, windows across, K).
-        rows: How windows lie down the image.
-        columns: How they lie across it.
+        probabilities: float32 (window rows, window columns, K).
+        rows: Windows along the rows.
+        columns: Windows along the columns.
 
     Returns:
-        float32 (K, blocks down, blocks across).
+        float32 (K, block rows, block columns).
     """
     planes: npt.NDArray[Any] = np.moveaxis(probabilities, -1, 0).astype(np.float64)
     averaged = rows.averaging @ planes @ columns.averaging.T

@@ -1,4 +1,4 @@
-"""Training: a network, what it is shown, and how it learns."""
+"""Training: examples, augmentation, the training loop, fine-tuning."""
 
 from micraframe.training.classification import fit_classifier
 from micraframe.training.examples import Examples

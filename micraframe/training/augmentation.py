@@ -1,7 +1,7 @@
-"""Changes that leave the meaning of an image as it was, each example's drawn by itself and applied to a whole batch.
+"""Augmentation: changes that keep the meaning of an image, drawn for each example and applied to a whole batch.
 
-What befalls an example is a row of a `Draw` made for a whole epoch, so that it depends on nothing but the epoch's seed
-and the example's number: neither on the batch it is in nor on where a killed run went on.
+The changes of an example are a row of a `Draw` for the whole epoch, so that they depend on the epoch's seed and the
+example's index only: neither on its batch nor on where a killed run resumed.
 
 Images are float32 (B, C, H, W). Targets with the image's rows and columns, (B, K, H, W), follow it; others do not.
 """
@@ -19,25 +19,25 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from micraframe.interfaces import Parameters
+from micraframe.parameters import Parameters
 
 _SEEDS = 2**53
-"""Below it, float64 holds every whole number exactly."""
+"""Below this, float64 represents every integer exactly."""
 
 
 class _Change(Parameters, ABC):
-    probability: float = Field(0.5, ge=0, le=1, description="Share of the examples that it befalls.")
+    probability: float = Field(0.5, ge=0, le=1, description="Fraction of the examples that are changed.")
 
     @abstractmethod
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return float64 (count,): how much, for each example."""
+        """Return the strength of the change for each example, float64 (count,)."""
 
     @abstractmethod
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Return the changed images."""
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """Return the targets (B, K, H, W), moved as the images were."""
+        """Return the targets (B, K, H, W), moved like the images."""
         return targets
 
 
@@ -45,91 +45,93 @@ class Flip(_Change):
     """Mirrors the image."""
 
     kind: Literal["flip"] = "flip"
-    axis: Literal["left-right", "up-down"] = Field("left-right", description="What changes places.")
+    axis: Literal["left-right", "up-down"] = Field("left-right", description="The sides that are exchanged.")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`; there is nothing to draw."""
+        """Return zeros; there is nothing to draw."""
         return torch.zeros(count, dtype=torch.float64)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return images.flip(-1 if self.axis == "left-right" else -2)
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.follow`."""
+        """Return the targets, moved likewise."""
         return self.change(targets, amounts)
 
 
 class QuarterTurns(_Change):
-    """Turns the image by 90, 180 or 270 degrees; one that is not square by 180."""
+    """Rotates the image by 90, 180 or 270 degrees; one that is not square by 180."""
 
     kind: Literal["quarter-turns"] = "quarter-turns"
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: 1, 2 or 3 quarters."""
+        """Return numbers of quarters: 1, 2 or 3."""
         return torch.randint(1, 4, (count,), generator=generator).double()
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return quarter_turns(images, amounts.long())
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.follow`."""
+        """Return the targets, moved likewise."""
         return quarter_turns(targets, amounts.long())
 
 
 class Rotation(_Change):
-    """Turns the image about its centre; what comes in from outside is mirrored at the edge."""
+    """Rotates the image about its centre; pixels from outside are mirrored at the edge."""
 
     kind: Literal["rotation"] = "rotation"
-    degrees: float = Field(30.0, gt=0, le=180, description="The most, either way; uniform.")
+    degrees: float = Field(30.0, gt=0, le=180, description="Largest angle in either direction; uniform.")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: degrees."""
+        """Return angles in degrees."""
         return _uniform(count, -self.degrees, self.degrees, generator)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return rotate(images, amounts, "bilinear")
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.follow`."""
+        """Return the targets, moved likewise."""
         return rotate(targets.float(), amounts, "nearest").to(targets.dtype)
 
 
-class Intensity(_Change):
+class _LogNormal(_Change):
+    """A change by a factor or power that is log-normal and clipped."""
+
+    mean: float = Field(description="Mean of the logarithm.")
+    sigma: float = Field(ge=0, description="Standard deviation of the logarithm.")
+    low: float = Field(0.0, ge=0, description="Lowest value.")
+    high: float = Field(1.0, gt=0, description="Highest value.")
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return factors or powers."""
+        normals = torch.randn(count, generator=generator, dtype=torch.float64)
+        return (self.mean + self.sigma * normals).exp().clamp(self.low, self.high)
+
+
+class Intensity(_LogNormal):
     """Multiplies the image by a factor, log-normal and clipped; the paper's numbers for F-actin."""
 
     kind: Literal["intensity"] = "intensity"
     mean: float = Field(0.01, description="Mean of the factor's logarithm.")
     sigma: float = Field(0.1, ge=0, description="Standard deviation of the factor's logarithm.")
-    low: float = Field(0.0, ge=0, description="The least factor.")
-    high: float = Field(1.0, gt=0, description="The greatest factor.")
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: factors."""
-        return _lognormal(count, self.mean, self.sigma, self.low, self.high, generator)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return images * _per_image(amounts, images)
 
 
-class Gamma(_Change):
+class Gamma(_LogNormal):
     """Raises the image to a power, log-normal and clipped; the paper's numbers for F-actin."""
 
     kind: Literal["gamma"] = "gamma"
     mean: float = Field(0.005, description="Mean of the power's logarithm.")
     sigma: float = Field(0.0707, ge=0, description="Standard deviation of the power's logarithm.")
-    low: float = Field(0.0, ge=0, description="The least power.")
-    high: float = Field(1.0, gt=0, description="The greatest power.")
-
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: powers."""
-        return _lognormal(count, self.mean, self.sigma, self.low, self.high, generator)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return gamma(images, amounts)
 
 
@@ -137,14 +139,14 @@ class Blur(_Change):
     """Blurs the image with a Gaussian."""
 
     kind: Literal["blur"] = "blur"
-    sigma: float = Field(2.0, gt=0, le=50, description="The most, in pixels; uniform from 0.")
+    sigma: float = Field(2.0, gt=0, le=50, description="Largest sigma in pixels; uniform from 0.")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: standard deviations in pixels."""
+        """Return standard deviations in pixels."""
         return _uniform(count, 0, self.sigma, generator)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return blur(images, amounts, radius=math.ceil(4 * self.sigma))
 
 
@@ -152,14 +154,14 @@ class Noise(_Change):
     """Adds normally distributed noise to every pixel."""
 
     kind: Literal["noise"] = "noise"
-    sigma: float = Field(0.05, gt=0, description="Its standard deviation, in units of the normalised image.")
+    sigma: float = Field(0.05, gt=0, description="Standard deviation, in units of the normalised image.")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """See `_Change.draw`: seeds."""
+        """Return seeds."""
         return torch.randint(0, _SEEDS, (count,), generator=generator).double()
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """See `_Change.change`."""
+        """Return the changed images."""
         return images + self.sigma * normal(amounts.long(), images)
 
 
@@ -168,12 +170,12 @@ Augmentation = Annotated[Flip | QuarterTurns | Rotation | Intensity | Gamma | Bl
 
 @dataclass(frozen=True)
 class Draw:
-    """What befalls each of N examples in one epoch.
+    """The augmentations of each of N examples in one epoch.
 
     Attributes:
-        order: int64 (N, A): the numbers of the A augmentations in the order of application.
-        chosen: bool (N, A): does the augmentation befall the example.
-        amounts: float64 (N, A): how much.
+        order: int64 (N, A): the indices of the A augmentations in the order of application.
+        chosen: bool (N, A): whether the augmentation is applied to the example.
+        amounts: float64 (N, A): how strongly.
     """
 
     order: Tensor
@@ -182,7 +184,7 @@ class Draw:
 
 
 def draw(augmentations: Sequence[Augmentation], count: int, generator: torch.Generator) -> Draw:
-    """Draw for each of `count` examples which augmentations befall it, in what order and how much."""
+    """Draw for each of `count` examples which augmentations are applied, in what order and how strongly."""
     shape = (count, len(augmentations))
     order = torch.rand(shape, generator=generator).argsort(1)
     probabilities = torch.tensor([one.probability for one in augmentations])
@@ -194,14 +196,14 @@ def draw(augmentations: Sequence[Augmentation], count: int, generator: torch.Gen
 def augment(
     images: Tensor, targets: Tensor, augmentations: Sequence[Augmentation], drawn: Draw, indices: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """Return images and targets as `drawn` for the examples of these indices.
+    """Return the images and targets of the examples with these indices, augmented as drawn.
 
     Args:
         images: float32 (B, C, H, W).
         targets: (B, K), or (B, K, H, W) that move with the images.
-        augmentations: Those that `drawn` was drawn for.
-        drawn: For all examples of the epoch.
-        indices: The numbers of the B examples among them.
+        augmentations: The A augmentations.
+        drawn: The draw for all examples of the epoch.
+        indices: The indices of the B examples among them.
     """
     order, chosen, amounts = drawn.order[indices], drawn.chosen[indices], drawn.amounts[indices]
     images = images.clone()
@@ -212,16 +214,16 @@ def augment(
             rows = torch.nonzero((order[:, step] == number) & chosen[:, number])[:, 0]
             if not len(rows):
                 continue
-            much = amounts[rows, number]
+            strength = amounts[rows, number]
             rows = rows.to(images.device)
-            images[rows] = one.change(images[rows], much)
+            images[rows] = one.change(images[rows], strength)
             if spatial:
-                targets[rows] = one.follow(targets[rows], much)
+                targets[rows] = one.follow(targets[rows], strength)
     return images, targets
 
 
 def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn each of the images (B, C, H, W) by its number of quarters, anticlockwise; 2 where it is not square."""
+    """Rotate each of the images (B, C, H, W) by its number of quarters, anticlockwise; by 2 if not square."""
     if images.shape[-1] != images.shape[-2]:
         return images.rot90(2, (-2, -1))
     turned = torch.empty_like(images)
@@ -232,11 +234,11 @@ def quarter_turns(images: Tensor, turns: Tensor) -> Tensor:
 
 
 def rotate(images: Tensor, degrees: Tensor, interpolation: Literal["bilinear", "nearest"]) -> Tensor:
-    """Turn each of the images (B, C, H, W) anticlockwise about its centre, mirrored at the edges."""
+    """Rotate each of the images (B, C, H, W) anticlockwise about its centre, mirrored at the edges."""
     height, width = images.shape[-2:]
     angles = degrees.deg2rad()
     cosine, sine, nothing = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # In grid_sample's coordinates both sides are 2 long, whatever their ratio.
+    # In grid_sample's coordinates both sides have length 2, whatever their ratio.
     rows = [[cosine, -sine * (height / width), nothing], [sine * (width / height), cosine, nothing]]
     back = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images)
     grid = functional.affine_grid(back, list(images.shape), align_corners=False)
@@ -244,7 +246,7 @@ def rotate(images: Tensor, degrees: Tensor, interpolation: Literal["bilinear", "
 
 
 def gamma(images: Tensor, powers: Tensor) -> Tensor:
-    """Raise each of the images (B, C, H, W) to its power, within the image's own range; a constant one stays."""
+    """Raise each of the images (B, C, H, W) to its power, within its own range; a constant one is unchanged."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     span = high - low
     unit = ((images - low) / torch.where(span > 0, span, 1)).clamp(0, 1)
@@ -252,16 +254,16 @@ def gamma(images: Tensor, powers: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
-    """Convolve each of the images (B, C, H, W) with a Gaussian; beyond the edge the edge's values go on.
+    """Convolve each of the images (B, C, H, W) with a Gaussian; values at the edge continue beyond it.
 
     Args:
         images: The images.
-        sigmas: Standard deviation in pixels, for each image; 0 leaves it as it is.
-        radius: Where the Gaussian is cut off, in pixels.
+        sigmas: Standard deviation in pixels for each image; 0 changes nothing.
+        radius: Where the Gaussian is truncated, in pixels.
     """
     count, channels, height, width = images.shape
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    # At 0 nothing but the centre is left, without a division by zero.
+    # At 0 only the centre is left, without a division by zero.
     spread = sigmas.clamp(min=1e-3)[:, None]
     kernels = torch.exp(-0.5 * (offsets / spread) ** 2)
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images)
@@ -273,18 +275,13 @@ def blur(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
 
 
 def normal(seeds: Tensor, images: Tensor) -> Tensor:
-    """Return standard normal numbers of the images' shape (B, C, H, W), each image's from its own seed."""
+    """Return standard normal numbers of the images' shape (B, C, H, W), from a seed for each image."""
     numbers = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
     return torch.stack(numbers).to(images)
 
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
-
-
-def _lognormal(count: int, mean: float, sigma: float, low: float, high: float, generator: torch.Generator) -> Tensor:
-    normals = torch.randn(count, generator=generator, dtype=torch.float64)
-    return (mean + sigma * normals).exp().clamp(low, high)
 
 
 def _per_image(amounts: Tensor, images: Tensor) -> Tensor:

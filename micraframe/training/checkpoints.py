@@ -1,4 +1,4 @@
-"""Where a training goes on after it was killed: the state after an epoch, as safetensors and JSON."""
+"""Checkpoints, from which a killed training resumes: its state after an epoch, as safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from micraframe.errors import ModelError
-from micraframe.files import atomic_folder, digest, write_json
+from micraframe.runtime.files import atomic_folder, digest, write_json
 
 _KEPT = 2
-"""Generations: the older one is there should the newer be unreadable."""
+"""Checkpoints that are kept; the older one serves if the newer one is unreadable."""
 
 
-class State(NamedTuple):
-    """A training after an epoch.
+class TrainingState(NamedTuple):
+    """The state of a training after an epoch.
 
     Attributes:
         module: Parameters and buffers of the network.
-        optimiser: Tensors of the optimiser, by number of the parameter and name.
+        optimiser: Tensors of the optimiser, by index of the parameter and name.
         best: Parameters and buffers of the network at its lowest validation loss.
-        rows: Of the log, one for each epoch.
+        rows: Rows of the log, one per epoch.
     """
 
     module: dict[str, Tensor]
@@ -41,22 +41,22 @@ class Checkpoints:
     """A folder of checkpoints of one training.
 
     Args:
-        folder: Made when it is not there.
-        signature: Of everything that determines the training.
+        folder: Created if it does not exist.
+        signature: Hash of everything that determines the training.
     """
 
     def __init__(self, folder: Path, signature: str) -> None:
         self._folder = folder
         self._signature = signature
 
-    def save(self, state: State) -> None:
-        """Write the state, and remove all but the newest two."""
+    def save(self, state: TrainingState) -> None:
+        """Write the state, and remove all checkpoints but the newest two."""
         tensors = {
             f"{part}/{name}": tensor.detach().cpu().contiguous()
             for part in ("module", "optimiser", "best")
             for name, tensor in getattr(state, part).items()
         }
-        # Cloned where they share memory, for which safetensors has no form.
+        # Clones: safetensors cannot hold tensors that share memory.
         content = safetensors.torch.save({name: tensor.clone() for name, tensor in tensors.items()})
         with atomic_folder(self._folder / f"epoch-{len(state.rows):06d}") as temporary:
             (temporary / "state.safetensors").write_bytes(content)
@@ -67,8 +67,8 @@ class Checkpoints:
         for old in self._generations()[_KEPT:]:
             shutil.rmtree(old)
 
-    def restore(self) -> State | None:
-        """Return the newest state that can be read, or None where there is none.
+    def restore(self) -> TrainingState | None:
+        """Return the newest readable state, or None if there is none.
 
         Raises:
             ModelError: If the folder holds checkpoints of another training.
@@ -77,22 +77,22 @@ class Checkpoints:
             shutil.rmtree(leftover)
         for folder in self._generations():
             try:
-                told = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+                record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
                 content = (folder / "state.safetensors").read_bytes()
-                signature, intact = told["signature"], told["sha256"] == digest(content)
+                signature, intact = record["signature"], record["sha256"] == digest(content)
             except (OSError, ValueError, KeyError):
-                continue  # cut short by a loss of power; training again from the one before gives the same
+                continue  # truncated by a power loss; resuming from the one before gives the same result
             if signature != self._signature:
                 raise ModelError(
-                    f"{self._folder} holds checkpoints of another training: network, samples, recipe, seed or "
-                    "precision differ; choose another folder, or remove this one"
+                    f"{self._folder}: expected checkpoints of this training, got those of another, whose network, "
+                    "samples, recipe, seed or precision differ; choose another folder, or remove this one"
                 )
             if intact:
                 parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimiser": {}, "best": {}}
                 for key, tensor in safetensors.torch.load(content).items():
                     part, _, name = key.partition("/")
                     parts[part][name] = tensor
-                return State(**parts, rows=told["rows"])
+                return TrainingState(**parts, rows=record["rows"])
         return None
 
     def _generations(self) -> list[Path]:
@@ -101,20 +101,20 @@ class Checkpoints:
 
 
 def tensors_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the optimiser's tensors, by number of the parameter and name."""
+    """Return the optimiser's tensors, by index of the parameter and name."""
     state = optimiser.state_dict()["state"]
     return {f"{number}/{name}": tensor for number, tensors in state.items() for name, tensor in tensors.items()}
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `tensors_of` returned; the learning rate stays the optimiser's own."""
+    """Restore the tensors that `tensors_of` returned; the learning rate is unchanged."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition("/")
         parameter = parameters[int(number)]
         if tensor.shape == parameter.shape:
-            # In the parameter's own memory layout, which fused optimisers take for granted.
+            # In the parameter's memory layout, which fused optimisers assume.
             tensor = torch.empty_like(parameter, requires_grad=False).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -16,7 +16,7 @@ from micraframe.training.examples import Examples
 from micraframe.training.history import History
 from micraframe.training.loop import fit
 from micraframe.training.recipe import Recipe
-from micraframe.types import BoolArray, Run, Sample
+from micraframe.types import BoolArray, FitContext, Sample
 
 
 def fit_classifier(
@@ -24,7 +24,7 @@ def fit_classifier(
     train: Sequence[Sample],
     valid: Sequence[Sample],
     recipe: Recipe,
-    run: Run,
+    context: FitContext,
     classes: Sequence[str] = (),
 ) -> History:
     """Train a classifier by binary cross-entropy with logits, and leave its best parameters in it.
@@ -33,30 +33,30 @@ def fit_classifier(
     -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), t_c being 1 where class c is present.
 
     Args:
-        classifier: What learns; see `fit` for how it comes back.
+        classifier: Trained in place; `fit` describes its state afterwards.
         train: Samples with labels.
         valid: Samples with labels.
-        recipe: How; its `pos_weight` is w.
-        run: Seed, device, precision, folder, whom to tell of progress.
+        recipe: How it is trained; its `pos_weight` is w.
+        context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
 
     Returns:
-        What was measured after each epoch; the accuracy of each class among it.
+        The measurements after each epoch, the accuracy of each class among them.
 
     Raises:
-        DataError: If a sample has no labels, or not as many as the classifier has classes.
+        DataError: If a sample has no labels, or another number than the classifier has classes.
         ModelError: As `fit` does.
     """
-    count = classifier.linear.out_features
+    count = classifier.classes
 
     def labels(sample: Sample) -> BoolArray:
         if sample.labels is None or len(sample.labels) != count:
-            held = "no labels" if sample.labels is None else f"labels of {len(sample.labels)} classes"
-            raise DataError(f"sample {sample.id!r} has {held}; the classifier learns from labels of {count} classes")
+            found = "none" if sample.labels is None else f"labels of {len(sample.labels)}"
+            raise DataError(f"sample {sample.id!r}: expected labels of {count} classes, got {found}")
         return sample.labels
 
-    shown = Examples(train, labels)
-    weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(shown.targets())))
+    examples = Examples(train, labels)
+    weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(examples.targets())))
     names = [f"accuracy {name}" for name in (classes or range(count))]
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -65,21 +65,21 @@ def fit_classifier(
         )
 
     def measure(logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        right = (logits > 0) == targets
-        return dict(zip(names, right.unbind(1), strict=True))
+        correct = (logits > 0) == targets
+        return dict(zip(names, correct.unbind(1), strict=True))
 
-    return fit(classifier, shown, Examples(valid, labels), loss, recipe, run, measure)
+    return fit(classifier, examples, Examples(valid, labels), loss, recipe, context, measure)
 
 
 def pos_weights(rule: str | float | None, labels: BoolArray) -> npt.NDArray[np.float32]:
-    """Return the weight of each class's presence.
+    """Return the weight of each class's presence in the loss.
 
     Args:
-        rule: `auto` for the number of examples without the class by the number with it; a number for all; None for 1.
-        labels: (N, K), of the training examples.
+        rule: `auto` for the ratio of examples without the class to examples with it; a number for all; None for 1.
+        labels: bool (N, K), of the training examples.
 
     Returns:
-        float32 (K,). A class that is in all or in none of the examples has no ratio, and gets 1.
+        float32 (K,); 1 for a class that is in all or in none of the examples, which has no ratio.
     """
     count = labels.shape[1]
     if rule != "auto":

@@ -1,4 +1,4 @@
-"""What a network is shown: images and targets, in batches of one size, in an order that the seed fixes."""
+"""Examples: images and targets, in batches of one size, in an order that the seed determines."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from micraframe.errors import DataError
-from micraframe.files import digest
+from micraframe.runtime.files import digest
 from micraframe.types import FloatArray, Sample
 
 Target = npt.NDArray[Any]
 
 IN_MEMORY = 2 * 2**30
-"""Bytes of images and targets that are kept; what is beyond is read anew whenever it is shown."""
+"""Bytes of images and targets that are kept in memory; the rest is read again whenever it is used."""
 
 
 @final
 class Examples:
-    """Images and what a network is to say of them.
+    """Images and a network's targets for them.
 
     Attributes:
         channels: Number of channels C of the images.
@@ -30,20 +30,19 @@ class Examples:
         fingerprint: Hash of all images and targets.
 
     Args:
-        samples: Each read once now, and again later where it does not fit into memory.
-        target: Makes of a sample what the network is to say of it: (K,), or (K, H, W), which then follows the image
-            when that is turned or mirrored.
+        samples: Each read once now, and again later if it does not fit into memory.
+        target: Returns a sample's target: (K,), or (K, H, W), which is rotated and mirrored together with the image.
         in_memory: Bytes to keep.
 
     Raises:
-        DataError: If there is no sample, or they differ in their number of channels or classes.
+        DataError: If there are no samples, or they differ in their number of channels or classes.
     """
 
     def __init__(
         self, samples: Sequence[Sample], target: Callable[[Sample], Target], in_memory: int = IN_MEMORY
     ) -> None:
         if not len(samples):
-            raise DataError("there is no sample to learn from or to choose the best model by; at least one is wanted")
+            raise DataError("expected at least one sample to train with, and one to select the best model by, got none")
         self._samples = samples
         self._target = target
         self._kept: list[tuple[FloatArray, Target] | None] = []
@@ -56,8 +55,8 @@ class Examples:
             first = first or shape
             if shape != first:
                 raise DataError(
-                    f"sample {sample.id!r} has {shape[0]} channels and {shape[1]} classes; the first sample has "
-                    f"{first[0]} and {first[1]}, and all must be alike"
+                    f"sample {sample.id!r}: expected {first[0]} channels and {first[1]} classes, as in the first "
+                    f"sample, got {shape[0]} and {shape[1]}"
                 )
             in_memory -= sum(array.nbytes for array in pair)
             self._kept.append(pair if in_memory >= 0 else None)
@@ -89,17 +88,17 @@ class Examples:
         return sample.image, np.asarray(self._target(sample))
 
 
-def batches(
+def index_batches(
     sizes: Sequence[tuple[int, int]], batch_size: int, generator: torch.Generator | None = None
 ) -> list[list[int]]:
-    """Return the examples' numbers in batches of one size each; every example is in one of them.
+    """Return the examples' indices in batches of one size each; every example is in one batch.
 
-    A last batch of one joins the batch before it, for there is nothing to normalise a single example by.
+    A last batch of one is merged with the batch before it, as batch normalisation needs more than one example.
 
     Args:
         sizes: (H, W) of each example.
-        batch_size: The most examples of a batch, but for the one that is joined.
-        generator: Shuffles examples and batches; none leaves their order.
+        batch_size: Maximum number of examples in a batch, except for a merged one.
+        generator: Shuffles examples and batches; None keeps their order.
     """
     count = len(sizes)
     order = range(count) if generator is None else torch.randperm(count, generator=generator).tolist()
@@ -118,11 +117,11 @@ def batches(
     return made
 
 
-def generator(seed: int, *what: str | int) -> torch.Generator:
-    """Return a random generator for one purpose: it depends on the seed and on what it is for, and on nothing else."""
-    return torch.Generator().manual_seed(seed_for(seed, *what))
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """Return a random generator for one purpose, which depends on the seed and the purpose only."""
+    return torch.Generator().manual_seed(seed_for(seed, *purpose))
 
 
-def seed_for(seed: int, *what: str | int) -> int:
+def seed_for(seed: int, *purpose: str | int) -> int:
     """Return a seed for one purpose."""
-    return int(digest(*map(str, (seed, *what)))[:15], 16)
+    return int(digest(*map(str, (seed, *purpose)))[:15], 16)

@@ -1,4 +1,4 @@
-"""Fine-tuning: a trained classifier goes on learning, from images of another device, in some of its parts."""
+"""Fine-tuning: some parts of a trained classifier continue learning, from images of another device."""
 
 from __future__ import annotations
 
@@ -7,94 +7,94 @@ import re
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from micraframe.classifier import Classifier
 from micraframe.errors import ConfigError
 from micraframe.training.classification import fit_classifier
 from micraframe.training.history import History
 from micraframe.training.recipe import Recipe
-from micraframe.types import Run, Sample
+from micraframe.types import FitContext, Sample
 
-UPDATE = re.compile(r"all|linear(?:\+(\d+(?:,\d+)*))?")
+UNFREEZE = re.compile(r"all|linear(?:\+(\d+(?:,\d+)*))?")
 
 
 def finetune_classifier(
     classifier: Classifier,
-    update: str,
+    unfreeze: str,
     train: Sequence[Sample],
     valid: Sequence[Sample],
     recipe: Recipe,
-    run: Run,
+    context: FitContext,
     classes: Sequence[str] = (),
 ) -> History:
-    """Train parts of a classifier, as `fit_classifier` trains the whole; the others keep their statistics, too.
+    """Train parts of a classifier, as `fit_classifier` trains the whole; the others also keep their statistics.
 
     Args:
-        classifier: What learns.
-        update: Which parts; see `updated`.
+        classifier: Trained in place.
+        unfreeze: The parts that learn; see `unfrozen`.
         train: Samples with labels.
         valid: Samples with labels.
-        recipe: How.
-        run: Seed, device, precision, folder, whom to tell of progress.
+        recipe: How it is trained.
+        context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
 
     Raises:
-        ConfigError: If `update` does not name parts of this classifier.
+        ConfigError: If `unfreeze` does not name parts of this classifier.
         DataError: As `fit_classifier` does.
         ModelError: As `fit_classifier` does.
     """
-    learning = updated(classifier, update)
+    learning = unfrozen(classifier, unfreeze)
     before = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(name in learning)
     try:
-        return fit_classifier(classifier, train, valid, recipe, run, classes)
+        return fit_classifier(classifier, train, valid, recipe, context, classes)
     finally:
         for parameter, required in before.items():
             parameter.requires_grad_(required)
 
 
-def updated(classifier: Classifier, update: str) -> frozenset[str]:
+def unfrozen(classifier: Classifier, unfreeze: str) -> frozenset[str]:
     """Return the names of the parameters that learn.
 
     Args:
-        classifier: Whose.
-        update: `linear`; `linear+4` or `linear+3,4`, which are the linear layer and these stages of the backbone, see
-            `stages`; or `all`.
+        classifier: The classifier.
+        unfreeze: `linear`; `linear+4` or `linear+3,4`, the linear layer and these stages of the backbone (see
+            `stages`); or `all`.
 
     Raises:
         ConfigError: If it is none of these, or there is no such stage.
     """
-    parsed = UPDATE.fullmatch(update)
+    parsed = UNFREEZE.fullmatch(unfreeze)
     if parsed is None:
-        raise ConfigError(f"update {update!r}; write linear, linear+4, linear+3,4 (stages of the backbone), or all")
-    if update == "all":
-        return frozenset(name for name, _ in classifier.named_parameters())
-    wanted = {int(number) for number in (parsed[1] or "").split(",") if number}
-    of_stage = stages(classifier)
-    if absent := wanted - set(of_stage.values()):
         raise ConfigError(
-            f"update {update!r}: there is no stage {', '.join(map(str, sorted(absent)))}; the backbone's stages with "
-            f"something to learn are {', '.join(map(str, sorted(set(of_stage.values()))))}"
+            f"unfreeze: expected linear, linear+4, linear+3,4 (stages of the backbone) or all, got {unfreeze!r}"
+        )
+    if unfreeze == "all":
+        return frozenset(name for name, _ in classifier.named_parameters())
+    named = {int(number) for number in (parsed[1] or "").split(",") if number}
+    stage_of = stages(classifier)
+    if unknown := named - set(stage_of.values()):
+        raise ConfigError(
+            f"unfreeze {unfreeze!r}: expected stages from {', '.join(map(str, sorted(set(stage_of.values()))))}, got "
+            f"{', '.join(map(str, sorted(unknown)))}"
         )
     linear = {f"linear.{name}" for name, _ in classifier.linear.named_parameters()}
-    return frozenset(linear | {name for name, stage in of_stage.items() if stage in wanted})
+    return frozenset(linear | {name for name, stage in stage_of.items() if stage in named})
 
 
 def stages(classifier: Classifier) -> dict[str, int]:
-    """Return in which stage of the backbone, counted from 1, each of its parameters is.
+    """Return the stage of the backbone, counted from 1, of each of its parameters.
 
-    Layers of one stride are a stage. A parameter is in the stage of the shallowest layer that depends on it, which the
-    gradients tell of any backbone; one that no layer depends on is in none.
+    Layers of one stride are a stage. A parameter belongs to the stage of the shallowest layer that depends on it, as
+    gradients show for any backbone; one that no layer depends on belongs to none.
     """
     strides = sorted({layer.stride for layer in classifier.layers})
-    # A copy: what is frozen must not hide, nor statistics move.
+    # A copy, so that frozen parameters are seen and statistics do not change.
     twin = copy.deepcopy(classifier).eval().requires_grad_(True)
     parameters = dict(twin.backbone.named_parameters(prefix="backbone"))
-    first = next(module for module in twin.modules() if isinstance(module, nn.Conv2d))
     side = 2 * strides[-1] + 1
-    features = twin.features(first.weight.new_zeros((1, first.in_channels, side, side)))
+    features = twin.features(twin.linear.weight.new_zeros((1, twin.channels, side, side)))
     found: dict[str, int] = {}
     for layer, feature in zip(classifier.layers, features, strict=True):
         rest = [name for name in parameters if name not in found]

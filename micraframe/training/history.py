@@ -1,4 +1,4 @@
-"""What was measured after each epoch: as a table and as a picture."""
+"""Measurements after each epoch: as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from micraframe.files import atomic, write_text
+from micraframe.runtime.files import atomic, write_text
 from micraframe.training.recipe import best
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What was measured in one epoch.
+    """The measurements of one epoch.
 
     Attributes:
         epoch: Counted from 1.
-        learning_rate: Of its first step.
-        train_loss: Mean over the training examples, while it went on.
-        valid_loss: Mean over the validation examples, after it.
+        learning_rate: At its first step.
+        train_loss: Mean over the training examples, during the epoch.
+        valid_loss: Mean over the validation examples, after the epoch.
         measures: Means over the validation examples, by name.
-        seconds: How long it took.
+        seconds: Its duration.
     """
 
     epoch: int
@@ -36,10 +36,10 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """What was measured in a training.
+    """The measurements of a training.
 
     Attributes:
-        epochs: One for each, in order.
+        epochs: In order.
     """
 
     epochs: tuple[Epoch, ...]
@@ -51,22 +51,22 @@ class History:
 
     @property
     def best(self) -> Epoch:
-        """The epoch whose network was kept: that of the lowest validation loss."""
+        """The epoch whose network was kept: the one with the lowest validation loss."""
         return self.epochs[best(self.losses)]
 
 
 def as_rows(epochs: Sequence[Epoch]) -> list[dict[str, Any]]:
-    """Return the epochs as JSON."""
+    """Return the epochs as values for JSON."""
     return [asdict(epoch) for epoch in epochs]
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Epoch]:
-    """Return what `as_rows` was given."""
+    """Return the epochs from which `as_rows` made these rows."""
     return [Epoch(**row) for row in rows]
 
 
 def write_log(path: Path, epochs: Sequence[Epoch]) -> None:
-    """Write a CSV with a row for each epoch."""
+    """Write a CSV with one row per epoch."""
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     measures = list(epochs[0].measures) if epochs else []
@@ -78,8 +78,8 @@ def write_log(path: Path, epochs: Sequence[Epoch]) -> None:
 
 
 def draw_curves(path: Path, history: History) -> None:
-    """Draw losses, measures and the learning rate over the epochs, as SVG or PNG by the path's ending."""
-    # Not pyplot: it would keep the figure, and look for a screen.
+    """Draw losses, measures and the learning rate over the epochs, as SVG or PNG by the path's suffix."""
+    # Not pyplot, which would keep the figure and look for a display.
     from matplotlib.figure import Figure
 
     epochs = history.epochs

@@ -1,4 +1,4 @@
-"""The training loop: epochs, the best network, checkpoints. It knows neither what is learned nor by which network."""
+"""The training loop: epochs, the best network, checkpoints; for any network and any loss."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from micraframe.device import choose_device, choose_precision
 from micraframe.errors import DataError, ModelError
-from micraframe.files import digest, digest_json
+from micraframe.runtime.device import choose_device, choose_precision
+from micraframe.runtime.files import digest, digest_json
 from micraframe.training.augmentation import augment, draw
-from micraframe.training.checkpoints import Checkpoints, State, restore_optimiser, state_of, tensors_of
-from micraframe.training.examples import Examples, batches, generator, seed_for
+from micraframe.training.checkpoints import Checkpoints, TrainingState, restore_optimiser, state_of, tensors_of
+from micraframe.training.examples import Examples, generator, index_batches, seed_for
 from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
 from micraframe.training.processes import Share, accelerator_for, share, share_statistics
 from micraframe.training.recipe import Recipe, best, is_over, learning_rate
-from micraframe.types import Progress, Run
+from micraframe.types import FitContext, Progress
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """From the network's output (B, ...) and the targets (B, ...) to a scalar: the mean over the examples."""
 
 Measure = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
-"""From the network's output and the targets to named numbers (B,), of which the log has the means."""
+"""From the network's output and the targets to named numbers (B,), whose means are logged."""
 
 
 def fit(
@@ -36,47 +36,50 @@ def fit(
     valid: Examples,
     loss: Loss,
     recipe: Recipe,
-    run: Run,
+    context: FitContext,
     measure: Measure | None = None,
     with_targets: bool = False,
 ) -> History:
-    """Train a network, and leave in it the parameters that had the lowest validation loss.
+    """Train a network, and leave in it the parameters with the lowest validation loss.
 
-    With a folder, every epoch is logged (`log.csv`) and can be gone on from (`checkpoints`); a training that was
-    killed at any moment ends with the same bytes as one that was not. Modules whose parameters are all frozen keep
-    their statistics too.
+    With a folder, every epoch is logged (`log.csv`), and training can resume from it (`checkpoints`); a training that
+    is killed at any moment and resumed ends with the same bytes as one that is not. Modules whose parameters are all
+    frozen also keep their statistics.
 
-    Where several processes were started (see `processes`), each takes its share of every batch, and all end with the
-    same parameters; the first one writes, and is the one whose `run.progress` is told.
+    If several processes were started (see `processes`), each takes its share of every batch, and all end with the same
+    parameters; only the first one writes files and reports progress.
 
     Args:
-        module: Maps images (B, C, H, W) to an output (B, ...). It comes back on the CPU, in evaluation mode.
-        train: What to learn from.
-        valid: What to choose the best parameters by.
-        loss: What is made small.
-        recipe: How.
-        run: Seed, device, precision, folder, whom to tell of progress.
-        measure: What else to measure on the validation examples.
-        with_targets: Call the module with images and targets, as a detector wants, which makes its losses itself: they
-            are its output.
+        module: Maps images (B, C, H, W) to an output (B, ...). Afterwards it is on the CPU, in evaluation mode.
+        train: Training examples.
+        valid: Examples to select the best parameters by.
+        loss: Loss to minimise.
+        recipe: How the network is trained.
+        context: Seed, device, precision, folder for checkpoints, progress callback.
+        measure: Further measurements on the validation examples.
+        with_targets: Call the module with images and targets, as for a detector whose outputs are its losses.
 
     Returns:
-        What was measured after each epoch.
+        The measurements after each epoch.
 
     Raises:
         DataError: If training and validation images differ in their number of channels.
-        ModelError: If the loss is not finite, nothing is left to train, or the folder is another training's.
+        ModelError: If the loss is not finite, no parameter is trainable, or the folder belongs to another training.
     """
     if train.channels != valid.channels:
-        raise DataError(f"training images have {train.channels} channels, validation images {valid.channels}")
-    device = choose_device(run.device)
+        raise DataError(
+            f"expected validation images with {train.channels} channels, as the training images, got {valid.channels}"
+        )
+    device = choose_device(context.device)
     accelerator = accelerator_for(device)
     if accelerator.num_processes > 1:
         device = accelerator.device
-    precision = choose_precision(run.precision, device)
+    precision = choose_precision(context.precision, device)
     checkpoints = state = None
-    if run.folder is not None and accelerator.is_main_process:
-        checkpoints = Checkpoints(run.folder / "checkpoints", _signature(module, train, valid, recipe, run, precision))
+    folder = context.folder
+    if folder is not None and accelerator.is_main_process:
+        signature = _signature(module, train, valid, recipe, context.seed, precision)
+        checkpoints = Checkpoints(folder / "checkpoints", signature)
         state = checkpoints.restore()
     [state] = broadcast_object_list([state])
 
@@ -87,12 +90,12 @@ def fit(
     if state is not None:
         restore_optimiser(optimiser, state.optimiser)
     network = accelerator.prepare(module)
-    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, by which it would not wrap it once more
+    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, which keeps it from wrapping it again
     epochs = from_rows(state.rows) if state is not None else []
     kept = state.best if state is not None else {}
 
-    progress = run.progress if run.progress and accelerator.is_main_process else Progress()
-    steps = len(batches(train.sizes, recipe.batch_size))
+    progress = context.progress if accelerator.is_main_process else Progress()
+    steps = len(index_batches(train.sizes, recipe.batch_size))
     total = recipe.epochs * steps
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while not is_over(recipe, losses := [epoch.valid_loss for epoch in epochs]):
@@ -102,11 +105,11 @@ def fit(
             rates = [learning_rate(recipe, losses, (done + step) / total) for step in range(steps)]
             numbers = {"loss": epochs[-1].train_loss, "valid": epochs[-1].valid_loss} if epochs else {}
 
-            torch.manual_seed(seed_for(run.seed, "network", number) + accelerator.process_index)
+            torch.manual_seed(seed_for(context.seed, "network", number) + accelerator.process_index)
             _train_mode(network)
             trained = torch.zeros((), device=device)
-            shown = _shown(train, recipe, run.seed, number, accelerator)
-            for step, (rate, (images, targets, mine)) in enumerate(zip(rates, shown, strict=True), start=1):
+            batches = _training_batches(train, recipe, context.seed, number, accelerator)
+            for step, (rate, (images, targets, mine)) in enumerate(zip(rates, batches, strict=True), start=1):
                 targets = targets.to(device)
                 output = _output(network, images, targets if with_targets else None, device, precision)
                 value = loss(output, targets)
@@ -121,34 +124,35 @@ def fit(
             )
             if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
                 raise ModelError(
-                    f"training diverged in epoch {number + 1}: training loss {train_loss}, validation loss "
-                    f"{valid_loss}; lower the learning rate, now {rates[0]:g}, or set gradient_clipping"
+                    f"training diverged in epoch {number + 1}: expected finite losses, got {train_loss} in training "
+                    f"and {valid_loss} in validation; lower the learning rate from {rates[0]:g}, or set "
+                    "gradient_clipping"
                 )
             seconds = time.perf_counter() - start
             epochs.append(Epoch(number + 1, rates[0], train_loss, valid_loss, measures, seconds))
             if best([*losses, valid_loss]) == number:
                 kept = state_of(module)
-            if run.folder is not None and checkpoints is not None:
-                checkpoints.save(State(module.state_dict(), tensors_of(optimiser), kept, as_rows(epochs)))
-                write_log(run.folder / "log.csv", epochs)
+            if folder is not None and checkpoints is not None:
+                checkpoints.save(TrainingState(module.state_dict(), tensors_of(optimiser), kept, as_rows(epochs)))
+                write_log(folder / "log.csv", epochs)
     progress.advance("training", total, total)
 
     module.load_state_dict(kept)
     _move(module, torch.device("cpu"), torch.contiguous_format)
     module.eval()
     history = History(tuple(epochs))
-    if run.folder is not None and accelerator.is_main_process:
-        draw_curves(run.folder / "curves.svg", history)
-    accelerator.wait_for_everyone()  # for the one that writes
+    if folder is not None and accelerator.is_main_process:
+        draw_curves(folder / "curves.svg", history)
+    accelerator.wait_for_everyone()  # until the first one has written
     return history
 
 
-def _shown(
+def _training_batches(
     train: Examples, recipe: Recipe, seed: int, epoch: int, accelerator: Accelerator
 ) -> Iterator[tuple[Tensor, Tensor, Share]]:
     """Yield this process's share of the batches of one epoch, augmented: a function of the seed and the epoch."""
     drawn = draw(recipe.augmentations, len(train), generator(seed, "augmentation", epoch))
-    for indices in batches(train.sizes, recipe.batch_size, generator(seed, "order", epoch)):
+    for indices in index_batches(train.sizes, recipe.batch_size, generator(seed, "order", epoch)):
         mine = share(indices, accelerator.process_index, accelerator.num_processes)
         yield *augment(*train.batch(mine.indices), recipe.augmentations, drawn, mine.indices), mine
 
@@ -156,10 +160,10 @@ def _shown(
 def _step(
     module: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, rate: float, longest: float | None
 ) -> None:
-    """Go one step down the loss.
+    """Take one step down the gradient of the loss.
 
-    By torch's own means: gradients are shared by the wrapped network, and accelerate's optimiser would only look for a
-    package on the disk in every step, twice, which takes as long as a layer of a small network.
+    With torch alone: the wrapped network averages gradients over processes, and accelerate's optimiser would only look
+    for a package on the disk twice in every step, which takes as long as a layer of a small network.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -173,11 +177,11 @@ def _step(
 def _output(
     module: nn.Module, images: Tensor, targets: Tensor | None, device: torch.device, precision: torch.dtype
 ) -> Tensor:
-    """Return the network's output (B, ...) in float32; it is given the targets where there are such."""
+    """Return the network's output (B, ...) in float32; the network gets the targets if there are any."""
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    given = (images,) if targets is None else (images, targets)
+    arguments = (images,) if targets is None else (images, targets)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        return cast("Tensor", module(*given)).float()
+        return cast("Tensor", module(*arguments)).float()
 
 
 @torch.no_grad()
@@ -196,7 +200,7 @@ def _validate(
     module.eval()
     total = torch.zeros((), device=device)
     sums: dict[str, Tensor] = {}
-    for indices in batches(valid.sizes, recipe.batch_size):
+    for indices in index_batches(valid.sizes, recipe.batch_size):
         mine = share(indices, accelerator.process_index, accelerator.num_processes)
         images, targets = valid.batch(mine.indices)
         targets = targets.to(device)
@@ -209,7 +213,7 @@ def _validate(
 
 
 def _train_mode(module: nn.Module) -> None:
-    """Set the module to training, but for the parts that are frozen, whose statistics must not move either."""
+    """Set the module to training, except for frozen parts, whose statistics must not change either."""
     module.train()
     for part in module.modules():
         own = list(part.parameters(recurse=False))
@@ -220,10 +224,10 @@ def _train_mode(module: nn.Module) -> None:
 def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ModelError("every parameter of the network is frozen: nothing is left to train")
-    made = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
+        raise ModelError("expected trainable parameters, but every parameter of the network is frozen")
+    optimiser = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
     fused = parameters[0].device.type in ("cpu", "cuda")
-    return made(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
+    return optimiser(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=fused)
 
 
 def _move(module: nn.Module, device: torch.device, layout: torch.memory_format) -> None:
@@ -231,7 +235,7 @@ def _move(module: nn.Module, device: torch.device, layout: torch.memory_format) 
 
 
 def _signature(
-    module: nn.Module, train: Examples, valid: Examples, recipe: Recipe, run: Run, precision: torch.dtype
+    module: nn.Module, train: Examples, valid: Examples, recipe: Recipe, seed: int, precision: torch.dtype
 ) -> str:
     """Return a hash of everything that determines the training."""
     trainable = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
@@ -241,4 +245,4 @@ def _signature(
         for part in (name, tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     )
     data = [train.fingerprint, valid.fingerprint]
-    return digest_json([recipe.model_dump(mode="json"), run.seed, str(precision), data, trainable, digest(*weights)])
+    return digest_json([recipe.model_dump(mode="json"), seed, str(precision), data, trainable, digest(*weights)])

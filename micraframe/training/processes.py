@@ -1,6 +1,6 @@
-"""One training in several processes, such as one per GPU: what each of them does.
+"""One training in several processes, such as one per GPU.
 
-Processes are started by `torchrun` or `accelerate launch`; one that nobody has started so is alone.
+Processes are started by `torchrun` or `accelerate launch`; a process started otherwise trains alone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import nn
 
 
 class Share(NamedTuple):
-    """What one process does of a batch.
+    """The part of a batch that one process computes.
 
     Attributes:
-        indices: The examples that it is shown.
-        weight: What each of them counts in a sum, so that over all processes every example of the batch counts once.
-        scale: Of their mean loss, so that its mean over all processes is the mean over the batch.
+        indices: Its examples.
+        weight: The weight of each in a sum, so that every example of the batch counts once over all processes.
+        scale: The factor of their mean loss, so that its mean over all processes is the mean over the batch.
     """
 
     indices: Sequence[int]
@@ -33,8 +33,8 @@ class Share(NamedTuple):
 def share(batch: Sequence[int], process: int, processes: int) -> Share:
     """Return one process's share of a batch.
 
-    A batch of less than two examples per process is shown to all of them whole, for there is nothing to normalise a
-    single example by.
+    Every process computes the whole of a batch with fewer than two examples per process, as batch normalisation needs
+    more than one.
     """
     if len(batch) < 2 * processes:
         return Share(batch, 1 / processes, 1.0)
@@ -43,30 +43,30 @@ def share(batch: Sequence[int], process: int, processes: int) -> Share:
 
 
 def accelerator_for(device: torch.device) -> Accelerator:
-    """Return accelerate's handle on the processes that train together on devices of this kind."""
-    # accelerate's state is the process's: a study that trains here on a GPU and there on the CPU must renew it.
+    """Return accelerate's interface to the processes that train together on devices of this kind."""
+    # accelerate's state is global: a study that trains first on a GPU and then on the CPU must reset it.
     if PartialState._shared_state and PartialState().device.type != device.type:
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
-        # Never accelerate's: it refuses a second precision in one process, where a study trains in several.
+        # Not accelerate's, which refuses a second precision in one process; a study may use several.
         mixed_precision="no",
         cpu=device.type == "cpu",
-        # Ours, too: the user may have named one of several GPUs.
+        # Not accelerate's: the user may have named one of several GPUs.
         device_placement=False,
     )
 
 
 @torch.no_grad()
 def share_statistics(module: nn.Module) -> None:
-    """Give every process the first one's statistics.
+    """Copy the statistics of the first process to all processes.
 
-    Batch normalisation sees a process's share, not the batch, and before each step torch's DistributedDataParallel
-    sets its running statistics to the first process's; this does so after the last one.
+    Batch normalisation sees a process's share, not the batch. Before each step torch's DistributedDataParallel copies
+    the running statistics of the first process; this does so after the last step.
     """
     for buffer in module.buffers():
         buffer.copy_(broadcast(buffer))
 
 
 def is_main_process() -> bool:
-    """Say whether this is the process that writes and speaks for all."""
+    """Return whether this is the process that writes files and prints."""
     return int(os.environ.get("RANK", "0")) == 0

@@ -12,15 +12,18 @@ from scipy import ndimage
 
 from micraframe import registry
 from micraframe.annotators.altered import alter
+from micraframe.annotators.annotate import annotate_samples
 from micraframe.annotators.boxes import fill
 from micraframe.annotators.dilated import dilate
 from micraframe.annotators.points import random_points
 from micraframe.annotators.polygons import polygons
 from micraframe.annotators.scribbles import stroke
 from micraframe.errors import DataError
+from micraframe.interfaces import Annotator
 from micraframe.objects import bounding_boxes, components
+from micraframe.parameters import Parameters
 from micraframe.testing import check
-from micraframe.types import Annotation, Sample
+from micraframe.types import Annotation, Sample, Work
 
 GIVES = {
     "image-level": {"labels"},
@@ -61,22 +64,23 @@ def full_sample(instances: np.ndarray, name: str = "sample", **changes: Any) -> 
 
 
 @pytest.mark.parametrize("name", GIVES)
-def test_it_keeps_an_annotators_promises(name: str) -> None:
+def test_it_passes_the_conformance_suite(name: str) -> None:
     check("annotator", name)
 
 
 @pytest.mark.parametrize("name", GIVES)
 @settings(max_examples=25, deadline=None)
 @given(instances=INSTANCES)
-def test_nothing_but_its_own_annotation_is_left(name: str, instances: np.ndarray) -> None:
+def test_only_its_own_annotation_is_left(name: str, instances: np.ndarray) -> None:
     sample = full_sample(instances)
-    weaker, cost = registry.build("annotator", name).annotate(sample, seed=1)
+    weaker, work = registry.build("annotator", name).annotate(sample, seed=1)
     assert {field for field in FIELDS if getattr(weaker, field) is not None} == GIVES[name]
-    assert weaker.image is sample.image
+    np.testing.assert_array_equal(weaker.image, sample.image)
+    assert not np.shares_memory(weaker.image, sample.image)
     assert (weaker.id, weaker.group) == (sample.id, sample.group)
     np.testing.assert_array_equal(weaker.labels, sample.labels)
     assert weaker.source == ""
-    assert cost.seconds >= 2
+    assert work.images == 1
     if weaker.masks is not None and weaker.instances is not None:
         np.testing.assert_array_equal(weaker.masks, weaker.instances > 0)
 
@@ -87,9 +91,9 @@ def test_the_annotation_depends_on_seed_and_id_only(name: str) -> None:
     annotator = registry.build("annotator", name)
 
     def content(sample: Sample, seed: int) -> list[Any]:
-        weaker, cost = annotator.annotate(sample, seed)
+        weaker, work = annotator.annotate(sample, seed)
         values = [getattr(weaker, field) for field in sorted(FIELDS)]
-        return [cost, *(None if value is None else [np.asarray(part).tobytes() for part in value] for value in values)]
+        return [work, *(None if value is None else [np.asarray(part).tobytes() for part in value] for value in values)]
 
     first = content(full_sample(instances), 1)
     assert content(full_sample(instances, "another"), 1) is not None
@@ -102,12 +106,12 @@ def test_the_annotation_depends_on_seed_and_id_only(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(GIVES.keys() - {"image-level"}))
 def test_without_objects_there_is_nothing_to_annotate(name: str) -> None:
     bare = Sample("bare", np.zeros((1, 4, 4), np.float32), labels=np.array([True]))
-    with pytest.raises(DataError, match="'bare' has neither instances nor masks"):
+    with pytest.raises(DataError, match="'bare': expected instances or masks"):
         registry.build("annotator", name).annotate(bare, 0)
 
 
-def test_without_labels_there_is_no_answer() -> None:
-    with pytest.raises(DataError, match="'bare' has no labels"):
+def test_without_labels_there_is_nothing_to_annotate() -> None:
+    with pytest.raises(DataError, match="'bare': expected labels"):
         registry.build("annotator", "image-level").annotate(Sample("bare", np.zeros((1, 4, 4), np.float32)), 0)
 
 
@@ -115,32 +119,48 @@ def test_without_labels_there_is_no_answer() -> None:
 def test_masks_alone_are_enough(name: str) -> None:
     instances = np.zeros((1, 20, 20), np.int32)
     instances[0, 3:9, 3:9] = 1
-    weaker, cost = registry.build("annotator", name).annotate(
+    weaker, work = registry.build("annotator", name).annotate(
         dataclasses.replace(full_sample(instances), instances=None), 0
     )
     assert weaker.labels.tolist() == [True]
-    assert cost.decisions >= 1
+    assert work.decisions >= 1
     assert (weaker.instances is None) == (name not in ("polygons", "altered", "dilated"))
 
 
-def test_costs_follow_what_is_drawn() -> None:
+def test_work_counts_what_is_drawn() -> None:
     instances = np.zeros((2, 40, 40), np.int32)
     instances[0, 5:10, 5:10], instances[0, 20:25, 5:10], instances[1, 20:24, 20:24] = 1, 2, 1
     sample = full_sample(instances)
     expected = {
-        "image-level": (1, 2),
-        "points": (3, 2 + 3 * 3.5),
-        "boxes": (3, 2 + 3 * 7),
-        "full": (16 + 16 + 12, 2 + 3 * 14),
-        "dilated": (3 * 32 - 4, 2 + 3 * 14),
+        "image-level": Work("image-level", 1, 0, 1),
+        "points": Work("point", 1, 3, 3),
+        "boxes": Work("box", 1, 3, 3),
+        "full": Work("outline", 1, 3, 16 + 16 + 12),
+        "dilated": Work("outline", 1, 3, 3 * 32 - 4),
     }
-    for name, wanted in expected.items():
-        _, cost = registry.build("annotator", name).annotate(sample, 0)
-        assert (cost.decisions, cost.seconds) == wanted
-    _, cost = registry.build("annotator", "full", cost={"object": 900}).annotate(sample, 0)
-    assert cost.seconds == 2 + 3 * 900
-    _, cost = registry.build("annotator", "polygons", tolerance=1).annotate(sample, 0)
-    assert cost.decisions == 12
+    for name, work in expected.items():
+        assert registry.build("annotator", name).annotate(sample, 0)[1] == work
+    assert registry.build("annotator", "polygons", tolerance=1).annotate(sample, 0)[1] == Work("outline", 1, 3, 12)
+    scribbles = registry.build("annotator", "scribbles", share=1, background=2).annotate(sample, 0)[1]
+    assert scribbles == Work("scribble", 1, 5, 5)
+
+
+def test_annotated_samples_hold_only_what_is_allowed_and_work_is_summed() -> None:
+    class Alternating(Annotator[Parameters]):
+        def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
+            task = "point" if sample.id == "b" else "outline"
+            return sample, Work(task, objects=2, decisions=seed)
+
+    instances = np.zeros((1, 20, 20), np.int32)
+    instances[0, 3:9, 3:9] = 1
+    samples = [full_sample(instances, name) for name in "abc"]
+    kept, works = annotate_samples(samples, Alternating(Parameters()), frozenset({Annotation.LABELS}), seed=4)
+    assert [sample.id for sample in kept] == ["a", "b", "c"]
+    for sample, whole in zip(kept, samples, strict=True):
+        assert {field for field in FIELDS if getattr(sample, field) is not None} == {"labels"}
+        assert not np.shares_memory(sample.image, whole.image)
+    assert works == (Work("outline", 2, 4, 8), Work("point", 1, 2, 4))
+    assert annotate_samples([], Alternating(Parameters()), frozenset(), 0) == ((), ())
 
 
 @given(INSTANCES, st.integers(0, 100))
@@ -200,7 +220,7 @@ def test_simpler_polygons_have_fewer_corners() -> None:
 
 
 def slowly_altered(own: np.ndarray, error: int) -> np.ndarray:
-    """Say for each pixel of one object by itself, from all distances, whether it is in the altered object."""
+    """Return the altered object, each pixel decided by itself from all distances."""
     inside, outside = np.argwhere(own), np.argwhere(~own)
     result = np.zeros_like(own)
     for pixel in np.ndindex(own.shape):
@@ -266,18 +286,18 @@ def test_a_stroke_never_leaves_its_region(region: np.ndarray, length: int, width
 
 @settings(deadline=None, max_examples=50)
 @given(BLOBS, st.floats(0.01, 1))
-def test_scribbles_tell_no_untruth_and_leave_no_class_out(instances: np.ndarray, share: float) -> None:
+def test_scribbles_agree_with_the_truth_and_cover_every_class(instances: np.ndarray, share: float) -> None:
     sample = full_sample(instances)
-    weaker, cost = registry.build("annotator", "scribbles", share=share).annotate(sample, 0)
-    said = ~weaker.ignore
-    np.testing.assert_array_equal(weaker.masks, sample.masks & said)
+    weaker, work = registry.build("annotator", "scribbles", share=share).annotate(sample, 0)
+    drawn = ~weaker.ignore
+    np.testing.assert_array_equal(weaker.masks, sample.masks & drawn)
     np.testing.assert_array_equal(weaker.masks.any((1, 2)), sample.labels)
     objects = sum(int(np.ceil(share * labels.max())) for labels in instances)
-    assert cost.decisions == objects + 3 * bool((~sample.masks.any(0)).any())
-    assert said.mean() < 0.7
+    assert work.decisions == objects + 3 * bool((~sample.masks.any(0)).any())
+    assert drawn.mean() < 0.7
 
 
-def test_scribbles_avoid_what_is_ignored() -> None:
+def test_scribbles_avoid_ignored_pixels() -> None:
     instances = np.zeros((1, 20, 20), np.int32)
     instances[0, :, :10] = 1
     ignore = np.zeros((20, 20), bool)

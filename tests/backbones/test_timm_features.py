@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
+from pydantic import ValidationError
+from torch import nn
 
 from benchmarks import timm_table
-from micraframe.backbones.timm_features import Features, TimmFeatures, dry_run
-from micraframe.errors import DataError, ModelError
+from micraframe.backbones.timm_features import OPTIONS, TimmFeatures
+from micraframe.classifier import create_classifier
+from micraframe.errors import ModelError
 from micraframe.types import Layer
 
 PAGE = Path(__file__).parents[2] / "docs" / "timm.md"
@@ -37,7 +38,7 @@ def test_at_least_twelve_families_serve() -> None:
 
 @pytest.mark.parametrize("model", SERVE)
 def test_convolutional_families_serve(model: str) -> None:
-    _, layers = create(model, channels=2)  # the dry run is part of it
+    layers = create_classifier(TimmFeatures(TimmFeatures.Params(model=model)), 2, 1).layers
     assert (tuple(layer.name for layer in layers), tuple(layer.stride for layer in layers)) == SERVE[model]
 
 
@@ -54,13 +55,13 @@ def test_what_cannot_serve_is_refused_in_the_words_of_the_page(model: str) -> No
 def test_no_feature_is_overwritten_by_what_follows(model: str) -> None:
     """A network that ends at the layer has nothing that could overwrite it."""
     image = torch.rand(1, 1, 40, 56)
-    whole, layers = create(model)
+    classifier = create_classifier(TimmFeatures(TimmFeatures.Params(model=model)), 1, 1).eval()
+    whole, layers = classifier.backbone, classifier.layers
     assert not any(getattr(module, "inplace", False) for module in whole.modules())
-    whole.eval()
     features = whole(image)
     for index in range(len(layers)):
         short = timm.create_model(model, features_only=True, in_chans=1, out_indices=(index,)).eval()
-        weights = whole.network.state_dict()
+        weights = whole.state_dict()
         short.load_state_dict({name: weights[name] for name in short.state_dict()})
         torch.testing.assert_close(features[index], short(image)[0])
 
@@ -76,27 +77,34 @@ def test_options_reach_timm() -> None:
     assert [layer.stride for layer in layers] == [2, 4, 8, 8, 8]
 
 
-def test_the_seed_fixes_the_weights_and_the_dry_run_leaves_no_trace() -> None:
+def test_the_seed_determines_the_weights() -> None:
     one, _ = create("resnet10t")
     torch.manual_seed(0)
     other = timm.create_model("resnet10t", features_only=True, in_chans=1)
     for name, tensor in other.state_dict().items():
-        assert torch.equal(one.network.state_dict()[name], tensor)
-    assert one.training
-    assert all(parameter.grad is None for parameter in one.parameters())
+        assert torch.equal(one.state_dict()[name], tensor)
 
 
 def test_an_unknown_model_gets_near_names() -> None:
-    with pytest.raises(ModelError, match="no model 'resnet81'; did you mean 'resnet18'"):
+    with pytest.raises(ModelError, match="got 'resnet81'; did you mean 'resnet18'"):
         create("resnet81")
 
 
-def test_an_unknown_option_is_named() -> None:
-    with pytest.raises(ModelError, match="colour"):
-        create("resnet10t", options={"colour": 3})
+@pytest.mark.parametrize(
+    "option", ["checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "colour"]
+)
+def test_options_that_could_open_a_file_are_refused(option: str) -> None:
+    with pytest.raises(ValidationError, match=f"expected options from {OPTIONS[0]}.*got {option}"):
+        create("resnet10t", options={option: "evil.pth"})
 
 
-def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["local-dir:/tmp/model", "hf-hub:someone/model"])
+def test_names_that_are_an_address_are_refused(model: str) -> None:
+    with pytest.raises(ModelError, match="expected the name of a timm model"):
+        create(model)
+
+
+def test_published_weights_that_are_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     made = timm.create_model
 
     def offline(*args: Any, pretrained: bool = False, **kwargs: Any) -> Any:
@@ -108,46 +116,3 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match="published weights of .*no route to host.*pretrained: false") as caught:
         create("resnet10t", pretrained=True)
     assert isinstance(caught.value.__cause__, ConnectionError)
-
-
-def test_too_small_an_image_is_refused_plainly() -> None:
-    network = Features(nn.MaxPool2d(32), 32)
-    with pytest.raises(DataError, match="16 x 40 pixels is too small.*32"):
-        network(torch.rand(1, 1, 16, 40))
-
-
-class Fixed(nn.Module):
-    """Gives what it is told to, whatever the image."""
-
-    def __init__(self, make: Any) -> None:
-        super().__init__()
-        self.make = make
-
-    def forward(self, images: Tensor) -> Sequence[Tensor]:
-        return self.make(images.clone().requires_grad_())
-
-
-LAYERS = (Layer("one", 1, 1), Layer("two", 1, 1))
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda x: [x + 1], "announces 2 layers and gives 1"),
-        (lambda x: [y := x + 1, y.flatten(2)], "'two' has shape"),
-        (lambda x: [y := x + 1, y[..., ::2]], "'two' has 97 x 38 cells"),
-        (lambda x: [x + 1, x + 2], "'one': no gradient"),
-        (lambda x: [x + 1, x.detach()], "fails: RuntimeError"),
-    ],
-)
-def test_the_dry_run_finds(make: Any, reason: str) -> None:
-    with pytest.raises(ModelError, match=reason):
-        dry_run(Features(Fixed(make), 1), LAYERS, 1, "fixed")
-
-
-def test_the_dry_run_passes_a_row_of_layers() -> None:
-    def make(x: Tensor) -> list[Tensor]:
-        first = x + 1
-        return [first, first * 2]
-
-    dry_run(Features(Fixed(make), 1), LAYERS, 1, "fixed")

@@ -7,7 +7,6 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from micraframe.backbones.unet_encoder import UNetEncoder
-from micraframe.errors import DataError
 from micraframe.types import Layer
 
 
@@ -67,11 +66,17 @@ def test_signal_keeps_its_size_at_the_start() -> None:
     assert all(0.3 < one < 1.2 for one in spread)
 
 
-@pytest.mark.parametrize("size", [(7, 64), (64, 7), (1, 1)])
-def test_too_small_an_image_is_refused_plainly(size: tuple[int, int]) -> None:
-    network, _ = make(widths=(2, 2, 2, 2))
-    with pytest.raises(DataError, match=f"{size[0]} x {size[1]} pixels.*at least 8"):
-        network(torch.rand(1, 1, *size))
+def test_narrow_normalisation_is_torchs_up_to_rounding_and_only_on_request() -> None:
+    images = torch.rand(4, 1, 16, 16).contiguous(memory_format=torch.channels_last)
+    (default, _), (torchs, _), (narrow, _) = (
+        make(widths=(4, 8)),
+        make(widths=(4, 8), norm="torch"),
+        make(widths=(4, 8), norm="narrow"),
+    )
+    outputs = [network.to(memory_format=torch.channels_last)(images)[-1] for network in (default, torchs, narrow)]
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[1], outputs[2])
+    torch.testing.assert_close(outputs[1], outputs[2], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("widths", [(), (0, 4), (-1,)])

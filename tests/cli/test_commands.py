@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import micraframe
 from micraframe import catalog, cli
-from micraframe.images import read_image, write_png
+from micraframe.cli.output import print_records
+from micraframe.config import Choice
+from micraframe.images import read_image, read_labels, write_png, write_tiff
+from micraframe.plugin import KINDS
+from micraframe.runtime.locks import exclusive
 from micraframe.testing import full_samples
 
 
@@ -41,9 +47,18 @@ method:
     backbone: {{name: unet-encoder, params: {{widths: [4, 8]}}}}
     dropout: 0
     training: {{epochs: 2, batch_size: 4, learning_rate: 0.01}}
-    head: {{name: semantic, params: {{decision: 0.0}}}}
+head: {{name: semantic, params: {{presence_threshold: 0.0}}}}
 seed: 3
 device: cpu
+"""
+
+
+FAKE = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("metric", "nothing", "fake_metrics:Nothing", "Does nothing")]
 """
 
 
@@ -101,23 +116,65 @@ def test_list_prints_records(command):
     assert {record["kind"] for record in heads} == {"head"}
 
 
-def test_list_shows_a_table(command):
-    assert "unet-encoder" in command("list", "backbone").out
+def test_list_is_grouped_by_kind_and_fits_80_columns(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command("list").out.splitlines()
+    assert [line for line in lines if line and not line.startswith(" ")] == list(KINDS)
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("  unet-encoder ") for line in lines)
+    assert "[micraframe-" not in command("list", "backbone").out
+
+
+def test_list_names_the_plugin_of_a_component_that_is_not_built_in(command, install):
+    install("fake", FAKE)
+    assert "Does nothing [fake]" in command("list", "metric").out
+
+
+def test_version(command):
+    ran = command("--version")
+    assert (ran.code, ran.out) == (0, f"micraframe {micraframe.__version__}\n")
 
 
 def test_a_wrong_kind_is_wrong_usage(command):
     ran = command("list", "backbne")
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err == "micraframe: there is no kind 'backbne'; did you mean 'backbone'?\n"
+    assert ran.err == "micraframe: there is no kind of component 'backbne'; did you mean 'backbone'?\n"
 
 
 def test_show_prints_parameters_with_their_descriptions(command):
     ran = command("show", "combiner", "pca")
     assert "micraframe/pca" in ran.out
     assert "deepest-weighted" in ran.out
-    records = json.loads(command("show", "method", "micra-net", "--json").out)
-    assert {record["parameter"]: record["default"] for record in records}["combiner"] == "pca"
-    assert all(record["description"] for record in records)
+    records = {each["parameter"]: each for each in json.loads(command("show", "method", "micra-net", "--json").out)}
+    assert records["combiner"]["default"] == {"name": "micraframe/pca", "params": {}}
+    assert all(record["description"] for record in records.values())
+
+
+def test_show_expands_nested_parameters_and_wraps_words(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    records = {each["parameter"]: each for each in json.loads(command("show", "head", "instance", "--json").out)}
+    assert records["mask_threshold.name"]["type"] == "otsu | triangle | percentile | fixed | block-otsu"
+    # The head's own default, not that of the nested model.
+    assert records["mask_threshold.nonzero"]["default"] is True
+    out = command("show", "head", "instance").out
+    assert "\n    nonzero: bool = true\n" in out
+    assert max(map(len, out.splitlines())) <= 60
+    assert "combiner: combiner = {name: micraframe/pca, params: {weight: coarse}}" in " ".join(
+        command("show", "combiner", "guided").out.split()
+    )
+    assert "Cite: Bilodeau" in command("show", "method", "micra-net").out
+    required = {each["parameter"]: each for each in json.loads(command("show", "dataset", "folder", "--json").out)}
+    assert required["images"]["required"]
+
+
+def test_a_table_too_wide_for_the_screen_is_printed_as_lists(capsys, monkeypatch):
+    records = [{"name": "a b", "number": 0.5, "undefined": math.nan}]
+    monkeypatch.setenv("COLUMNS", "80")
+    print_records(records, as_json=False)
+    assert capsys.readouterr().out.split() == ["name", "number", "undefined", "a", "b", "0.5"]
+    monkeypatch.setenv("COLUMNS", "12")
+    print_records(records, as_json=False)
+    assert capsys.readouterr().out == "name       a b\nnumber     0.5\nundefined\n"
 
 
 def test_plugins_shows_the_traceback_of_what_failed(command, install):
@@ -156,32 +213,121 @@ def test_train_writes_a_model_a_log_and_its_configuration(model):
 def test_train_does_not_overwrite_a_model(command, folder, model):
     ran = command("train", folder / "train.yaml", "--output", model.parent)
     assert ran.code == 2
-    assert "is there already" in ran.err
+    assert "there is a model already" in ran.err
 
 
-def test_train_warns_of_a_class_without_examples(command, folder, tmp_path):
+def test_train_does_not_disturb_another_training_in_its_folder(command, folder, tmp_path):
+    with exclusive(tmp_path / ".lock", pytest.fail):
+        ran = command("train", folder / "train.yaml", "--output", tmp_path)
+    assert ran.code == 2
+    assert "another process is training here" in ran.err
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_train_fails_if_a_component_ends_the_program(command, folder, install, tmp_path):
+    install("fake", FAKE.replace("metric", "head"), fake_heads="import sys\nsys.exit(0)")
+    text = (folder / "train.yaml").read_text().partition("\nhead:")[0] + "\nhead: nothing\ndevice: cpu\n"
+    (tmp_path / "train.yaml").write_text(text)
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 1
+    assert "importing module 'fake_heads' ended the program" in ran.err
+
+
+def test_train_warns_of_a_class_without_examples_and_estimates_annotation_time(command, folder, tmp_path):
     text = (folder / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join([f"{text[0]},never", *(f"{line},0" for line in text[1:])]))
     config = (folder / "train.yaml").read_text().replace(f"{folder}/labels.csv", f"{tmp_path}/labels.csv")
     (tmp_path / "train.yaml").write_text(config)
     ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
     assert ran.code == 0
-    assert "warning: the class 'never' is in none of the 9 training samples" in ran.err
+    assert "warning: class 'never' is in none of the 9 training samples, so it cannot be learned" in ran.err
     assert "'disc'" not in ran.err
+    assert "on 9 samples, with 3 for validation" in ran.out
+    assert "Annotation time: about 24 s (12 s to 48 s)" in ran.out
 
 
 def test_predict_writes_masks_overlays_and_a_table(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path)
     assert ran.code == 0
     rows = read(tmp_path / "predictions.csv")
-    assert list(rows[0]) == ["image", "class", "score", "decision", "area", "objects", "status"]
+    assert list(rows[0]) == ["image", "class", "presence", "present", "area", "objects", "status"]
     assert len(rows) == 24
     for sample in full_samples(12, (40, 40)):
         masks = read_image(tmp_path / f"{sample.id}.tif")
         assert masks.shape == (2, 40, 40)
+        assert set(np.unique(masks)) <= {0, 255}
         areas = [int(row["area"]) for row in rows if row["image"] == f"{sample.id}.png"]
         assert areas == [int((mask > 0).sum()) for mask in masks]
         assert (tmp_path / f"{sample.id}-overlay.png").exists()
+        assert not (tmp_path / f"{sample.id}-labels.tif").exists()
+
+
+def test_predict_takes_other_components_than_the_models_own(command, folder, model, tmp_path):
+    image = folder / "images" / "sample-1.png"
+    options = ("--head", "instance:presence_threshold=0", "--combiner", "pca:weight=coarse", "--scores")
+    ran = command("predict", model, image, "--output", tmp_path / "out", *options)
+    assert ran.code == 0
+    labels = read_labels(tmp_path / "out" / "sample-1-labels.tif")
+    objects = read(tmp_path / "out" / "objects.csv")
+    assert list(objects[0]) == ["image", "class", "id", "area", "y", "x", "score", "pixel_size_um"]
+    for number, name in enumerate(("disc", "square")):
+        ids, areas = np.unique(labels[number][labels[number] > 0], return_counts=True)
+        mine = [row for row in objects if row["class"] == name]
+        assert [int(row["id"]) for row in mine] == ids.tolist()
+        assert [int(row["area"]) for row in mine] == areas.tolist()
+    outlines = json.loads((tmp_path / "out" / "sample-1.geojson").read_text())["features"]
+    assert [one["properties"]["measurements"]["area (px)"] for one in outlines] == [int(row["area"]) for row in objects]
+    scores = read_image(tmp_path / "out" / "sample-1-scores.tif")
+    assert scores.shape == (2, 40, 40)
+    direct = micraframe.load(model, "cpu", head="instance", combiner=Choice(name="pca", params={"weight": "coarse"}))
+    assert json.loads((tmp_path / "out" / "predict.json").read_text())["method"] == direct.method.model_dump()
+    for wrong, reason in (
+        (("--combiner", "last-layer:x=1"), "no parameter 'x'"),
+        (("--head", "pca"), "a combiner 'pca'"),
+    ):
+        ran = command("predict", model, image, "--output", tmp_path / "other", *wrong)
+        assert ran.code == 2
+        assert reason in ran.err
+
+
+def test_predict_takes_thresholds_of_a_study(command, folder, model, tmp_path):
+    tuned = {"tuned": {"validation": {"presence": [1.0, 0.0], "mask": 0.25}}}
+    (tmp_path / "thresholds.json").write_text(json.dumps(tuned))
+    image = folder / "images" / "sample-1.png"
+    ran = command("predict", model, image, "--output", tmp_path / "out", "--thresholds", tmp_path / "thresholds.json")
+    assert ran.code == 0
+    assert [row["present"] for row in read(tmp_path / "out" / "predictions.csv")] == ["0", "1"]
+    assert json.loads((tmp_path / "out" / "predict.json").read_text())["origins"] == {
+        "mask": "validation",
+        "presence": "validation",
+    }
+
+
+def test_predict_replaces_its_own_earlier_files_and_no_others(command, folder, model, tmp_path):
+    images, out = folder / "images", tmp_path / "out"
+    assert command("predict", model, images, "--output", out, "--head", "detection").code == 0
+    (out / "notes.txt").write_text("mine")
+    assert command("predict", model, images / "sample-1.png", "--output", out).code == 0
+    kept = {"notes.txt", "objects.csv", "predict.json", "predictions.csv"}
+    kept |= {f"sample-1{end}" for end in (".tif", ".geojson", "-overlay.png")}
+    assert {file.name for file in out.iterdir()} == kept
+
+
+@pytest.mark.parametrize("name", ["points.csv", "sample-1.tif", "predict.json"])
+def test_predict_does_not_touch_unrelated_files(command, folder, model, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    ran = command("predict", model, folder / "images", "--output", tmp_path)
+    assert ran.code == 2
+    assert f"files that it would replace ({name})" in ran.err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_a_manifest_removes_nothing_outside_its_folder(command, folder, model, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "predict.json").write_text('{"files": ["predict.json", "../mine.txt", "..", 3]}')
+    assert command("predict", model, folder / "images" / "sample-1.png", "--output", tmp_path / "out").code == 0
+    assert (tmp_path / "mine.txt").exists()
 
 
 def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
@@ -197,7 +343,7 @@ def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
     absent = tmp_path / "absent.png"
     other = folder / "images" / "sample-2.png"
     (tmp_path / "out").mkdir()
-    write_png(tmp_path / "out" / "of-an-earlier-run-overlay.png", np.zeros((4, 4), np.uint8))
+    write_png(tmp_path / "out" / "of-somebody-overlay.png", np.zeros((4, 4), np.uint8))
     files = (truncated, good, empty, colour, absent, tiny, other)
     ran = command("predict", model, *files, "--output", tmp_path / "out")
     assert ran.code == 1
@@ -216,15 +362,13 @@ def test_two_images_of_one_name_do_not_overwrite_each_other(command, folder, mod
 
 
 def test_predict_does_not_write_among_the_images(command, folder, model, tmp_path):
-    from micraframe.images import write_tiff
-
     image = tmp_path / "a.tif"
     write_tiff(image, np.zeros((40, 40), np.uint8))
     before = image.read_bytes()
     for given in (image, tmp_path):
         ran = command("predict", model, given, "--output", tmp_path / ".." / tmp_path.name)
         assert ran.code == 2
-        assert "name another folder" in ran.err
+        assert "choose another folder" in ran.err
     assert [file.name for file in tmp_path.iterdir()] == ["a.tif"]
     assert image.read_bytes() == before
 
@@ -244,10 +388,10 @@ def test_large_images_are_predicted_in_tiles(command, folder, model, tmp_path):
 def test_tiles_without_a_middle_are_refused(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path, "--tile", 128)
     assert ran.code == 2
-    assert "--tile 128: tiles of 128 pixels with halos of 64 leave less than 32" in ran.err
+    assert "--tile 128: expected at least 32 used pixels per tile" in ran.err
     ran = command("predict", model, folder / "images", "--output", tmp_path, "--halo", 16)
     assert ran.code == 2
-    assert "--halo 16: there are no tiles" in ran.err
+    assert "--halo 16: expected --tile too" in ran.err
 
 
 def test_hidden_files_of_a_folder_are_not_images(command, folder, model, tmp_path):
@@ -267,24 +411,33 @@ def test_an_output_that_cannot_be_written_is_one_line(command, folder, model, tm
 def test_predict_without_images_says_so(command, model, tmp_path):
     ran = command("predict", model, tmp_path, "--output", tmp_path / "out")
     assert ran.code == 1
-    assert "no images in" in ran.err
+    assert "expected images with suffix .tif" in ran.err
 
 
 def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_path):
     command("predict", model, folder / "images", "--output", tmp_path)
     ran = command("evaluate", tmp_path, folder / "masks", "--output", tmp_path / "rows.csv", "--json")
     assert ran.code == 0
-    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
-    rows = [row for row in read(tmp_path / "rows.csv") if row["metric"] == "iou" and row["class"] == "disc"]
+    means = {(row["metric"], row["class"]): row["value"] for row in json.loads(ran.out)}
+    rows = [row for row in read(tmp_path / "rows.csv") if row["statistic"] == "iou" and row["class"] == "disc"]
     assert len(rows) == 12
     defined = [float(row["value"]) for row in rows if row["value"]]
     assert means["iou", "disc"] == pytest.approx(np.mean(defined), rel=1e-5)
     assert means["correct", "all"] == pytest.approx((means["correct", "disc"] + means["correct", "square"]) / 2)
     labels = command("evaluate", tmp_path, folder / "labels.csv", "--json")
-    assert {row["mean"] for row in json.loads(labels.out) if row["metric"] == "iou"} == {None}
+    assert {row["value"] for row in json.loads(labels.out) if row["metric"] == "iou"} == {None}
     assert means["correct", "disc"] == next(
-        row["mean"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
+        row["value"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
     )
+
+
+def test_evaluate_does_not_mind_a_plugin_that_offers_the_names_of_metrics(command, folder, model, tmp_path, install):
+    names = ("classification", "overlap", "detection")
+    offers = ", ".join(f'Component("metric", "{name}", "nowhere:Nothing", "Takes a name")' for name in names)
+    command("predict", model, folder / "images", "--output", tmp_path / "out", "--head", "detection")
+    expected = command("evaluate", tmp_path / "out", folder / "masks", "--json")
+    install("taker", FAKE.partition("    return")[0] + f"    return [{offers}]\n")
+    assert command("evaluate", tmp_path / "out", folder / "masks", "--json") == expected
 
 
 def test_evaluate_reads_labels_as_training_does(command, folder, model, tmp_path):
@@ -298,18 +451,16 @@ def test_evaluate_reads_labels_as_training_does(command, folder, model, tmp_path
     (tmp_path / "bad.csv").write_text("image,disc\nsample-1.png,1\n")
     ran = command("evaluate", tmp_path / "out", tmp_path / "bad.csv")
     assert ran.code == 1
-    assert "no column for the class 'square'" in ran.err
+    assert "square" in ran.err
 
 
 def test_perfect_predictions_are_measured_as_perfect(command, folder, model, tmp_path):
-    from micraframe.images import write_tiff
-
     command("predict", model, folder / "images", "--output", tmp_path)
     for sample in full_samples(12, (40, 40)):
         assert sample.masks is not None
         write_tiff(tmp_path / f"{sample.id}.tif", sample.masks.astype(np.uint8), ("disc", "square"))
     ran = command("evaluate", tmp_path, folder / "masks", "--json")
-    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
+    means = {(row["metric"], row["class"]): row["value"] for row in json.loads(ran.out)}
     assert means["iou", "all"] == 1
     assert means["f1", "disc"] == 1
 
@@ -317,14 +468,9 @@ def test_perfect_predictions_are_measured_as_perfect(command, folder, model, tmp
 def test_points_are_written_and_their_curve_is_measured(command, folder, model, tmp_path):
     from sklearn.metrics import average_precision_score
 
-    told = json.loads((model / "model.json").read_text())
-    told["method"]["params"]["head"] = {"name": "detection", "params": {"points": "peaks", "decision": 0.0}}
-    for file in model.iterdir():
-        (tmp_path / "model" / file.name).parent.mkdir(exist_ok=True)
-        (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "model" / "model.json").write_text(json.dumps(told))
     out = tmp_path / "out"
-    assert command("predict", tmp_path / "model", folder / "images", "--output", out).code == 0
+    head = ("--head", "detection:points=peaks,presence_threshold=0")
+    assert command("predict", model, folder / "images", "--output", out, *head).code == 0
     points = read(out / "points.csv")
     assert list(points[0]) == ["image", "class", "y", "x", "score"]
     # As if a model had found every disc but one, and on the way something else.
@@ -340,23 +486,23 @@ def test_points_are_written_and_their_curve_is_measured(command, folder, model, 
     (out / "points.csv").write_text("\n".join(lines) + "\n")
     ran = command("evaluate", out, folder / "masks", "--output", tmp_path / "rows.csv", "--distance", 2, "--json")
     assert ran.code == 0
-    means = {(row["metric"], row["class"]): row["mean"] for row in json.loads(ran.out)}
+    means = {(row["metric"], row["class"]): row["value"] for row in json.loads(ran.out)}
     wanted = average_precision_score(*zip(*hits, (False, 0.75), strict=True)) * len(hits) / len(discs)
-    assert means["pooled_average_precision", "disc"] == pytest.approx(wanted)
-    assert means["pooled_average_precision", "square"] == 0
-    assert means["pooled_average_precision", "all"] == pytest.approx(wanted / 2)
+    assert means["detection_average_precision_pooled", "disc"] == pytest.approx(wanted)
+    assert means["detection_average_precision_pooled", "square"] == 0
+    assert means["detection_average_precision_pooled", "all"] == pytest.approx(wanted / 2)
     curve = read(tmp_path / "precision_recall.csv")
     assert list(curve[0]) == ["class", "threshold", "precision", "recall"]
     assert [row["threshold"] for row in curve] == ["0.899999976", "0.800000012", "0.75", "0.699999988"]
     assert float(curve[-1]["recall"]) == pytest.approx(len(hits) / len(discs))
-    assert {row["metric"] for row in read(tmp_path / "rows.csv")} > {"detection_f1", "detection_average_precision"}
+    assert {row["statistic"] for row in read(tmp_path / "rows.csv")} > {"detection_f1", "detection_average_precision"}
     assert command("evaluate", out, folder / "labels.csv").code == 0, "labels say nothing of where objects are"
     clash = command("evaluate", out, folder / "masks", "--output", tmp_path / "precision_recall.csv")
     assert clash.code == 2
     (out / "points.csv").write_text("image,class,y,x,score\na.png,disc,1,2,many\n")
     ran = command("evaluate", out, folder / "masks")
     assert ran.code == 1
-    assert "is not image, y, x, score and class" in ran.err
+    assert "expected image, y, x, score and a class" in ran.err
     # What one model found is not taken for another's.
     command("predict", model, folder / "images", "--output", out)
     assert not (out / "points.csv").exists()
@@ -367,17 +513,17 @@ def test_evaluate_names_an_image_without_truth(command, folder, model, tmp_path)
     (tmp_path / "truth").mkdir()
     ran = command("evaluate", tmp_path, tmp_path / "truth")
     assert ran.code == 1
-    assert "has no mask sample-1.*" in ran.err
+    assert "expected a mask sample-1.*" in ran.err
     ran = command("evaluate", tmp_path, folder / "images" / "absent")
     assert ran.code == 1
-    assert "neither a CSV of labels nor a folder of masks" in ran.err
+    assert "expected a CSV of labels or a folder of masks" in ran.err
 
 
 def test_a_model_of_another_format_is_refused(command, folder, model, tmp_path):
     for file in model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    told = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(told | {"format": 99}))
+    record = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(record | {"format": 99}))
     ran = command("predict", tmp_path, folder / "images", "--output", tmp_path / "out")
     assert ran.code == 1
     assert "99" in ran.err

@@ -1,4 +1,4 @@
-"""The demo is a study like any other, and does without what is not installed."""
+"""The demo is a study like any other, and leaves out what is not installed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from micraframe import catalog, config
-from micraframe.cli.demo import _what_is_there
+from micraframe.cli.demo import installed_part
 from micraframe.config import Study
 from micraframe.study import plan
 
@@ -26,31 +26,47 @@ def without_plugins(monkeypatch):
 
 
 @pytest.mark.usefixtures("without_plugins")
-def test_what_is_not_installed_is_left_out_and_said(demo):
-    study, missing = _what_is_there(demo)
-    assert {contender.method.name for contender in study.contenders} == {
+def test_methods_that_are_not_installed_are_left_out(demo):
+    study, missing = installed_part(demo)
+    assert {compared.method.name.partition("/")[2] for compared in study.methods} == {
         "micra-net",
         "intensity-otsu",
         "random-map",
         "centre-blob",
     }
     assert missing == [
-        *(f"U-Net ({name}): pip install micraframe-unet" for name in ("full", *3 * ["dilated"], "boxes")),
-        "forest (scribbles): pip install micraframe-forest",
+        *(f"U-Net (micraframe/{name}): pip install micraframe-unet" for name in ("full", *3 * ["dilated"], "boxes")),
+        "forest (micraframe/scribbles): pip install micraframe-forest",
     ]
 
 
 def test_what_the_demo_compares(demo):
     pytest.importorskip("micraframe_forest")
     pytest.importorskip("micraframe_unet")
-    study, missing = _what_is_there(demo)
+    study, missing = installed_part(demo)
     assert not missing
-    cells = plan(study)
-    assert len({cell.training_key for cell in cells if "micra-net" in cell.contender.method.name}) == 1
-    assert {(cell.contender.method.name.partition("/")[2], cell.annotator) for cell in cells} == {
+    runs = plan(study)
+    assert len({run.training_key for run in runs if "micra-net" in run.compared.method.name}) == 1
+    assert {(run.compared.method.name.partition("/")[2], run.annotator) for run in runs} == {
         *((name, "image-level") for name in ("micra-net", "intensity-otsu", "random-map", "centre-blob")),
         *(("unet", f"dilated size={size}") for size in (5, 10, 25)),
         ("unet", "full"),
         ("unet", "boxes"),
         ("forest", "scribbles"),
     }
+
+
+IMITATION = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    from micraframe.builtin import micraframe_components
+    return (*micraframe_components(), Component("method", "unet", "micraframe_unet.method:UNet", "U-Net"))
+"""
+
+
+def test_a_plugin_with_the_names_of_other_components_does_not_break_the_demo(demo, install):
+    install("imitation", IMITATION)
+    study, _ = installed_part(demo)
+    assert plan(study)

@@ -30,10 +30,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_model_goes_on_learning(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_continues_to_learn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = folder / "trained" / "model"
-    run("finetune", model, folder / "more.yaml", "--update", "linear", "--output", folder / "tuned")
-    assert "learned from 8 samples" in capsys.readouterr().out
+    run("finetune", model, folder / "more.yaml", "--unfreeze", "linear", "--output", folder / "tuned")
+    assert "on 8 samples, with 4 for validation" in capsys.readouterr().out
     before, after = load_model(model), load_model(folder / "tuned" / "model")
     changed = {name for name, tensor in after.tensors.items() if not tensor.equal(before.tensors[name])}
     assert changed == {"linear.weight", "linear.bias"}
@@ -46,21 +46,22 @@ def test_a_model_goes_on_learning(folder: Path, capsys: pytest.CaptureFixture[st
 def test_another_methods_model_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "control.yaml").write_text(DATASET + "method: centre-blob\n")
     run("train", tmp_path / "control.yaml", "--output", tmp_path / "control")
-    with pytest.raises(ConfigError, match="model of micraframe/centre-blob; only those of micra-net"):
-        run("finetune", tmp_path / "control/model", folder / "more.yaml", "--update", "all", "--output", tmp_path / "x")
+    model = tmp_path / "control" / "model"
+    with pytest.raises(ConfigError, match="expected a model of micra-net, got one of micraframe/centre-blob"):
+        run("finetune", model, folder / "more.yaml", "--unfreeze", "all", "--output", tmp_path / "x")
 
 
 def test_a_wrong_key_of_training(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text(DATASET + "training: {epoch: 2}\n")
     model = folder / "trained" / "model"
     with pytest.raises(ConfigError, match="wrong.yaml: training: .*did you mean 'epochs'"):
-        run("finetune", model, tmp_path / "wrong.yaml", "--update", "all", "--output", tmp_path / "out")
+        run("finetune", model, tmp_path / "wrong.yaml", "--unfreeze", "all", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_model_is_left_as_it_was(folder: Path, tmp_path: Path) -> None:
+def test_the_model_itself_is_unchanged(folder: Path, tmp_path: Path) -> None:
     model = folder / "trained" / "model"
     before = {path.name: path.read_bytes() for path in model.iterdir()}
-    run("finetune", model, folder / "more.yaml", "--update", "all", "--output", tmp_path / "out")
+    run("finetune", model, folder / "more.yaml", "--unfreeze", "all", "--output", tmp_path / "out")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     assert json.loads((tmp_path / "out" / "model" / "model.json").read_text())["provenance"]["before all: seed"] == "0"

@@ -1,4 +1,4 @@
-"""`micraframe study`: what it says of a study before, while and after it runs."""
+"""`micraframe study`: what it prints before, while and after a study runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from micraframe import cli, config
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.images import write_png
+from micraframe.pipeline import Pipeline
 from micraframe.study import StudyFolder, executors, plan, run_study
 
 SMOKE = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
@@ -27,38 +28,17 @@ from micraframe.types import Annotation
 @final
 class Failing(Method):
     learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         raise RuntimeError("cannot learn this")
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
-
-@final
-class Careless(Method):
-    '''Breaks off in the middle of saving, the first time.'''
-    learns_from = frozenset({Annotation.LABELS})
-    saved = 0
-    def _inner(self):
-        from micraframe import registry
-        return registry.build("method", "intensity-otsu")
-    def fit(self, train, valid, info, run):
-        self.fitted = self._inner().fit(train, valid, info, run)
-        return self
-    def save(self, folder):
-        Careless.saved += 1
-        if Careless.saved == 1:
-            folder.mkdir()
-            (folder / "half").write_text("")
-            raise OSError("the disk is full")
-        self.fitted.save(folder)
-    def load(self, folder, device="auto"):
-        return self._inner().load(folder, device)
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
 MICRAFRAME_API = 1
 @hookimpl
 def micraframe_components():
-    return [Component("method", name.lower(), f"command_methods:{name}", name) for name in ("Failing", "Careless")]
+    return [Component("method", "failing", "command_methods:Failing", "Failing")]
 """
 
 
@@ -88,7 +68,7 @@ def study(*methods: str, **changes: Any) -> Study:
     params = {"size": 32, "counts": [1], "digits": 20, "train": 4, "valid": 2, "test": 2}
     return Study(
         datasets=[Choice(name="modified-digits", params=params)],
-        contenders=[Contender(method=Choice(name=name)) for name in methods],
+        methods=[ComparedMethod(method=Choice(name=name)) for name in methods],
         pictures=0,
         device="cpu",
         precision="float32",
@@ -98,7 +78,7 @@ def study(*methods: str, **changes: Any) -> Study:
 
 @pytest.fixture
 def half_done(tmp_path: Path, install: Callable[..., None]) -> Path:
-    """Return the folder of a study of which one cell is done, one has failed, one has begun and one waits."""
+    """Return the folder of a study of which one run is done, one failed, one started and one waits."""
     install("command_plugin", ENTRY, command_methods=METHODS)
     run_study(study("intensity-otsu", "failing"), tmp_path)
     whole = study("intensity-otsu", "failing", "centre-blob", "random-map")
@@ -108,12 +88,13 @@ def half_done(tmp_path: Path, install: Callable[..., None]) -> Path:
     return tmp_path
 
 
-def test_status_says_what_is_done_failed_begun_and_waiting(half_done: Path, command: Command) -> None:
+def test_status_counts_what_is_done_failed_started_and_waiting(half_done: Path, command: Command) -> None:
     ran = command("study", "status", half_done)
     assert ran.code == 0
-    assert "4 cells: 1 done, 1 failed, 1 begun, 1 waiting." in ran.out
-    assert "4 trainings, 3 of them to be done; 0 saved" in ran.out
-    assert "s to go on one machine, judged by the cells that are done." in ran.out
+    assert "4 runs: 1 done, 1 failed, 1 started, 1 waiting." in ran.out
+    assert "4 trainings, 3 to do.\n" in ran.out
+    assert "s remaining on one machine, judging by the completed runs." in ran.out
+    assert "cell" not in ran.out
     assert "RuntimeError: cannot learn this" in ran.out
 
 
@@ -127,35 +108,35 @@ def test_errors_are_below_the_table_and_whole(half_done: Path, command: Command,
     ran = command("study", *words)
     table, _, below = ran.out.partition("\n\n")
     assert "ValueError" not in table
-    assert f"{failed} has failed:\n  {whole}\n\n4 cells" in below
+    assert f"{failed} failed:\n  {whole}\n\n4 runs" in below
 
 
 def test_what_nothing_measures_is_refused_by_a_dry_run(tmp_path: Path, command: Command) -> None:
-    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", primary="iuo")), encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", primary_metric="iuo")), encoding="utf-8")
     ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study", "--dry-run")
     assert (ran.code, ran.out) == (2, "")
-    assert "primary: no metric of this study measures 'iuo'" in ran.err
+    assert "primary_metric: no metric of this study reports 'iuo'" in ran.err
 
 
 def test_the_time_to_go_is_printed_when_the_first_job_is_done(tmp_path: Path, command: Command) -> None:
     (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", "random-map")), encoding="utf-8")
     ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study")
     (line,) = [line for line in ran.err.splitlines() if line.startswith("study 1/2")]
-    assert line.startswith("study 1/2  minutes to go on one machine ")
+    assert line.startswith("study 1/2  minutes remaining on one machine ")
 
 
 def test_status_as_json(half_done: Path, command: Command) -> None:
     found = json.loads(command("study", "status", half_done, "--json").out)
-    assert [cell["state"] for cell in found] == ["done", "failed", "begun", "waiting"]
-    assert [cell["trains"] for cell in found] == [False, True, True, True]
+    assert [run["state"] for run in found] == ["done", "failed", "started", "waiting"]
+    assert [run["trains"] for run in found] == [False, True, True, True]
     assert found[0]["seconds"] == 0
-    assert all(cell["seconds"] > 0 for cell in found[1:])
+    assert all(run["seconds"] > 0 for run in found[1:])
     assert found[1]["error"] == "RuntimeError: cannot learn this"
 
 
 def test_status_before_anything_is_done(tmp_path: Path, command: Command) -> None:
     (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
-    assert "The time it takes is known once the first cells are done." in command("study", "status", tmp_path).out
+    assert "The remaining time is known once the first runs are done." in command("study", "status", tmp_path).out
     assert json.loads(command("study", "status", tmp_path, "--json").out)[0]["seconds"] is None
 
 
@@ -166,14 +147,16 @@ def test_report_writes_tables_of_what_is_done_and_runs_nothing(half_done: Path, 
     assert ran.code == 0
     assert "intensity-otsu" in ran.out
     assert all((half_done / f"{name}.csv").exists() for name in ("rows", "summary", "statistics", "costs"))
-    assert len(list(half_done.glob("cells/*/rows.csv"))) == 1
+    assert len(list(half_done.glob("runs/*/rows.csv"))) == 1
 
 
 @pytest.mark.parametrize("what", ["status", "report"])
 def test_a_folder_that_is_no_study(tmp_path: Path, command: Command, what: str) -> None:
     ran = command("study", what, tmp_path)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == f"micraframe: {tmp_path} is not the folder of a study: it has no study.yaml\n"
+    assert ran.err == (
+        f"micraframe: {tmp_path}: expected the folder of a study, got one without study.yaml; name its --output\n"
+    )
 
 
 @pytest.mark.parametrize("what", ["status", "report"])
@@ -194,11 +177,17 @@ def test_a_study_whose_images_are_gone(tmp_path: Path, command: Command, what: s
     assert str(images) in ran.err
 
 
-def test_a_model_that_was_saved_by_half_is_learned_again(tmp_path: Path, install: Callable[..., None]) -> None:
-    install("command_plugin", ENTRY, command_methods=METHODS)
-    outcome = run_study(study("careless"), tmp_path)
+def test_a_model_that_was_saved_by_half_is_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def break_off(pipeline: Pipeline, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "half").write_text("")
+        raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "save", break_off)
+        outcome = run_study(study("intensity-otsu"), tmp_path)
     assert "the disk is full" in next(iter(outcome.failures.values()))
-    assert not run_study(study("careless"), tmp_path).failures
+    assert not run_study(study("intensity-otsu"), tmp_path).failures
 
 
 def test_the_plan_of_the_smoke_study(tmp_path: Path, command: Command) -> None:
@@ -206,13 +195,13 @@ def test_the_plan_of_the_smoke_study(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("micraframe_forest")
     ran = command("study", "run", SMOKE, "--output", tmp_path / "study", "--dry-run")
     assert ran.code == 0
-    # Six contenders and two seeds; two combiners share a training.
-    assert "12 cells: 12 waiting." in ran.out
-    assert "10 trainings, 10 of them to be done; 2 saved" in ran.out
+    # Six methods and two seeds; two combiners share a training.
+    assert "12 runs: 12 waiting." in ran.out
+    assert "10 trainings, 10 to do. 2 runs reuse another run's training" in ran.out
     assert not (tmp_path / "study").exists()
 
 
-def test_what_slurm_would_be_asked(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dry_run_prints_the_job_script(tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dask_jobqueue")
     monkeypatch.setenv("PATH", "")
     (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
@@ -224,7 +213,7 @@ def test_what_slurm_would_be_asked(tmp_path: Path, command: Command, monkeypatch
     assert "#SBATCH -p gpu\n" in ran.err
     assert "#SBATCH --cpus-per-task=8\n" in ran.err
     assert f"#SBATCH -o {tmp_path / 'study' / 'slurm' / 'worker-%j.log'}\n" in ran.err
-    assert "1 cells: 1 waiting." in ran.out
+    assert "1 run: 1 waiting." in ran.out
     assert not (tmp_path / "study").exists()
     assert json.loads(command(*words, "--json").out)[0]["state"] == "waiting"
 
@@ -232,13 +221,13 @@ def test_what_slurm_would_be_asked(tmp_path: Path, command: Command, monkeypatch
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--slurm", "slurm.yaml"], "--scheduler and --slurm are for --executor dask"),
+        (["--slurm", "slurm.yaml"], "--scheduler and --slurm need --executor dask"),
         (["--executor", "dask", "--scheduler", "tcp://a:1", "--slurm", "b.yaml"], "give one of them"),
         (["--executor", "dask", "--slurm", "absent.yaml"], "absent.yaml: cannot be read"),
-        (["--executor", "dask", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
+        (["--executor", "dask", "--scheduler", "tcp://127.0.0.1:9"], "expected a Dask scheduler at"),
     ],
 )
-def test_executors_that_are_not_to_be_had(
+def test_executors_that_cannot_be_used(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, words: list[str], reason: str
 ) -> None:
     pytest.importorskip("distributed")

@@ -7,6 +7,7 @@ import pytest
 
 from micraframe import registry
 from micraframe.combiners.guided import Guided, guided_filter
+from micraframe.combiners.layers import coarse_map
 from micraframe.errors import UnknownComponent
 from micraframe.types import Layer, Maps
 
@@ -46,10 +47,10 @@ def test_it_finds_the_polarity_and_follows_the_object(dark):
     maps, image = scene(dark)
     result = combine(maps, image)
     assert [note["dark"] for note in result.notes] == [dark, False]
-    assert overlap(result.values[0]) > 0.9 > 0.5 > overlap(result.coarse[0])
+    assert overlap(result.maps[0]) > 0.9 > 0.5 > overlap(coarse_map(maps)[0])
     asked = combine(maps, image, polarity="dark" if dark else "bright")
-    np.testing.assert_array_equal(asked.values, result.values)
-    assert overlap(combine(maps, image, polarity="bright" if dark else "dark").values[0]) < 0.1
+    np.testing.assert_array_equal(asked.maps, result.maps)
+    assert overlap(combine(maps, image, polarity="bright" if dark else "dark").maps[0]) < 0.1
 
 
 @pytest.mark.parametrize("mode", ["intensity", "filter"])
@@ -57,15 +58,15 @@ def test_statuses_and_notes_of_the_other_combiner_stay(mode):
     maps, image = scene()
     result = combine(maps, image, mode=mode, combiner="pca")
     assert result.status == ("ok", "empty")
-    assert not result.values[1].any()
+    assert not result.maps[1].any()
     assert result.notes[0]["sign"] == "deepest-weighted"
-    assert (result.values[0].min(), result.values[0].max()) == (0, 1)
+    assert (result.maps[0].min(), result.maps[0].max()) == (0, 1)
 
 
 def test_an_image_without_contrast_guides_nothing():
     maps, image = scene()
     plain = registry.build("combiner", "last-layer").combine(maps, image)
-    np.testing.assert_array_equal(combine(maps, np.ones_like(image), combiner="last-layer").values, plain.values)
+    np.testing.assert_array_equal(combine(maps, np.ones_like(image), combiner="last-layer").maps, plain.maps)
 
 
 def test_an_unknown_combiner_is_an_error_at_once():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from micraframe.combiners.last_layer import LastLayer
+from micraframe.combiners.layers import coarse_map
 from micraframe.types import Layer, Maps
 from micraframe.upsampling import upsample
 
@@ -24,7 +25,7 @@ def test_it_is_rectified_divided_by_its_maximum_and_upsampled(interpolation):
     result = LastLayer(LastLayer.Params(interpolation=interpolation)).combine(MAPS, np.zeros((1, 9, 8), np.float32))
     assert result.status == ("ok", "empty", "negative")
     relative = np.array([[[0.25, 0], [0.125, 1]]], np.float32)
-    np.testing.assert_array_equal(result.values[:1], upsample(relative, (9, 8), 4, interpolation))
-    np.testing.assert_array_equal(result.coarse[:1], upsample(relative, (9, 8), 4))
-    assert not result.values[1:].any()
-    assert not result.coarse[1:].any()
+    np.testing.assert_array_equal(result.maps[:1], upsample(relative, (9, 8), 4, interpolation))
+    np.testing.assert_array_equal(coarse_map(MAPS)[:1], upsample(relative, (9, 8), 4))
+    assert not result.maps[1:].any()
+    assert not coarse_map(MAPS)[1:].any()

@@ -34,8 +34,8 @@ def test_each_level_is_its_layers_at_every_pixel(size, strides, ceil):
         areas = np.multiply.outer(grid.heights, grid.widths)
         sums = grid.sums(values.astype(np.float64) * areas, deeper)
         whole = grid.spread(values, pixels(size)).astype(np.float64)
-        wanted = np.add.reduceat(np.add.reduceat(whole, deeper.rows, axis=-2), deeper.columns, axis=-1)
-        np.testing.assert_allclose(sums, wanted)
+        expected = np.add.reduceat(np.add.reduceat(whole, deeper.rows, axis=-2), deeper.columns, axis=-1)
+        np.testing.assert_allclose(sums, expected)
 
 
 @given(st.integers(1, 20).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(1, max(n - 1, 1))))))

@@ -59,14 +59,14 @@ def test_joins_are_those_of_the_upsampled_layers(size, strides, names, join, rec
     assume((np.ptp(joined, (1, 2)) > 0).all())
     result = combine(maps, layers=tuple(chosen), join=join, weights=weights, rectify=rectify, scale=scale)
     assert result.status == ("ok", "ok")
-    np.testing.assert_allclose(result.values, stretch(joined), atol=1e-5)
+    np.testing.assert_allclose(result.maps, stretch(joined), atol=1e-5)
 
 
 def test_selections():
     maps = make()
-    np.testing.assert_array_equal(combine(maps).values, combine(maps, layers=NAMES).values)
+    np.testing.assert_array_equal(combine(maps).maps, combine(maps, layers=NAMES).maps)
     np.testing.assert_array_equal(
-        combine(maps, layers="all-but-deepest").values, combine(maps, layers=("c", "a", "b")).values
+        combine(maps, layers="all-but-deepest").maps, combine(maps, layers=("c", "a", "b")).maps
     )
 
 
@@ -75,18 +75,18 @@ def test_statuses():
     changed = {"empty": np.zeros_like, "negative": lambda a: -np.abs(a), "constant": lambda a: np.full_like(a, 2)}
     for status, function in changed.items():
         arrays = tuple(np.stack([array[0], function(array[1])]) for array in maps.maps)
-        result = combine(Maps(maps.size, maps.classes, maps.layers, arrays, maps.scores), scale="none")
+        result = combine(Maps(maps.size, maps.classes, maps.layers, arrays, maps.presence), scale="none")
         assert result.status == ("ok", status)
-        assert result.values[0].any()
-        assert not result.values[1].any()
+        assert result.maps[0].any()
+        assert not result.maps[1].any()
 
 
 def test_wrong_parameters_are_errors():
-    with pytest.raises(ConfigError, match="no layer 'e'; the layers are a, b, c, d"):
+    with pytest.raises(ConfigError, match="expected layers from a, b, c, d, got 'e'"):
         combine(make(), layers=("e",))
-    with pytest.raises(ConfigError, match="no layer 'e'"):
+    with pytest.raises(ConfigError, match="got 'e'"):
         combine(make(), join="weights", weights={"e": 1.0})
-    with pytest.raises(ConfigError, match="each once"):
+    with pytest.raises(ConfigError, match="distinct layers"):
         combine(make(), layers=("a", "a"))
     for wrong in ({"join": "weights"}, {"weights": {"a": 1.0}}, {"join": "weights", "weights": {"a": float("nan")}}):
         with pytest.raises(ValidationError):

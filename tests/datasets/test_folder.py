@@ -87,24 +87,29 @@ def test_crops_are_cut_from_the_whole_image(cells: dict[str, Any]) -> None:
 def test_a_sample_shares_no_memory(cells: dict[str, Any]) -> None:
     samples = build(**cells, crop=16).samples("train")
     before = samples[0].image.copy()
-    samples[0].image[:] = -1
+    assert not np.shares_memory(samples[0].image, samples[0].image)
+    with pytest.raises(ValueError, match="read-only"):
+        samples[0].image[:] = -1
     np.testing.assert_array_equal(samples[0].image, before)
 
 
-@pytest.mark.parametrize("rule", [{"rule": "share", "share": 0.12}, {"rule": "object"}])
-@pytest.mark.parametrize("between", ["drop", "positive", "negative"])
-def test_crops_in_between_are_left_out_of_training(cells: dict[str, Any], rule: dict[str, Any], between: str) -> None:
+@pytest.mark.parametrize("rule", [{"positive_rule": "share", "share": 0.12}, {"positive_rule": "object"}])
+@pytest.mark.parametrize(("train", "test"), [("drop", "drop"), ("drop", "positive"), ("negative", "negative")])
+def test_ambiguous_crops_are_dropped_or_kept_as_the_parameters_say(
+    cells: dict[str, Any], rule: dict[str, Any], train: str, test: str
+) -> None:
     everything = build(**cells, crop=12)
-    dataset = build(**cells, crop=12, test_between=between, **rule)
-    least = 0.12 * 12 * 12 if rule["rule"] == "share" else 25
+    dataset = build(**cells, crop=12, ambiguous_train_crops=train, ambiguous_test_crops=test, **rule)
+    least = 0.12 * 12 * 12 if rule["positive_rule"] == "share" else 25
     for split in SPLITS:
         areas = {sample.id: int(sample.masks.sum()) for sample in everything.samples(split)}
         judged = {sample.id: bool(sample.labels[0]) for sample in dataset.samples(split)}
         middle = {name for name, area in areas.items() if 0 < area < least}
         assert middle
-        assert judged.keys() == areas.keys() - (set() if split == "test" and between != "drop" else middle)
+        handling = test if split == "test" else train
+        assert judged.keys() == areas.keys() - (middle if handling == "drop" else set())
         for name, answer in judged.items():
-            assert answer == (between == "positive" if name in middle else areas[name] > 0)
+            assert answer == (handling == "positive" if name in middle else areas[name] > 0)
 
 
 def test_tables_of_labels(cells: dict[str, Any], tmp_path: Path) -> None:
@@ -166,10 +171,10 @@ def test_groups_and_given_splits(cells: dict[str, Any], tmp_path: Path) -> None:
     for number, split in enumerate(SPLITS):
         assert {sample.group for sample in dataset.samples(split)} == {f"g{number}"}
     index = write_table(tmp_path / "cut.csv", "name,part,field\n" + rows.replace("cell3,train,g0", "cell3,train,g1"))
-    with pytest.raises(DataError, match="'g1' is in"):
+    with pytest.raises(DataError, match="group 'g1' is in both"):
         build(**cells, index=index, split="part", group="field").info()
     index = write_table(tmp_path / "odd.csv", "name,part\n" + "".join(f"cell{n},else\n" for n in range(9)))
-    with pytest.raises(DataError, match=r"odd\.csv: image 'cell0' has part 'else'"):
+    with pytest.raises(DataError, match=r"odd\.csv:2: expected train, valid, test in column 'part', got 'else'"):
         build(**cells, index=index, split="part").info()
 
 
@@ -242,7 +247,7 @@ def test_paths_begin_at_the_variable(cells: dict[str, Any], tmp_path: Path, monk
 
 def test_unlabelled_images_are_named_or_skipped(cells: dict[str, Any]) -> None:
     (Path(cells["masks"]) / "cell7.png").unlink()
-    with pytest.raises(DataError, match=r"1 images have neither labels nor masks.*cell7\.png.*unlabelled: skip"):
+    with pytest.raises(DataError, match=r"got none of 1: cell7\.png; .*unlabelled: skip"):
         build(**cells).info()
     assert "cell7" not in {sample.id for sample in every_sample(build(**cells, unlabelled="skip"))}
 
@@ -265,19 +270,19 @@ def test_a_broken_image_is_named_and_the_others_are_read(cells: dict[str, Any]) 
 
 def test_a_mask_that_does_not_fit_its_image_is_named_with_both_sizes(cells: dict[str, Any]) -> None:
     write_png(Path(cells["masks"]) / "cell2.png", np.ones((40, 34), np.uint16))
-    with pytest.raises(DataError, match=r"masks/cell2\.png.*\(40, 34\).*images/cell2\.png.*\(40, 33\)"):
+    with pytest.raises(DataError, match=r"images/cell2\.png.*\(40, 33\).*\(40, 34\).*masks/cell2\.png"):
         every_sample(build(**cells))
 
 
 def test_an_image_with_other_channels_is_named(cells: dict[str, Any]) -> None:
     write_png(Path(cells["images"]) / "cell6.png", np.ones((40, 33, 3), np.uint8))
-    with pytest.raises(DataError, match=r"cell6\.png: has 3 channels, but cell0\.png has 1"):
+    with pytest.raises(DataError, match=r"cell6\.png: expected 1 channels, as in .*cell0\.png, got 3"):
         every_sample(build(**cells))
 
 
 def test_labels_of_images_that_are_not_there_are_named(cells: dict[str, Any], tmp_path: Path) -> None:
     labels = write_table(tmp_path / "labels.csv", "image,a\ncell1.png,1\nlost.png,0\n")
-    with pytest.raises(DataError, match=r"1 images that are not in .*: lost"):
+    with pytest.raises(DataError, match=r"labels\.csv:3: image 'lost' not found in .*images"):
         build(images=cells["images"], labels=labels).info()
 
 
@@ -291,14 +296,16 @@ def test_folders_without_images_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "nothing is known"),
+        ({}, "at least one of labels"),
         ({"labels": "a", "class_folders": True}, "give one of them"),
-        ({"labels": "a", "crop": 32}, "labels of crops come from masks"),
-        ({"labels": "a", "masks": "b", "crop": 32}, "labels of crops come from masks"),
-        ({"masks": "b", "crop": 32, "stride": 33}, "would leave pixels"),
+        ({"labels": "a", "crop": 32}, "labels of crops follow from masks"),
+        ({"labels": "a", "masks": "b", "crop": 32}, "do not hold for crops"),
+        ({"masks": "b", "crop": 32, "stride": 33}, "would skip pixels"),
+        ({"masks": "b", "scale": 0.5, "pixel_size_um": 1, "target_pixel_size_um": 2}, "give one of them"),
+        ({"masks": "b", "target_pixel_size_um": 2}, "needs the pixel_size_um"),
         ({"masks": "b", "group": "slide"}, "columns of a table"),
         ({"masks": "b", "valid": 0.5, "test": 0.5}, "nothing for training"),
-        ({"masks": "b", "negative_folder": "x"}, "one of class_folders"),
+        ({"masks": "b", "negative_folder": "x"}, "negative_folder needs class_folders"),
         ({"masks": {"a": "x"}, "normalisation": {"kind": "best"}}, "normalisation.kind"),
         ({"mask": "b"}, "did you mean 'masks'"),
     ],
@@ -309,17 +316,214 @@ def test_parameters_that_contradict_are_refused(params: dict[str, Any], message:
 
 
 def test_classes_and_folders_of_masks_must_match(cells: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="classes a, but masks are given for b"):
+    with pytest.raises(ConfigError, match="masks of the classes a, got masks of b"):
         build(images=cells["images"], masks={"b": cells["masks"]}, classes=("a",)).info()
-    with pytest.raises(DataError, match=r"cell\d\.png: has shape \(40, 33\).*for each of a, b"):
+    with pytest.raises(DataError, match=r"cell\d\.png: expected masks .*for each of a, b, got shape \(40, 33\)"):
         build(images=cells["images"], masks=cells["masks"], classes=("a", "b")).samples("train")
+
+
+@pytest.mark.parametrize("name", ["../../x", "/etc/x", ".hidden", "a/b", "a\nb", " a"])
+def test_a_name_that_leads_out_of_a_folder_is_refused(cells: dict[str, Any], name: str) -> None:
+    with pytest.raises(DataError, match="dataset name: expected letters"):
+        build(**cells, name=name).info()
+
+
+def test_the_default_name_is_always_a_valid_name(cells: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "images").rename(tmp_path / "cells (1)")
+    assert build(**cells | {"images": str(tmp_path / "cells (1)")}).info().name == "cells _1_"
+    assert build(**cells | {"images": str(tmp_path / "cells (1)"), "name": "Zellen 2.0"}).info().name == "Zellen 2.0"
+
+
+BOXES = """image,class,xmin,ymin,xmax,ymax,difficult
+cell1.png,ring,2,3,12,9,0
+cell1.png,ring,-4,30,6,45,1
+cell2,blob,8,8,24,24,0
+cell3,,,,,,
+"""
+
+
+def test_boxes_of_whole_images(cells: dict[str, Any], tmp_path: Path) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES)
+    dataset = build(images=cells["images"], boxes=boxes, unlabelled="negative")
+    assert dataset.info().classes == ("blob", "ring")
+    samples = {sample.id: sample for sample in every_sample(dataset)}
+    assert len(samples) == 9
+    assert samples["cell1"].labels.tolist() == [False, True]
+    assert [part.tolist() for part in samples["cell1"].boxes] == [[], [[3, 2, 9, 12], [30, 0, 40, 6]]]
+    assert samples["cell2"].labels.tolist() == [True, False]
+    for name in ("cell0", "cell3"):
+        assert not samples[name].labels.any()
+        assert [part.shape for part in samples[name].boxes] == [(0, 4)] * 2
+        assert samples[name].masks is None
+        assert samples[name].points is None
+    with pytest.raises(DataError, match=r"got none of 6: cell0\.png.*or negative"):
+        build(images=cells["images"], boxes=boxes).info()
+    few = build(images=cells["images"], boxes=boxes, unlabelled="skip")
+    assert sorted(sample.id for sample in every_sample(few)) == ["cell1", "cell2", "cell3"]
+
+
+def test_crops_get_clipped_boxes_and_labels_by_the_rule(cells: dict[str, Any], tmp_path: Path) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES)
+    params = {"images": cells["images"], "boxes": boxes, "unlabelled": "negative", "crop": 16}
+    touching = {sample.id: sample for sample in every_sample(build(**params))}
+    assert touching["cell2@y0x0"].labels.tolist() == [True, False]
+    assert touching["cell2@y0x0"].boxes[0].tolist() == [[8, 8, 16, 16]]
+    assert touching["cell2@y16x16"].boxes[0].tolist() == [[0, 0, 8, 8]]
+    assert touching["cell2@y24x17"].boxes[0].tolist() == []
+    for sample in touching.values():
+        assert sample.labels.tolist() == [len(part) > 0 for part in sample.boxes]
+    # A quarter of the box lies in each of four crops.
+    for share, expected in ((0.25, True), (0.26, False)):
+        rule = {"positive_rule": "visible", "visible": share}
+        handling = {"ambiguous_train_crops": "negative", "ambiguous_test_crops": "negative"}
+        judged = {sample.id: sample for sample in every_sample(build(**params, **rule, **handling))}
+        assert judged["cell2@y0x0"].labels.tolist() == [expected, False]
+        dropped = {sample.id for sample in every_sample(build(**params, **rule))}
+        assert ("cell2@y0x0" in dropped) == expected
+
+
+def test_points_of_images_and_crops(cells: dict[str, Any], tmp_path: Path) -> None:
+    points = write_table(tmp_path / "points.csv", "image,x,y\ncell1,3,2\ncell1,20,30\ncell2,15,16\n")
+    params = {"images": cells["images"], "points": points, "unlabelled": "negative", "classes": ["spot"]}
+    whole = {sample.id: sample for sample in every_sample(build(**params))}
+    assert whole["cell1"].points[0].tolist() == [[2, 3], [30, 20]]
+    crops = {sample.id: sample for sample in every_sample(build(**params, crop=16))}
+    assert crops["cell2@y16x0"].points[0].tolist() == [[0, 15]]
+    assert sum(len(crop.points[0]) for name, crop in crops.items() if name.startswith("cell2@")) == 1
+    for crop in crops.values():
+        assert crop.labels.tolist() == [len(crop.points[0]) > 0]
+    with pytest.raises(DataError, match="points have no area"):
+        build(**params, positive_rule="object").samples("train")
+    with pytest.raises(DataError, match="points have no area"):
+        build(**params, share=0.1).samples("train")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("lost,ring,1,1,2,2,0", "image 'lost' not found"),
+        ("cell4,cube,1,1,2,2,0", "expected one of the classes ring, blob, got 'cube'"),
+        ("cell4,ring,1,1,nan,2,0", "finite number"),
+        ("cell4,ring,33,1,40,2,0", "lies outside its image of \\(H, W\\) = \\(40, 33\\)"),
+        ("cell4,ring,1,1,2", "expected 7 cells"),
+    ],
+)
+def test_wrong_rows_of_a_table_of_boxes_are_named(
+    cells: dict[str, Any], tmp_path: Path, row: str, message: str
+) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES + row + "\n")
+    dataset = build(images=cells["images"], boxes=boxes, classes=("ring", "blob"), unlabelled="negative")
+    with pytest.raises(DataError, match=rf"boxes\.csv:6: .*{message}"):
+        every_sample(dataset)
+
+
+def test_the_fingerprint_follows_boxes_and_groups(cells: dict[str, Any], tmp_path: Path) -> None:
+    params = {"images": cells["images"], "unlabelled": "negative"}
+    prints = {
+        build(**params, boxes=write_table(tmp_path / "boxes.csv", text)).info().fingerprint
+        for text in (BOXES, BOXES.replace("-4", "-3"))
+    }
+    rows = "".join(f"cell{n},g{n}\n" for n in range(9))
+    for text in (rows, rows.replace("g8", "g7")):
+        index = write_table(tmp_path / "index.csv", "name,field\n" + text)
+        prints.add(build(**cells, index=index, group="field").info().fingerprint)
+    assert len(prints) == 4
+
+
+@pytest.mark.parametrize("mask_kind", ["binary", "instances"])
+def test_unlabelled_images_can_be_negative(cells: dict[str, Any], mask_kind: str) -> None:
+    (Path(cells["masks"]) / "cell7.png").unlink()
+    dataset = build(**cells | {"mask_kind": mask_kind}, unlabelled="negative", crop=16)
+    crops = [sample for sample in every_sample(dataset) if sample.id.startswith("cell7@")]
+    assert len(crops) == len(grid((40, 33), 16, 16))
+    for crop in crops:
+        assert not crop.labels.any()
+        assert not crop.masks.any()
+        assert (crop.instances is None) == (mask_kind == "binary")
+
+
+def test_images_that_a_table_of_labels_leaves_out_can_be_negative(cells: dict[str, Any], tmp_path: Path) -> None:
+    labels = write_table(tmp_path / "labels.csv", "image,ring,blob\ncell1,1,0\n")
+    samples = every_sample(build(images=cells["images"], labels=labels, unlabelled="negative"))
+    assert len(samples) == 9
+    for sample in samples:
+        assert sample.labels.tolist() == [sample.id == "cell1", False]
+
+
+def test_boxes_and_points_keep_a_datasets_promises(cells: dict[str, Any], tmp_path: Path) -> None:
+    params = {
+        "images": cells["images"],
+        "boxes": write_table(tmp_path / "boxes.csv", BOXES),
+        "points": write_table(tmp_path / "points.csv", "image,class,x,y\ncell4,ring,3,2\n"),
+        "unlabelled": "negative",
+        "scale": 0.7,
+    }
+    check("dataset", "folder", **params)
+    check("dataset", "folder", **params, crop=16, positive_rule="visible")
+
+
+def test_images_and_annotation_are_resized_and_the_factor_recorded(cells: dict[str, Any], tmp_path: Path) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", "image,xmin,ymin,xmax,ymax\ncell1,1,1,6,6\n")
+    points = write_table(tmp_path / "points.csv", "image,x,y\ncell1,3,3\n")
+    raw = {sample.id: sample for sample in every_sample(build(**cells))}
+    size = {"pixel_size_um": 0.2, "target_pixel_size_um": 0.1}
+    for params, scale, pixel in ((size, 2.0, 0.1), ({"scale": 2}, 2.0, None), ({"scale": 0.5}, 0.5, None)):
+        dataset = build(**cells, **params, boxes=boxes, points=points)
+        assert (dataset.info().scale, dataset.info().pixel_size_um) == (scale, pixel)
+        samples = {sample.id: sample for sample in every_sample(dataset)}
+        for name, sample in samples.items():
+            assert sample.image.shape == (1, round(40 * scale), round(33 * scale))
+            assert sample.masks.shape == sample.image.shape
+            assert sample.pixel_size_um == pixel
+            assert sample.image.mean() == pytest.approx(raw[name].image.mean(), rel=0.1)
+            if scale == 2:
+                np.testing.assert_array_equal(sample.instances[..., ::2, ::2], raw[name].instances)
+        np.testing.assert_allclose(
+            samples["cell1"].boxes[0], [[scale, scale * 33 / 33, 6 * scale, 6 * scale]], atol=0.2 * scale
+        )
+        np.testing.assert_allclose(samples["cell1"].points[0], [[3.5 * scale - 0.5] * 2], atol=0.1)
+    assert build(**cells).info().scale == 1
+
+
+def test_a_pattern_finer_than_the_new_pixels_does_not_alias(cells: dict[str, Any]) -> None:
+    stripes = np.zeros((40, 33), np.uint8)
+    stripes[:, ::2] = 200
+    write_png(Path(cells["images"]) / "cell5.png", stripes)
+    sample = next(sample for sample in every_sample(build(**cells, scale=0.25)) if sample.id == "cell5")
+    assert np.ptp(sample.image[..., :-1]) < 40
+
+
+def test_crops_are_cut_from_resized_images(cells: dict[str, Any]) -> None:
+    whole = {sample.id: sample for sample in every_sample(build(**cells, scale=0.6))}
+    for crop in every_sample(build(**cells, scale=0.6, crop=8)):
+        name, _, place = crop.id.partition("@y")
+        y, x = map(int, place.split("x"))
+        np.testing.assert_array_equal(crop.image, whole[name].image[:, y : y + 8, x : x + 8])
+        np.testing.assert_array_equal(crop.masks, whole[name].masks[:, y : y + 8, x : x + 8])
+
+
+def test_a_contact_class_has_a_role(cells: dict[str, Any], tmp_path: Path) -> None:
+    folders = {"cell": cells["masks"], "contact": cells["masks"]}
+    dataset = build(images=cells["images"], masks=folders, contact_class="contact")
+    assert dataset.info().roles == ("object", "contact")
+    with pytest.raises(ConfigError, match="contact_class: expected one of the classes cell, contact, got 'touch'"):
+        build(images=cells["images"], masks=folders, contact_class="touch").info()
+
+
+def test_an_image_that_is_too_large_is_a_data_error(cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("micraframe.datasets.sources.resize", too_large)
+    with pytest.raises(DataError, match=r"cell\d\.png: too large for memory"):
+        every_sample(build(**cells))
 
 
 @pytest.mark.parametrize(
     ("name", "params", "positive"),
     [
         ("nuclei_fluo", {"mask_kind": "instances", "crop": 64, "group": "field_group", "limit": 40}, (0.4, 0.95)),
-        ("t98g_phase", {"mask_kind": "instances", "crop": 128, "rule": "object", "limit": 4}, (0.3, 0.95)),
+        ("t98g_phase", {"mask_kind": "instances", "crop": 128, "positive_rule": "object", "limit": 4}, (0.3, 0.95)),
         ("pfc_neurons", {"crop": 128, "share": 0.05, "limit": 4, "max_crops_per_image": 20}, (0.1, 0.6)),
     ],
 )
@@ -332,3 +536,28 @@ def test_real_images_give_positive_and_negative_crops(
     labels = [sample.labels[0] for split in SPLITS for sample in dataset.samples(split)]
     assert positive[0] < np.mean(labels) < positive[1]
     assert dataset.info().name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "positive"),
+    [
+        ("bccd_blood", {"crop": 160, "limit": 30}, {"WBC": (0.2, 0.5), "Platelets": (0.05, 0.25), "RBC": (0.7, 1)}),
+        ("pvivax_bbbc041", {"crop": 256, "classes": ["schizont", "trophozoite", "difficult", "gametocyte"]}, {}),
+        ("pvivax_bbbc041_sample", {"crop": 128, "test": 0.25, "valid": 0.25}, {"red blood cell": (0.5, 1)}),
+    ],
+)
+def test_real_tables_of_boxes(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str, params: dict[str, Any], positive: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("MICRAFRAME_DATA", str(data))
+    root = f"$MICRAFRAME_DATA/{name}"
+    dataset = build(images=f"{root}/images", boxes=f"{root}/boxes.csv", **params, unlabelled="negative")
+    samples = every_sample(dataset)
+    shares = dict(zip(dataset.info().classes, np.mean([sample.labels for sample in samples], axis=0), strict=True))
+    for class_, (low, high) in positive.items():
+        assert low < shares[class_] < high
+    for sample in samples[:50]:
+        for boxes, label in zip(sample.boxes, sample.labels, strict=True):
+            assert (len(boxes) > 0) == label
+            assert (boxes[:, :2] >= 0).all()
+            assert (boxes[:, 2:] <= sample.image.shape[1:]).all()

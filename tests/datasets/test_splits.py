@@ -18,7 +18,7 @@ SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 )
 def test_no_group_is_cut_and_no_split_empty(groups: list[str], seed: int) -> None:
     if len(set(groups)) < 3:
-        with pytest.raises(DataError, match="never cut"):
+        with pytest.raises(DataError, match="never split"):
             random_splits(groups, SHARES, seed)
         return
     splits = random_splits(groups, SHARES, seed)
@@ -47,5 +47,5 @@ def test_another_seed_divides_otherwise() -> None:
 
 
 def test_a_group_in_two_splits_is_refused() -> None:
-    with pytest.raises(DataError, match="'slide 1' is in train and in test"):
+    with pytest.raises(DataError, match="'slide 1' is in both train and test"):
         check_groups(["slide 1", "slide 2", "slide 1"], ["train", "test", "test"])

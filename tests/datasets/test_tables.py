@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from micraframe.datasets.tables import label_classes, labels_of, read_table, value_of
+from micraframe.datasets.tables import (
+    BOX_COLUMNS,
+    POINT_COLUMNS,
+    check_images,
+    label_classes,
+    labels_of,
+    objects_of,
+    read_table,
+    value_of,
+)
 from micraframe.errors import DataError
 
 
@@ -16,7 +25,8 @@ def table(folder: Path, text: str) -> Path:
 def test_names_lose_their_suffix_but_not_their_dots(tmp_path: Path) -> None:
     rows = read_table(table(tmp_path, "image, ring\na.tif, 1\nb.v2 , 0\n\nc.PNG,true\n"))
     assert list(rows) == ["a", "b.v2", "c"]
-    assert rows["a"] == [{"ring": "1"}]
+    assert [row.cells for row in rows["a"]] == [{"ring": "1"}]
+    assert rows["c"][0].place.endswith("labels.csv:5")
 
 
 def test_a_column_of_answers_for_each_class(tmp_path: Path) -> None:
@@ -34,7 +44,7 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
     classes = label_classes(rows, ())
     assert classes == ("fiber", "ring")
     assert [labels_of(name, rows[name], classes, path) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
-    with pytest.raises(DataError, match=r"labels\.csv: image 'a' has the class 'fiber'; the classes are ring"):
+    with pytest.raises(DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'"):
         labels_of("a", rows["a"], ("ring",), path)
 
 
@@ -43,48 +53,101 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
     [
         ("", "at least one row"),
         ("image,ring\n", "at least one row"),
-        ("picture,ring\na,1\n", "no column 'image'.*there are: picture, ring"),
-        ("image,ring\na\n", "1 cells; the header has 2"),
+        ("picture,ring\na,1\n", "a column 'image'.*got picture, ring"),
+        ("image,ring\na\n", "expected 2 cells.*got 1"),
         ("image,ring,ring\na,1,0\n", "same name"),
     ],
 )
 def test_broken_tables_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=rf"labels\.csv: .*{message}"):
+    with pytest.raises(DataError, match=rf"labels\.csv:.*{message}"):
         read_table(table(tmp_path, text))
 
 
 def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read"):
         read_table(tmp_path / "nowhere.csv")
-    with pytest.raises(DataError, match="no column 'id'"):
+    with pytest.raises(DataError, match="expected a column 'id'"):
         read_table(table(tmp_path, "image,ring\na,1\n"), "id")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,ring\na,\n", "'a' has '' in column 'ring'; 0 or 1"),
-        ("image,ring\na,2\n", "'a' has '2' in column 'ring'"),
-        ("image,fiber\na,1\n", "no column for the class 'ring'"),
-        ("image,ring\na,1\na,0\n", "'a' has 2 rows"),
+        ("image,ring\na,\n", "0 or 1 for image 'a' in column 'ring', got ''"),
+        ("image,ring\na,2\n", "0 or 1 for image 'a' in column 'ring', got '2'"),
+        ("image,fiber\na,1\n", "a column for the class 'ring'"),
+        ("image,ring\na,1\na,0\n", "3: expected one row for image 'a', got 2"),
     ],
 )
 def test_answers_that_cannot_be_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = table(tmp_path, text)
-    with pytest.raises(DataError, match=rf"labels\.csv: .*{message}"):
+    with pytest.raises(DataError, match=rf"labels\.csv:.*{message}"):
         labels_of("a", read_table(path)["a"], ("ring",), path)
 
 
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        ("image,slide\na,1\n", "b", "no row for the image 'b'"),
-        ("image,field\na,1\n", "a", "no column 'slide'"),
+        ("image,slide\na,1\n", "b", "a row for image 'b'"),
+        ("image,field\na,1\n", "a", "a column 'slide'"),
         ("image,slide\na,\n", "a", "has no 'slide'"),
-        ("image,slide\na,1\na,2\n", "a", "more than one 'slide'"),
+        ("image,slide\na,1\na,2\n", "a", "one 'slide' for image 'a', got 2"),
     ],
 )
 def test_values_that_are_not_there_are_named(tmp_path: Path, text: str, name: str, message: str) -> None:
     path = table(tmp_path, text)
-    with pytest.raises(DataError, match=rf"labels\.csv: .*{message}"):
+    with pytest.raises(DataError, match=rf"labels\.csv:.*{message}"):
         value_of(name, read_table(path), "slide", path)
+
+
+def test_boxes_and_points_of_an_image(tmp_path: Path) -> None:
+    rows = read_table(table(tmp_path, "image,class,xmin,ymin,xmax,ymax,x,y\na.png,b,1,2,3.5,4,7,-0.4\na.png,,,,,,,\n"))[
+        "a"
+    ]
+    boxes = objects_of(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
+    assert [part.tolist() for part in boxes] == [[], [[2, 1, 4, 3.5]]]
+    assert [part.shape for part in boxes] == [(0, 4), (1, 4)]
+    points = objects_of(rows, POINT_COLUMNS, ("a", "b"), (8, 7))
+    assert points[1].tolist() == [[0, 6]]
+
+
+def test_objects_of_the_only_class_need_no_class_column(tmp_path: Path) -> None:
+    rows = read_table(table(tmp_path, "image,x,y\na,1,2\na,3,4\n"))["a"]
+    assert objects_of(rows, POINT_COLUMNS, ("spot",), (8, 8))[0].tolist() == [[2, 1], [4, 3]]
+    with pytest.raises(DataError, match=r"labels\.csv:2: expected a column 'class'"):
+        objects_of(rows, POINT_COLUMNS, ("spot", "ring"), (8, 8))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a,c,1,1,2,2", "expected one of the classes a, b, got 'c'"),
+        ("a,,1,1,2,2", "got ''"),
+        ("a,b,1,1,nan,2", "finite number in column 'xmax', got 'nan'"),
+        ("a,b,1,1,,2", "number in column 'xmax', got ''"),
+        ("a,b,1,1,two,2", "number in column 'xmax', got 'two'"),
+        ("a,b,3,1,2,2", "xmin < xmax"),
+        ("a,b,8,1,9,2", "outside its image"),
+        ("a,b,-3,1,0,2", "outside its image"),
+        ("a,b,1,9,2,11", "outside its image"),
+    ],
+)
+def test_impossible_boxes_are_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    rows = read_table(table(tmp_path, f"image,class,xmin,ymin,xmax,ymax\na,b,0,0,1,1\n{line}\n"))["a"]
+    with pytest.raises(DataError, match=rf"labels\.csv:3: .*{message}"):
+        objects_of(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
+
+
+def test_points_outside_the_image_are_named(tmp_path: Path) -> None:
+    rows = read_table(table(tmp_path, "image,x,y\na,1,8.5\n"))["a"]
+    with pytest.raises(DataError, match=r"labels\.csv:2: the point lies outside its image of \(H, W\) = \(8, 9\)"):
+        objects_of(rows, POINT_COLUMNS, ("spot",), (8, 9))
+    with pytest.raises(DataError, match="expected the columns ymin, xmin"):
+        objects_of(rows, BOX_COLUMNS, ("spot",), (8, 9))
+
+
+def test_tables_about_unknown_images_are_named(tmp_path: Path) -> None:
+    rows = read_table(table(tmp_path, "image,x\na,1\nb,1\nc,2\n"))
+    check_images(rows, ["a", "b", "c", "d"], "images")
+    with pytest.raises(DataError, match=r"labels\.csv:3: image 'b' and 1 other images not found in images"):
+        check_images(rows, ["a"], "images")

@@ -12,24 +12,30 @@ from captum import attr
 from torch import Tensor, nn
 
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import ConfigError, ModelError
-from micraframe.extractors.captum_layers import REFUSED, Method
+from micraframe.extractors.captum_layers import REFUSED, Attribution
 from micraframe.types import Layer
 
 
 def network() -> Classifier:
     torch.manual_seed(0)
-    return Classifier(*registry.build("backbone", "unet-encoder", widths=(4, 8)).create(1), 3).eval()
+    return create_classifier(registry.build("backbone", "unet-encoder", widths=(4, 8)), 1, 3).eval()
+
+
+def choosing(*chosen: tuple[int, ...]):
+    """Return a rule that chooses these classes for one image after the other."""
+    remaining = iter(chosen)
+    return lambda presence: next(remaining)
 
 
 IMAGES = np.random.default_rng(0).random((2, 1, 17, 13), np.float32)
 
 
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Attribution))
 def test_every_method_gives_a_map_of_each_layer(method):
     explain = registry.build("extractor", "captum", method=method, steps=4).prepare(network())
-    first, second = explain(IMAGES, lambda scores: [(2, 0), ()])
+    first, second = explain(IMAGES, choosing((2, 0), ()))
     assert [maps.shape for maps in first.maps] == [(2, 17, 13), (2, 17, 13), (2, 8, 6), (2, 8, 6)]
     assert [maps.shape for maps in second.maps] == [(0, 17, 13), (0, 17, 13), (0, 8, 6), (0, 8, 6)]
     assert all(maps.any() for maps in first.maps)
@@ -50,12 +56,12 @@ OPTIONS = {
 
 
 @pytest.mark.filterwarnings("ignore:Setting forward, backward hooks:UserWarning")  # captum's DeepLift says so
-@pytest.mark.parametrize("method", get_args(Method))
+@pytest.mark.parametrize("method", get_args(Attribution))
 @pytest.mark.parametrize("index", [0, 1])
 def test_values_are_those_of_captum_called_directly(method, index):
     classifier = network()
     explain = registry.build("extractor", "captum", method=method, steps=4, seed=3).prepare(classifier)
-    ours = explain(IMAGES, lambda scores: [(2, 1), (1,)])[index]
+    ours = explain(IMAGES, choosing((2, 1), (1,)))[index]
     image = torch.from_numpy(IMAGES[[index]]).requires_grad_()
     for block, maps in zip(classifier.backbone.blocks.values(), ours.maps, strict=True):
         torch.manual_seed(3)
@@ -70,7 +76,7 @@ def test_values_are_those_of_captum_called_directly(method, index):
 def test_many_samples_are_those_of_some_at_a_time():
     classifier = network()
     explain = registry.build("extractor", "captum", method="LayerGradientShap", steps=20).prepare(classifier)
-    maps = explain(IMAGES[:1], lambda scores: [(1,)])[0].maps
+    maps = explain(IMAGES[:1], lambda presence: (1,))[0].maps
     image, algorithm = (
         torch.from_numpy(IMAGES[:1]),
         attr.LayerGradientShap(classifier, classifier.backbone.blocks["1a"]),
@@ -85,17 +91,17 @@ def test_drawing_leaves_the_global_generators_alone():
     explain = registry.build("extractor", "captum", method="LayerGradientShap").prepare(network())
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002  # captum's generator
-    wanted = torch.rand(2), np.random.random(2)  # noqa: NPY002  # captum's generator
+    expected = torch.rand(2), np.random.random(2)  # noqa: NPY002  # captum's generator
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002  # captum's generator
-    explain(IMAGES, lambda scores: [(1,), (0,)])
-    assert torch.equal(torch.rand(2), wanted[0])
-    np.testing.assert_array_equal(np.random.random(2), wanted[1])  # noqa: NPY002  # captum's generator
+    explain(IMAGES, lambda presence: (1,))
+    assert torch.equal(torch.rand(2), expected[0])
+    np.testing.assert_array_equal(np.random.random(2), expected[1])  # noqa: NPY002  # captum's generator
 
 
 def test_every_layer_attribution_of_captum_serves_or_is_refused():
     names = {name for name in attr.__all__ if name.startswith("Layer") and name != "LayerAttribution"}
-    assert names | {"InternalInfluence"} == {*get_args(Method), *REFUSED}
+    assert names | {"InternalInfluence"} == {*get_args(Attribution), *REFUSED}
 
 
 @pytest.mark.parametrize("method", REFUSED)
@@ -125,34 +131,32 @@ def test_a_network_that_deep_lift_cannot_follow_is_an_error():
             first = self.one(images)
             return [first, self.relu(self.two(self.relu(first)) + 1)]
 
-    classifier = Classifier(Twice(), (Layer("first", 2, 1), Layer("last", 2, 1)), 2)
+    classifier = Classifier(Twice(), (Layer("first", 2, 1), Layer("last", 2, 1)), 1, 2)
     with pytest.raises(ModelError, match="LayerDeepLift cannot serve this network: .*more than once"):
-        registry.build("extractor", "captum", method="LayerDeepLift").prepare(classifier)(
-            IMAGES, lambda scores: [(1,), ()]
-        )
+        registry.build("extractor", "captum", method="LayerDeepLift").prepare(classifier)(IMAGES, lambda presence: (1,))
 
 
 def test_deep_lift_follows_the_papers_network():
     torch.manual_seed(0)
-    classifier = Classifier(*registry.build("backbone", "unet-encoder", widths=(2, 2, 2, 2)).create(1), 2)
+    classifier = create_classifier(registry.build("backbone", "unet-encoder", widths=(2, 2, 2, 2)), 1, 2)
     explain = registry.build("extractor", "captum", method="LayerDeepLift").prepare(classifier)
-    assert len(explain(IMAGES, lambda scores: [(1,), ()])[0].maps) == 8
+    assert len(explain(IMAGES, lambda presence: (1,))[0].maps) == 8
 
 
 def test_activations_are_the_sums_of_filters():
     classifier = network()
     explain = registry.build("extractor", "captum", method="LayerActivation").prepare(classifier)
-    maps = explain(IMAGES, lambda scores: [(1,), ()])[0].maps
+    maps = explain(IMAGES, lambda presence: (1,))[0].maps
     with torch.no_grad():
-        wanted = classifier.features(torch.from_numpy(IMAGES))
-    for one, other in zip(maps, wanted, strict=True):
+        expected = classifier.features(torch.from_numpy(IMAGES))
+    for one, other in zip(maps, expected, strict=True):
         np.testing.assert_allclose(one[0], other[0].sum(0), rtol=1e-5, atol=1e-6)
 
 
 def test_integrated_gradients_of_a_layer_add_up_to_the_change_of_the_logit():
     classifier = network()
     explain = registry.build("extractor", "captum", method="LayerIntegratedGradients", steps=400).prepare(classifier)
-    maps = explain(IMAGES, lambda scores: [(1,), ()])[0].maps
+    maps = explain(IMAGES, lambda presence: (1,))[0].maps
     with torch.no_grad():
         ours, black = (classifier(tensor)[0, 1] for tensor in (torch.from_numpy(IMAGES), torch.zeros(1, 1, 17, 13)))
     assert maps[-1].sum() == pytest.approx(float(ours - black), rel=1e-3)
@@ -167,6 +171,6 @@ def test_a_layer_that_no_module_puts_out_is_an_error():
         def forward(self, images: Tensor) -> list[Tensor]:
             return [self.conv(images).relu()]
 
-    classifier = Classifier(Bare(), (Layer("bare", 2, 1),), 2)
-    with pytest.raises(ModelError, match="'bare' is not the output of any: use grad-cam"):
-        registry.build("extractor", "captum").prepare(classifier)(IMAGES, lambda scores: [(), ()])
+    classifier = Classifier(Bare(), (Layer("bare", 2, 1),), 1, 2)
+    with pytest.raises(ModelError, match="'bare' is not: use grad-cam"):
+        registry.build("extractor", "captum").prepare(classifier)(IMAGES, lambda presence: ())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from benchmarks import timm_table
 from micraframe import registry
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.types import Layer
 
@@ -69,7 +69,7 @@ class Plain(nn.Module):
 def classify(outputs: str) -> Classifier:
     torch.manual_seed(0)
     names = ("one",) if outputs == "normed" else ("one", "two")
-    return Classifier(Plain(outputs), tuple(Layer(name, 2, 1) for name in names), 1).eval()
+    return Classifier(Plain(outputs), tuple(Layer(name, 2, 1) for name in names), 2, 1).eval()
 
 
 @pytest.mark.parametrize(("outputs", "folded"), [("normed", True), ("raw too", False), ("shared", False)])
@@ -86,10 +86,10 @@ def test_a_network_that_does_not_take_the_dry_runs_image_is_left_as_it_is():
     class Picky(Plain):
         def forward(self, images: Tensor) -> list[Tensor]:
             if images.dtype == torch.float64:
-                raise RuntimeError("float32 is wanted")
+                raise RuntimeError("expected float32")
             return super().forward(images)
 
-    twin = frozen_copy(Classifier(Picky("normed"), (Layer("one", 2, 1),), 1), fold=True)
+    twin = frozen_copy(Classifier(Picky("normed"), (Layer("one", 2, 1),), 2, 1), fold=True)
     assert isinstance(twin.backbone.norm, nn.BatchNorm2d)
     assert not twin.backbone.norm._forward_hooks
 
@@ -97,7 +97,7 @@ def test_a_network_that_does_not_take_the_dry_runs_image_is_left_as_it_is():
 @pytest.mark.parametrize("backbone", [("unet-encoder", {}), ("timm", {"model": "resnet10t"})])
 def test_all_of_a_network_is_folded(backbone):
     name, params = backbone
-    classifier = Classifier(*registry.build("backbone", name, **params).create(1), 2)
+    classifier = create_classifier(registry.build("backbone", name, **params), 1, 2)
     twin = frozen_copy(classifier, fold=True)
     assert any(isinstance(module, nn.BatchNorm2d) for module in classifier.modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in twin.modules())
@@ -112,7 +112,7 @@ def test_the_counts_are_of_the_documented_models():
 
 @pytest.mark.parametrize("model", LEFT)
 def test_of_timms_models_all_is_folded_but_what_has_no_convolution_to_itself(model):
-    classifier = Classifier(*registry.build("backbone", "timm", model=model).create(1), 2)
+    classifier = create_classifier(registry.build("backbone", "timm", model=model), 1, 2)
     twin = frozen_copy(classifier, fold=True)
     counts = [sum(isinstance(part, nn.BatchNorm2d) for part in network.modules()) for network in (classifier, twin)]
     assert tuple(counts) == LEFT[model]
@@ -134,7 +134,7 @@ class Rectified(Plain):
 
 def test_of_timms_normalisation_dropout_and_activation_are_left():
     torch.manual_seed(0)
-    classifier = Classifier(Rectified(), (Layer("one", 2, 1),), 1).eval()
+    classifier = Classifier(Rectified(), (Layer("one", 2, 1),), 2, 1).eval()
     twin = frozen_copy(classifier, fold=True)
     assert [type(part) for part in twin.backbone.norm] == [nn.Dropout, nn.ReLU]
     images = torch.rand(1, 2, 9, 7)

@@ -1,10 +1,9 @@
-"""The extractors that share one pass, against captum and the other libraries, and in what they promise."""
+"""The single-pass extractors against captum and other libraries, and against their own promises."""
 
 from __future__ import annotations
 
 import gc
 import json
-import re
 
 import numpy as np
 import pytest
@@ -13,10 +12,11 @@ from safetensors import safe_open
 from torch import nn
 
 from benchmarks import peer_maps
-from micraframe import registry, reuse
-from micraframe.classifier import Classifier
+from micraframe import registry
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import DataError, ModelError
-from micraframe.extractors import memory, single_pass
+from micraframe.extractors import single_pass
+from micraframe.runtime import memory
 from micraframe.types import Layer
 
 NETWORKS = {
@@ -34,7 +34,7 @@ def make(name: str = "unet-encoder", channels: int = 2, classes: int = 4) -> Cla
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        classifier = Classifier(*registry.build("backbone", kind, **params).create(channels), classes)
+        classifier = create_classifier(registry.build("backbone", kind, **params), channels, classes)
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3, generator=generator)
@@ -48,8 +48,14 @@ def images(count: int = 3, size: tuple[int, int] = (61, 83), channels: int = 2) 
     return np.random.default_rng(0).random((count, channels, *size), np.float32)
 
 
+def choosing(chosen):
+    """Return a rule that chooses these classes for one image after the other."""
+    remaining = iter(chosen)
+    return lambda presence: next(remaining)
+
+
 def explain(name: str, classifier: Classifier, batch: np.ndarray, chosen, **params):
-    return registry.build("extractor", name, **params).prepare(classifier)(batch, lambda scores: chosen)
+    return registry.build("extractor", name, **params).prepare(classifier)(batch, choosing(chosen))
 
 
 def assert_same(ours, theirs, tolerance: float) -> None:
@@ -68,7 +74,7 @@ def test_grad_cam_is_captums(network, size):
     for one, other in zip(ours, theirs, strict=True):
         assert (one.size, one.classes, one.layers) == (size, other.classes, classifier.layers)
         assert_same(one.maps, other.maps, 1e-5)
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+        np.testing.assert_allclose(one.presence, other.presence, atol=1e-6)
 
 
 def test_hires_cam_is_captums_gradient_times_activation():
@@ -114,20 +120,19 @@ def test_maps_are_those_of_the_libraries_installed(peer, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_images_one_by_one(name):
     classifier, batch = make(), images(4)
-    chosen = [(3, 1, 2), (0,), (), (1, 1)]
+    chosen = [(3, 1, 2), (0,), (), (1, 2)]
     together = explain(name, classifier, batch, chosen)
     by_eight = explain(name, classifier, batch, chosen, micro_batch=8)
     for index, maps in enumerate(together):
         alone = explain(name, classifier, batch[index : index + 1], [chosen[index]])[0]
         assert [a.tobytes() for a in alone.maps] == [a.tobytes() for a in maps.maps]
-        assert alone.scores.tobytes() == maps.scores.tobytes()
+        assert alone.presence.tobytes() == maps.presence.tobytes()
         assert_same(by_eight[index].maps, maps.maps, 1e-5)
     assert [maps.maps[0].shape[0] for maps in together] == [3, 1, 0, 2]
-    assert np.array_equal(*together[3].maps[0])
 
 
 @pytest.mark.parametrize("micro_batch", [None, 8])
-def test_the_rule_sees_the_scores_of_the_one_forward_pass(micro_batch):
+def test_the_rule_sees_the_probabilities_of_the_only_forward_pass(micro_batch):
     classifier, batch = make(), images()
     passes = []
 
@@ -140,34 +145,33 @@ def test_the_rule_sees_the_scores_of_the_one_forward_pass(micro_batch):
             passes.append(len(tensor))
             return self.network(tensor)
 
-    counted = Classifier(Counted(classifier.backbone), classifier.layers, 4)
+    counted = Classifier(Counted(classifier.backbone), classifier.layers, 2, 4)
     extractor = registry.build("extractor", "grad-cam", micro_batch=micro_batch).prepare(counted)
     passes.clear()
     seen = []
 
-    def rule(scores):
-        seen.append(scores)
-        return [np.flatnonzero(row > np.median(row)) for row in scores]
+    def rule(presence):
+        seen.append(presence)
+        return np.flatnonzero(presence > np.median(presence))
 
     explained = extractor(batch, rule)
     assert sum(passes) == len(batch)
-    assert len(seen) == 1
-    np.testing.assert_array_equal(seen[0], [maps.scores for maps in explained])
+    np.testing.assert_array_equal(seen, [maps.presence for maps in explained])
     assert [len(maps.classes) for maps in explained] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("name", ["grad-cam", "captum"])
-@pytest.mark.parametrize(
-    ("chosen", "message"),
-    [
-        ([(0,)], "classes for 1 images; one list for each of 3"),
-        ([(), (0, 4), ()], "numbered 0 to 3"),
-        ([(), (-1,), ()], "image 1"),
-    ],
-)
-def test_a_rule_that_does_not_fit_is_an_error(name, chosen, message):
-    with pytest.raises(DataError, match=message):
-        explain(name, make(), images(), chosen)
+@pytest.mark.parametrize("chosen", [(0, 4), (-1,), (1, 1)])
+def test_classes_that_do_not_exist_or_repeat_are_an_error(name, chosen):
+    with pytest.raises(DataError, match="expected distinct class indices below 4"):
+        explain(name, make(), images(), [chosen] * 3)
+
+
+@pytest.mark.parametrize("name", ["grad-cam", "captum"])
+def test_read_only_images_are_explained_without_a_warning(name):
+    batch = images()
+    batch.flags.writeable = False
+    assert len(explain(name, make(), batch, CHOSEN)) == 3
 
 
 @pytest.mark.parametrize("name", [*NAMES, "captum"])
@@ -194,7 +198,7 @@ def test_memory_does_not_grow():
 
     def tensors_after(calls: int) -> int:
         for _ in range(calls):
-            extractor(batch, lambda scores: [(0, 1), (2,)])
+            extractor(batch, lambda presence: (0, 1))
         gc.collect()
         return sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects())
 
@@ -209,7 +213,7 @@ def test_no_image_gives_no_maps(name):
 def test_bfloat16_is_close():
     classifier, batch = make(), images(1)
     exact, near = (explain("grad-cam", classifier, batch, [(1,)], precision=p)[0] for p in ("float32", "bfloat16"))
-    np.testing.assert_allclose(near.scores, exact.scores, atol=0.02)
+    np.testing.assert_allclose(near.presence, exact.presence, atol=0.02)
     for one, other in zip(near.maps, exact.maps, strict=True):
         assert one.dtype == np.float32
         assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
@@ -224,8 +228,8 @@ def test_a_layer_without_part_in_the_decision_is_an_error():
         def forward(self, tensor: torch.Tensor) -> list[torch.Tensor]:
             return [self.one(tensor), self.two(tensor)]
 
-    classifier = Classifier(Aside(), (Layer("aside", 2, 1), Layer("deepest", 2, 1)), 2)
-    with pytest.raises(ModelError, match="'aside' has no part"):
+    classifier = Classifier(Aside(), (Layer("aside", 2, 1), Layer("deepest", 2, 1)), 1, 2)
+    with pytest.raises(ModelError, match="depend on layer 'aside'"):
         explain("grad-cam", classifier, images(1, channels=1), [(0,)])
 
 
@@ -259,33 +263,26 @@ def test_grad_cam_plus_plus_without_relu_counts_positive_activations():
             return [first, self.two(nn.functional.gelu(first))]
 
     torch.manual_seed(0)
-    classifier = Classifier(Linear(), (Layer("one", 3, 1), Layer("two", 4, 1)), 2, "mean").eval()
+    classifier = Classifier(Linear(), (Layer("one", 3, 1), Layer("two", 4, 1)), 1, 2, "mean").eval()
     batch = images(1, (9, 7), 1)
     activations = classifier.features(torch.from_numpy(batch))
     gradients = torch.autograd.grad(classifier.logits(activations[-1])[0, 1], activations)
-    wanted = [
+    expected = [
         slow_grad_cam_plus_plus(one.detach().numpy()[0], other.numpy()[0])[None]
         for one, other in zip(activations, gradients, strict=True)
     ]
     assert all((layer < 0).any() for layer in activations)
-    assert_same(explain("grad-cam++", classifier, batch, [(1,)])[0].maps, wanted, 1e-5)
+    assert_same(explain("grad-cam++", classifier, batch, [(1,)])[0].maps, expected, 1e-5)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "captum"])
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((3, 5, 24, 24), "images of shape (3, 5, 24, 24) have 5 channels; the network takes 2"),
-        ((2, 24, 24), "images of shape (2, 24, 24); (B, C, H, W) is wanted"),
-    ],
-)
-def test_images_that_do_not_fit_are_an_error(name, shape, message):
-    with pytest.raises(DataError, match=re.escape(message)):
-        explain(name, make(), np.zeros(shape, np.float32), [()] * 3)
+def test_images_with_other_channels_are_an_error(name):
+    with pytest.raises(DataError, match="with C = 2 channels, got"):
+        explain(name, make(), images(channels=5), CHOSEN)
 
 
-def test_other_failures_are_not_put_down_to_channels():
-    def rule(scores):
+def test_errors_of_the_rule_are_raised():
+    def rule(presence):
         raise RuntimeError("the rule's own")
 
     with pytest.raises(RuntimeError, match="the rule's own"):
@@ -293,76 +290,72 @@ def test_other_failures_are_not_put_down_to_channels():
 
 
 @pytest.mark.parametrize("name", ["grad-cam", "captum"])
-def test_float32_is_exact_while_explaining_and_what_it_was_after(name):
+def test_float32_is_exact_while_explaining_and_restored_afterwards(name):
     before = torch.backends.cudnn.conv.fp32_precision
     seen = []
 
-    def rule(scores):
+    def rule(presence):
         seen.append(torch.backends.cudnn.conv.fp32_precision)
-        return CHOSEN
+        return (0,)
 
     registry.build("extractor", name).prepare(make())(images(), rule)
-    assert seen == ["ieee"]
+    assert seen == ["ieee"] * 3
     assert torch.backends.cudnn.conv.fp32_precision == before
 
 
-def test_large_blocks_are_reused_where_there_are_such_and_change_nothing(monkeypatch):
-    classifier, batch, depths = make(), images(), []
+def test_no_setting_of_the_process_is_changed(monkeypatch):
+    def fail():
+        raise AssertionError("only the command line may change how the process allocates memory")
 
-    def rule(scores):
-        depths.append(reuse._depth)
-        return CHOSEN
+    monkeypatch.setattr(memory, "_glibc", fail)
+    assert len(explain("grad-cam", make(), images(1, (512, 512)), [(0,)], micro_batch=1)) == 1
 
-    extractor = registry.build("extractor", "grad-cam").prepare(classifier)
-    small = extractor(batch, rule)
-    monkeypatch.setattr(memory, "MAPPED", 1)
-    large = extractor(batch, rule)
-    with reuse.reused_blocks():
-        extractor(batch, rule)
-    assert depths == [0, 1, 2]
-    assert reuse._depth == 0
-    for one, other in zip(small, large, strict=True):
+
+def test_reusing_memory_changes_no_map():
+    classifier, batch = make(), images()
+    plain = explain("grad-cam", classifier, batch, CHOSEN)
+    with memory.reuse_freed_memory():
+        reused = explain("grad-cam", classifier, batch, CHOSEN)
+    for one, other in zip(plain, reused, strict=True):
         assert [maps.tobytes() for maps in one.maps] == [maps.tobytes() for maps in other.maps]
 
 
-@pytest.mark.parametrize("micro_batch", [None, 2])
-def test_without_memory_for_all_graphs_maps_are_the_same(monkeypatch, micro_batch):
-    classifier, batch, kept = make(), images(), []
-    wanted = explain("grad-cam", classifier, batch, CHOSEN, micro_batch=micro_batch)
-    monkeypatch.setattr(single_pass, "budget", lambda device: 1)
-    whole = single_pass.forward
-
-    def forward(network, chunk, keep=True):
-        kept.append(keep)
-        return whole(network, chunk, keep)
-
-    monkeypatch.setattr(single_pass, "forward", forward)
-    found = explain("grad-cam", classifier, batch, CHOSEN, micro_batch=micro_batch)
-    chunks = 3 if micro_batch is None else 2
-    assert kept == [False] * chunks + [True] * chunks
-    for one, other in zip(found, wanted, strict=True):
-        assert_same(one.maps, other.maps, 1e-5)
-        np.testing.assert_allclose(one.scores, other.scores, atol=1e-6)
+def test_bytes_of_a_pass():
+    layers = (Layer("one", 32, 1), Layer("two", 64, 4))
+    assert single_pass.pass_bytes(layers, (10, 7), 2) == single_pass.INSIDE * 2 * (32 * 10 * 7 + 64 * 3 * 2)
 
 
-def test_where_memory_does_not_suffice_less_is_tried(monkeypatch):
-    plans = []
+def test_how_many_images_are_computed_together(monkeypatch):
+    for name, answer in (("mem_get_info", (600, 1000)), ("memory_reserved", 300), ("memory_allocated", 100)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
+    counts = [single_pass.at_once(torch.device(name), 100) for name in ("cpu", "cuda", "mps")]
+    assert counts == [1, 4, (4 << 30) // 100]
+    assert single_pass.at_once(torch.device("cuda"), 1000) == 1
 
-    def scarce(network, tensor, rule, layer_map, plan):
-        plans.append(tuple(plan))
-        if plan.step > 1:
+
+def test_when_memory_runs_out_fewer_images_are_tried(monkeypatch):
+    sizes, whole = [], single_pass.explain_chunk
+
+    def scarce(classifier, chunk, rule, layer_map):
+        sizes.append(len(chunk))
+        if len(chunk) > 2:
             raise torch.OutOfMemoryError("no more")
-        return []
+        return whole(classifier, chunk, rule, layer_map)
 
-    monkeypatch.setattr(single_pass, "explain_batch", scarce)
-    assert explain("grad-cam", make(), images(), CHOSEN, micro_batch=4) == []
-    assert plans == [(4, True), (4, False), (2, False), (1, False)]
+    classifier, batch = make(), images(5)
+    chosen = [*CHOSEN, (0, 3), (2,)]
+    expected = explain("grad-cam", classifier, batch, chosen)
+    monkeypatch.setattr(single_pass, "explain_chunk", scarce)
+    found = explain("grad-cam", classifier, batch, chosen, micro_batch=8)
+    assert sizes == [5, 2, 2, 1]
+    for one, other in zip(found, expected, strict=True):
+        assert_same(one.maps, other.maps, 1e-5)
 
 
-def test_where_memory_does_not_suffice_for_one_image_it_is_an_error(monkeypatch):
-    def never(network, tensor, rule, layer_map, plan):
+def test_too_little_memory_for_one_image_is_an_error(monkeypatch):
+    def never(classifier, chunk, rule, layer_map):
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(single_pass, "explain_batch", never)
+    monkeypatch.setattr(single_pass, "explain_chunk", never)
     with pytest.raises(torch.OutOfMemoryError, match="no more"):
         explain("grad-cam", make(), images(), CHOSEN)

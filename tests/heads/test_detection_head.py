@@ -6,15 +6,8 @@ from hypothesis.extra import numpy as hnp
 from skimage.feature import peak_local_max
 
 from micraframe.heads.detection import peak_points, suppress
-from micraframe.registry import build
-from micraframe.types import ScoreMap
 
-
-def decide(values, scores, **params):
-    values = np.array(values, np.float32)
-    found = ScoreMap(tuple(range(len(values))), values, values, ("ok",) * len(values))
-    image = np.zeros((1, *values.shape[1:]), np.float32)
-    return build("head", "detection", **params).decide(found, np.array(scores, np.float32), image)
+FIXED = {"name": "fixed", "value": 0.2}
 
 
 def spots(*places, size=(40, 30)):
@@ -23,30 +16,29 @@ def spots(*places, size=(40, 30)):
 
 
 @pytest.mark.parametrize("points", ["components", "peaks"])
-def test_a_point_for_every_object_the_best_first(points):
-    found = decide([spots((10, 8, 0.6), (30, 20, 1.0))], [0.8], points=points)
+def test_a_point_for_every_object_the_best_first(decide, points):
+    found = decide("detection", [spots((10, 8, 0.6), (30, 20, 1.0))], [0.8], points=points)
     assert found.points[0] == pytest.approx(np.array([[30, 20, 0.8], [10, 8, 0.48]]))
     assert found.points[0].dtype == np.float32
     assert found.masks[0, 30, 20]
 
 
-def test_peaks_tell_apart_what_one_component_holds():
+def test_peaks_separate_objects_of_one_component(decide):
     values = [spots((10, 8, 1), (10, 13, 0.9))]
-    fixed = {"name": "fixed", "value": 0.2}
-    assert len(decide(values, [0.9], threshold=fixed).points[0]) == 1
-    assert len(decide(values, [0.9], threshold=fixed, points="peaks").points[0]) == 2
-    one = decide(values, [0.9], threshold=fixed, points="peaks", distance=6).points[0]
+    assert len(decide("detection", values, [0.9], mask_threshold=FIXED).points[0]) == 1
+    assert len(decide("detection", values, [0.9], mask_threshold=FIXED, points="peaks").points[0]) == 2
+    one = decide("detection", values, [0.9], mask_threshold=FIXED, points="peaks", distance=6).points[0]
     assert one[0, :2].tolist() == [10, 8]
 
 
-def test_the_component_with_the_maximum_alone():
-    found = decide([spots((10, 8, 0.6), (30, 20, 1.0))], [0.8], components="maximum")
+def test_only_the_component_with_the_maximum(decide):
+    found = decide("detection", [spots((10, 8, 0.6), (30, 20, 1.0))], [0.8], components="maximum")
     assert found.points[0][:, :2].tolist() == [[30, 20]]
 
 
 @pytest.mark.parametrize("points", ["components", "peaks"])
-def test_where_nothing_is_there_is_no_point(points):
-    found = decide(np.zeros((3, 9, 8)), [0.9, 0.1, 0.9], points=points)
+def test_empty_maps_give_no_points(decide, points):
+    found = decide("detection", np.zeros((3, 9, 8)), [0.9, 0.1, 0.9], points=points)
     assert [part.shape for part in found.points] == [(0, 3)] * 3
     assert found.status == ("empty", "absent", "empty")
 
@@ -55,16 +47,36 @@ def test_where_nothing_is_there_is_no_point(points):
 def test_peaks_are_those_of_scikit_image(seed):
     values = np.random.default_rng(seed).random((12, 9), np.float32)
     mask = values > 0.5
-    wanted = peak_local_max(values, min_distance=1, threshold_abs=0.5, exclude_border=False)
+    expected = peak_local_max(values, min_distance=1, threshold_abs=0.5, exclude_border=False)
     found = peak_points(mask, values)
-    assert {tuple(point) for point in found[:, :2].astype(int)} == {tuple(point) for point in wanted}
+    assert {tuple(point) for point in found[:, :2].astype(int)} == {tuple(point) for point in expected}
+
+
+def test_a_map_with_one_summit_has_one_peak_after_nearest_upsampling():
+    # Its flanks become plateaus, each of which is as high as all pixels around its middle.
+    values = spots((2, 3, 1.0), size=(6, 7)).astype(np.float32).repeat(8, 0).repeat(8, 1)
+    found = peak_points(values > 0.01, values)
+    assert found == pytest.approx(np.array([[2 * 8 + 3.5, 3 * 8 + 3.5, 1]]))
+
+
+@pytest.mark.parametrize("margin", [0, 2])
+def test_a_plateau_is_one_point_at_its_middle(margin):
+    values = np.pad(np.full((5, 8), 0.7, np.float32), margin)
+    found = peak_points(values > 0, values)
+    assert found == pytest.approx(np.array([[margin + 2, margin + 3.5, 0.7]]))
+
+
+def test_higher_pixels_outside_the_mask_do_not_hide_a_peak():
+    values = np.array([[0.5, 0.6, 0.9]], np.float32)
+    mask = np.array([[True, True, False]])
+    assert peak_points(mask, values) == pytest.approx(np.array([[0, 1, 0.6]]))
 
 
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(0, 12), st.just(3)), elements=st.integers(0, 9).map(float)),
     st.floats(0, 6),
 )
-def test_of_near_points_the_best_stays(points, distance):
+def test_the_best_of_close_points_is_kept(points, distance):
     kept = suppress(points, distance)
     assert (np.diff(kept[:, 2]) <= 0).all()
     for index, (y, x, score) in enumerate(kept):

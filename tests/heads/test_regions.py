@@ -10,37 +10,37 @@ masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=1
 
 
 @given(masks, st.integers(0, 10))
-def test_small_components_go(mask, area):
-    wanted = np.zeros_like(mask)
-    for piece in measure.regionprops(measure.label(mask, connectivity=2)):
-        if piece.area >= area:
-            wanted[tuple(piece.coords.T)] = True
-    assert np.array_equal(regions.remove_small(mask, area), wanted)
+def test_small_components_are_removed(mask, area):
+    expected = np.zeros_like(mask)
+    for component in measure.regionprops(measure.label(mask, connectivity=2)):
+        if component.area >= area:
+            expected[tuple(component.coords.T)] = True
+    assert np.array_equal(regions.remove_small(mask, area), expected)
 
 
 @given(masks, st.integers(0, 10))
-def test_small_holes_are_filled_and_the_border_is_no_hole(mask, area):
-    wanted = mask.copy()
+def test_small_holes_are_filled_except_at_the_border(mask, area):
+    expected = mask.copy()
     for hole in measure.regionprops(measure.label(~mask, connectivity=1)):
         inside = (hole.coords > 0).all() and (hole.coords < np.array(mask.shape) - 1).all()
         if inside and hole.area <= area:
-            wanted[tuple(hole.coords.T)] = True
-    assert np.array_equal(regions.fill_holes(mask, area), wanted)
+            expected[tuple(hole.coords.T)] = True
+    assert np.array_equal(regions.fill_holes(mask, area), expected)
 
 
 @given(masks, st.integers(0, 99))
-def test_the_component_of_the_maximum_stays_alone(mask, seed):
+def test_only_the_component_of_the_maximum_is_kept(mask, seed):
     values = np.random.default_rng(seed).random(mask.shape, np.float32)
     kept = regions.keep_maximum(mask, values)
     assert not (kept & ~mask).any()
     if mask.any():
         assert values[kept].max() == values[mask].max()
         assert measure.label(kept, connectivity=2).max() == 1
-        assert kept.sum() in [piece.area for piece in measure.regionprops(measure.label(mask, connectivity=2))]
+        assert kept.sum() in [component.area for component in measure.regionprops(measure.label(mask, connectivity=2))]
 
 
 @given(masks, st.integers(1, 3))
-def test_splitting_loses_no_pixel_and_joins_nothing(mask, distance):
+def test_splitting_loses_no_pixel_and_merges_no_objects(mask, distance):
     labels = regions.split_touching(mask, distance)
     assert labels.dtype == np.int32
     assert np.array_equal(labels > 0, mask)
@@ -61,7 +61,7 @@ def test_two_touching_discs_are_two_objects_and_one_disc_is_one():
 
 
 @given(masks, st.integers(0, 10))
-def test_small_objects_are_dropped_and_the_others_renumbered(mask, area):
+def test_small_objects_are_removed_and_the_others_renumbered(mask, area):
     labels = measure.label(mask, connectivity=2).astype(np.int32)
     found = regions.drop_small(labels, area)
     assert np.array_equal(found > 0, regions.remove_small(mask, area))

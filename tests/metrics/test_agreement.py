@@ -12,11 +12,16 @@ def square(y, x, edge=5):
     return mask
 
 
-def test_each_annotator_is_held_against_all_others():
+def test_each_annotator_is_compared_with_all_others():
     assert one_against_all([1.0, 3.0, 8.0], lambda truth, one: truth - one) == pytest.approx([4.5, 1.5, -6])
     values = one_against_all([1.0, 3.0, 8.0], lambda truth, one: np.nan if 8 in (truth, one) else truth + one)
     assert values == pytest.approx([4, 4, np.nan], nan_ok=True)
     assert np.isnan(one_against_all([1.0], lambda truth, one: 0.0)).all()
+
+
+def test_each_number_of_a_measure_has_its_own_mean():
+    found = one_against_all([1.0, 3.0, 8.0], lambda truth, one: [truth, np.nan if truth == 3 else one, np.nan])
+    assert found == pytest.approx(np.array([[5.5, 1, np.nan], [4.5, 3, np.nan], [2, 8, np.nan]]), nan_ok=True)
 
 
 def test_a_shifted_mask_is_as_far_as_it_was_shifted():
@@ -26,7 +31,7 @@ def test_a_shifted_mask_is_as_far_as_it_was_shifted():
     assert 2 <= contour_distance(square(5, 5, 11), square(7, 7, 7)) < 2.3
 
 
-def test_nothing_has_no_distance():
+def test_a_blank_mask_has_no_distance():
     blank = np.zeros((24, 30), bool)
     assert np.isnan(centroid_distance(square(1, 1), blank))
     assert np.isnan(contour_distance(blank, square(1, 1)))
@@ -44,5 +49,5 @@ def test_contour_distance_is_its_definition(one, other):
         assert np.isnan(contour_distance(one, other))
         return
     steps = np.hypot(*(a[:, None] - b[None]).transpose(2, 0, 1))
-    wanted = np.concatenate([steps.min(1), steps.min(0)]).mean()
-    assert contour_distance(one, other) == pytest.approx(wanted)
+    expected = np.concatenate([steps.min(1), steps.min(0)]).mean()
+    assert contour_distance(one, other) == pytest.approx(expected)

@@ -3,7 +3,7 @@ import pytest
 
 from micraframe.errors import DataError
 from micraframe.registry import build
-from micraframe.types import Prediction, Sample
+from micraframe.types import Prediction, Sample, Scores
 
 
 def points(*places):
@@ -11,7 +11,7 @@ def points(*places):
 
 
 def measure(truth, found, distance=3.0):
-    prediction = Prediction(np.zeros(1, np.float32), np.zeros(1, bool), **found)
+    prediction = Prediction(Scores.without_maps(np.zeros(1, np.float32)), np.zeros(1, bool), **found)
     sample = Sample("a", np.zeros((1, 30, 20), np.float32), **truth)
     values = build("metric", "detection", distance=distance).measure(prediction, sample)
     return [float(values[f"detection_{name}"][0]) for name in ("precision", "recall", "f1")]
@@ -24,14 +24,14 @@ def test_points_count_once_and_within_the_distance():
     assert measure(truth, found, distance=4) == pytest.approx([2 / 3, 1, 4 / 5])
 
 
-def test_what_is_nothing_of_nothing_is_undefined():
+def test_shares_of_no_points_are_undefined():
     none, one = np.zeros((0, 3), np.float32), points((5, 6, 0.9))
     assert measure({"points": (points((5, 5)),)}, {"points": (none,)}) == pytest.approx([np.nan, 0, 0], nan_ok=True)
     assert measure({"points": (none[:, :2],)}, {"points": (one,)}) == pytest.approx([0, np.nan, 0], nan_ok=True)
     assert np.isnan(measure({"points": (none[:, :2],)}, {"points": (none,)})).all()
 
 
-def test_objects_and_boxes_stand_for_their_middles():
+def test_objects_and_boxes_stand_for_their_centres():
     instances = np.zeros((1, 30, 20), np.int32)
     instances[0, 4:7, 4:7] = 3
     found = {"points": (points((5, 5, 0.9)),)}
@@ -46,7 +46,7 @@ def test_objects_and_boxes_stand_for_their_middles():
     assert np.isnan(measure({"points": (points((5, 5)),)}, {})).all()
 
 
-def test_ignored_places_do_not_count():
+def test_ignored_points_do_not_count():
     ignore = np.zeros((30, 20), bool)
     ignore[15:] = True
     truth = {"points": (points((5, 5), (20, 10)),)}
@@ -56,5 +56,5 @@ def test_ignored_places_do_not_count():
 
 
 def test_other_classes_are_an_error():
-    with pytest.raises(DataError, match="points of 2 classes in truth, of 1 in prediction"):
+    with pytest.raises(DataError, match="expected predicted points of 2 classes, .* got 1"):
         measure({"points": (points((5, 5)), points((5, 5)))}, {"points": (points((5, 5, 0.9)),)})

@@ -3,13 +3,13 @@ import pytest
 
 from micraframe.errors import DataError
 from micraframe.metrics.agreement import centroid_distance, contour_distance
-from micraframe.metrics.distances import NAMES
+from micraframe.metrics.distances import COLUMNS
 from micraframe.registry import build
-from micraframe.types import Prediction, Sample
+from micraframe.types import Prediction, Sample, Scores
 
 
 def measure(truth, ignore=None, **found):
-    prediction = Prediction(np.zeros(len(truth), np.float32), np.zeros(len(truth), bool), **found)
+    prediction = Prediction(Scores.without_maps(np.zeros(len(truth), np.float32)), np.zeros(len(truth), bool), **found)
     sample = Sample("a", np.zeros((1, *truth.shape[1:]), np.float32), masks=truth, ignore=ignore)
     return build("metric", "distances").measure(prediction, sample)
 
@@ -20,17 +20,18 @@ def square(y, x, edge=5):
     return mask
 
 
-def test_each_class_has_its_distances_where_it_is_on_both_sides():
+def test_distances_are_defined_where_truth_and_prediction_contain_the_class():
     blank = np.zeros((24, 30), bool)
     truth, masks = np.stack([square(3, 4), square(1, 1), blank]), np.stack([square(6, 8), blank, blank])
     found = measure(truth, masks=masks)
-    assert tuple(found) == NAMES
+    assert list(found) == [column.name for column in COLUMNS]
+    assert not any(column.higher_is_better for column in COLUMNS)
     assert found["centroid_distance"] == pytest.approx([5, np.nan, np.nan], nan_ok=True)
-    wanted = contour_distance(truth[0], masks[0])
-    assert found["contour_distance"] == pytest.approx([wanted, np.nan, np.nan], nan_ok=True)
+    expected = contour_distance(truth[0], masks[0])
+    assert found["contour_distance"] == pytest.approx([expected, np.nan, np.nan], nan_ok=True)
     assert all(values.dtype == np.float32 for values in found.values())
     again = measure(truth, instances=masks.astype(np.int32))
-    for name in NAMES:
+    for name in found:
         np.testing.assert_array_equal(again[name], found[name])
 
 

@@ -3,13 +3,13 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from micraframe.registry import build
-from micraframe.types import Prediction, Sample, ScoreMap
+from micraframe.types import Prediction, Sample, Scores
 
 
 def measure(truth, values, classes, ignore=None, **params):
     values = np.array(values, np.float32)
-    score_map = ScoreMap(classes, values, values, ("ok",) * len(classes))
-    prediction = Prediction(np.zeros(len(truth), np.float32), np.zeros(len(truth), bool), score_map=score_map)
+    scores = Scores(np.zeros(len(truth), np.float32), classes, values)
+    prediction = Prediction(scores, np.zeros(len(truth), bool))
     sample = Sample("a", np.zeros((1, *truth.shape[1:]), np.float32), masks=truth, ignore=ignore)
     return build("metric", "localisation", **params).measure(prediction, sample)
 
@@ -20,8 +20,8 @@ def test_only_classes_with_a_map_and_a_truth_are_measured():
     values = np.random.default_rng(0).random((2, 8, 9))
     values[0, 3, 4] = 1
     found = measure(truth, values, (1, 2))
-    wanted = average_precision_score(truth[1].ravel(), values[0].ravel())
-    assert found["pxap"] == pytest.approx([np.nan, wanted, np.nan], nan_ok=True)
+    expected = average_precision_score(truth[1].ravel(), values[0].ravel())
+    assert found["pxap"] == pytest.approx([np.nan, expected, np.nan], nan_ok=True)
     assert found["pointing"] == pytest.approx([np.nan, 1, np.nan], nan_ok=True)
 
 
@@ -48,6 +48,6 @@ def test_a_flat_map_points_nowhere():
 
 
 def test_without_maps_it_is_undefined():
-    prediction = Prediction(np.zeros(2, np.float32), np.zeros(2, bool))
+    prediction = Prediction(Scores.without_maps(np.zeros(2, np.float32)), np.zeros(2, bool))
     sample = Sample("a", np.zeros((1, 4, 4), np.float32), masks=np.ones((2, 4, 4), bool))
     assert all(np.isnan(value).all() for value in build("metric", "localisation").measure(prediction, sample).values())

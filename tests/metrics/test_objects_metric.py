@@ -7,19 +7,26 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.optimize import linear_sum_assignment
 
-from micraframe.metrics.association import ious, match_by_distance, match_by_iou, overlaps
-from micraframe.metrics.objects import CURVE, FAILURES, area_under, f1_curve, failures
+from micraframe.metrics.association import f1_score, ious, match_by_distance, match_by_iou, overlaps
+from micraframe.metrics.objects import CURVE, FAILURES, area_under, failures
+from micraframe.metrics.reduction import stack, summarise
 from micraframe.registry import build
-from micraframe.types import Prediction, Sample
+from micraframe.types import Prediction, Sample, Scores
 
 labels = hnp.arrays(np.int32, (6, 7), elements=st.sampled_from([0, 1, 2, 5, 9]))
 
 
 def measure(truth, predicted=None, masks=None, ignore=None, **params):
     count = len(truth)
-    prediction = Prediction(np.zeros(count, np.float32), np.zeros(count, bool), masks=masks, instances=predicted)
+    scores = Scores.without_maps(np.zeros(count, np.float32))
+    prediction = Prediction(scores, np.zeros(count, bool), masks=masks, instances=predicted)
     sample = Sample("a", np.zeros((1, *truth.shape[1:]), np.float32), instances=truth, ignore=ignore)
     return build("metric", "objects", **params).measure(prediction, sample)
+
+
+def f1_curve(truth, predicted, least):
+    iou = ious(overlaps(truth, predicted))
+    return [f1_score(len(match_by_iou(iou, one)), *iou.shape) for one in least]
 
 
 @given(labels, labels)
@@ -80,9 +87,8 @@ def test_points_are_associated_as_the_best_of_all(truth, predicted, most):
 @given(labels, labels)
 @settings(deadline=None)
 def test_f1_falls_with_the_iou_and_its_area_is_its_mean(truth, predicted):
-    iou = ious(overlaps(truth, predicted))
-    curve = np.array(f1_curve(iou, CURVE))
-    if not sum(iou.shape):
+    curve = np.array(f1_curve(truth, predicted, CURVE))
+    if not (truth.any() or predicted.any()):
         assert np.isnan(area_under(curve))
         return
     fine = np.linspace(CURVE[0], CURVE[-1], 4001)
@@ -97,12 +103,12 @@ def test_by_default_the_whole_curve_is_measured(truth, predicted):
     names = [f"object_f1@{least:g}" for least in CURVE]
     assert names[:3] + names[-1:] == ["object_f1@0.05", "object_f1@0.1", "object_f1@0.15", "object_f1@0.95"]
     assert list(found)[: len(CURVE)] == names
-    wanted = f1_curve(ious(overlaps(truth, predicted)), CURVE)
-    assert [found[name][0] for name in names] == pytest.approx(wanted, nan_ok=True)
+    expected = f1_curve(truth, predicted, CURVE)
+    assert [found[name][0] for name in names] == pytest.approx(expected, nan_ok=True)
     chosen = measure(truth[None], predicted[None], iou=[0.42, 0.5])
-    assert [name for name in chosen if "@" in name] == ["object_f1@0.42", "object_f1@0.5"]
-    wanted = f1_curve(ious(overlaps(truth, predicted)), [0.42, 0.5])
-    assert [chosen[name][0] for name in ("object_f1@0.42", "object_f1@0.5")] == pytest.approx(wanted, nan_ok=True)
+    assert [name for name in chosen if "_f1@" in name] == ["object_f1@0.42", "object_f1@0.5"]
+    expected = f1_curve(truth, predicted, [0.42, 0.5])
+    assert [chosen[name][0] for name in ("object_f1@0.42", "object_f1@0.5")] == pytest.approx(expected, nan_ok=True)
 
 
 def test_perfect_objects_and_none():
@@ -128,7 +134,7 @@ def test_the_four_ways_to_fail():
 
     truth = boxes((0, 8), (10, 14), (14, 18), (20, 24), (30, 34))
     predicted = boxes((0, 4), (4, 8), (10, 18), (20, 24), (36, 38))
-    assert failures(overlaps(truth, predicted)) == {"missed": 0.2, "extra": 0.2, "split": 0.2, "merged": 0.2}
+    assert failures(overlaps(truth, predicted)) == dict.fromkeys(FAILURES, 0.2)
     found = measure(truth[None], predicted[None], iou=[0.5, 0.9])
     # At 0.5 a half of the split one counts, and one of the two that are merged.
     assert found["object_f1@0.5"] == pytest.approx([0.6])
@@ -146,7 +152,58 @@ def test_components_stand_for_instances_and_ignored_pixels_for_nothing():
     assert measure(truth, one, ignore=ignore)["object_f1@0.5"] == [1]
 
 
-def test_without_objects_all_is_undefined():
+def test_without_objects_everything_is_undefined():
     found = measure(np.ones((2, 4, 4), np.int32), iou=[0.5, 0.75])
-    assert list(found) == ["object_f1@0.5", "object_f1@0.75", "object_auc", *(f"object_{name}" for name in FAILURES)]
-    assert all(np.isnan(value).all() for value in found.values())
+    defined = measure(np.ones((2, 4, 4), np.int32), np.ones((2, 4, 4), np.int32), iou=[0.5, 0.75])
+    assert list(found) == list(defined)
+    assert list(found)[:7] == ["object_f1@0.5", "object_f1@0.75", "object_auc", *FAILURES]
+    assert all(np.isnan(value).all() and value.shape == (2,) for value in found.values())
+
+
+def stardist_matching(images, threshold):
+    """Return TP, FP, FN and the sum of the matched IoUs over images, as stardist.matching defines them."""
+    tp = fp = fn = 0
+    total = 0.0
+    for truth, predicted in images:
+        ones, others = ([labels == number for number in np.unique(labels[labels > 0])] for labels in (truth, predicted))
+        scores = np.array([[(a & b).sum() / (a | b).sum() for b in others] for a in ones]).reshape(
+            len(ones), len(others)
+        )
+        rows, columns = linear_sum_assignment(
+            -(scores >= threshold).astype(float) - scores / (2 * max(1, min(scores.shape)))
+        )
+        matched = scores[rows, columns][scores[rows, columns] >= threshold]
+        tp, fp, fn = tp + len(matched), fp + len(others) - len(matched), fn + len(ones) - len(matched)
+        total += matched.sum()
+    return tp, fp, fn, total
+
+
+@given(st.lists(st.tuples(labels, labels), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_pooled_objects_and_panoptic_quality_are_those_of_stardist(images):
+    metric = build("metric", "objects", iou=[0.3, 0.5])
+    statistics = stack([measure(one[None], other[None], iou=[0.3, 0.5]) for one, other in images], 1)
+    found = {reduced.column.name: float(reduced.per_class[0]) for reduced in summarise(metric, statistics)}
+    for least in (0.3, 0.5):
+        tp, fp, fn, total = stardist_matching(images, least)
+        assert statistics[f"object_tp@{least:g}"].sum() == tp
+        assert statistics["object_predicted"].sum() - tp == fp
+        assert statistics["object_true"].sum() - tp == fn
+        expected = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else np.nan
+        assert found[f"object_f1_pooled@{least:g}"] == pytest.approx(expected, nan_ok=True)
+    segmentation = total / tp if tp else np.nan
+    assert found["segmentation_quality"] == pytest.approx(segmentation, nan_ok=True)
+    quality = total / (tp + fp / 2 + fn / 2) if tp + fp + fn else np.nan
+    assert found["panoptic_quality"] == pytest.approx(quality, nan_ok=True)
+    if tp:
+        assert quality == pytest.approx(segmentation * found["object_f1_pooled@0.5"])
+
+
+def test_directions_of_the_columns():
+    columns = build("metric", "objects", iou=[0.5]).columns()
+    assert {column.name for column in columns if not column.higher_is_better} == set(FAILURES)
+    assert {column.name for column in columns if not column.is_mean} == {
+        "object_f1_pooled@0.5",
+        "segmentation_quality",
+        "panoptic_quality",
+    }

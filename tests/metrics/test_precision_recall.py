@@ -6,9 +6,11 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from micraframe.metrics.association import match_by_distance, match_by_score
-from micraframe.metrics.detection import curve_of, precision_recall
+from micraframe.metrics.detection import pooled_curves
+from micraframe.metrics.precision_recall import curve_of
+from micraframe.metrics.reduction import stack, summarise
 from micraframe.registry import build
-from micraframe.types import Prediction, Sample
+from micraframe.types import Prediction, Sample, Scores
 
 decided = st.lists(st.tuples(st.booleans(), st.integers(0, 5).map(float)), min_size=1)
 places = hnp.arrays(np.float32, st.tuples(st.integers(0, 5), st.just(2)), elements=st.integers(0, 6).map(float))
@@ -27,7 +29,7 @@ def test_the_curve_of_decided_detections_is_that_of_scikit_learn(pairs, missed):
         assert found.area == 0
         assert (found.recall == 0).all()
         return
-    # scikit-learn knows of no positives that nobody found, goes by rising thresholds, and adds an end.
+    # scikit-learn does not know of missed positives, orders thresholds upwards, and adds an end point.
     share = hit.sum() / (hit.sum() + missed)
     precision, recall, thresholds = precision_recall_curve(hit, scores)
     assert found.thresholds.tolist() == thresholds[::-1].tolist()
@@ -74,11 +76,27 @@ def test_a_lower_threshold_changes_nothing_above_it(truth, predicted, distance, 
     assert match_by_score(truth, predicted[:kept], distance).tolist() == hit[:kept].tolist()
 
 
-@given(st.lists(st.tuples(places, scored), max_size=4), st.integers(0, 4))
+def measured(images, distance):
+    """Return the metric, and its statistics of images of one class: true points (N, 2), and predicted ones (M, 3)."""
+    metric = build("metric", "detection", distance=distance)
+    statistics = [
+        metric.measure(
+            Prediction(Scores.without_maps(np.zeros(1, np.float32)), np.zeros(1, bool), points=(predicted,)),
+            Sample("a", np.zeros((1, 30, 20), np.float32), points=(truth,)),
+        )
+        for truth, predicted in images
+    ]
+    return metric, stack(statistics, 1)
+
+
+@given(st.lists(st.tuples(places, scored), min_size=1, max_size=4), st.integers(0, 4))
 @settings(deadline=None)
 def test_every_point_of_the_curve_is_counted_from_all_images(images, distance):
     truth, predicted = [one for one, _ in images], [other for _, other in images]
-    found = precision_recall(truth, predicted, distance)
+    metric, statistics = measured(images, distance)
+    (found,) = pooled_curves(statistics)
+    areas = {each.column.name: each.per_class for each in summarise(metric, statistics)}
+    assert areas["detection_average_precision_pooled"] == pytest.approx([found.area], nan_ok=True)
     true = sum(map(len, truth))
     for threshold, precision, recall in zip(*found[:3], strict=True):
         above = [points[points[:, 2] >= threshold] for points in predicted]
@@ -91,10 +109,11 @@ def test_every_point_of_the_curve_is_counted_from_all_images(images, distance):
     assert np.isnan(found.area) == (true == 0)
 
 
-def test_the_metric_gives_each_images_own_area():
+def test_each_image_has_an_area_of_its_own():
     def measure(predicted, ignore=None, **more):
         truth = np.array([[5, 5], [20, 10]], np.float32), np.zeros((0, 2), np.float32)
-        prediction = Prediction(np.zeros(2, np.float32), np.zeros(2, bool), points=predicted, **more)
+        scores = Scores.without_maps(np.zeros(2, np.float32))
+        prediction = Prediction(scores, np.zeros(2, bool), points=predicted, **more)
         sample = Sample("a", np.zeros((1, 30, 20), np.float32), points=truth, ignore=ignore)
         return build("metric", "detection", distance=3).measure(prediction, sample)["detection_average_precision"]
 
@@ -105,3 +124,27 @@ def test_the_metric_gives_each_images_own_area():
     ignore[:3] = True
     assert measure((found, found), ignore) == pytest.approx([1, np.nan], nan_ok=True)
     assert np.isnan(measure(None, masks=np.ones((2, 30, 20), bool))).all(), "objects without scores have no order"
+
+
+@given(st.lists(st.tuples(places, scored), min_size=1, max_size=4), st.integers(0, 4))
+@settings(deadline=None)
+def test_pooled_numbers_count_the_points_of_all_images(images, distance):
+    metric, statistics = measured(images, distance)
+    found = {each.column.name: float(each.per_class[0]) for each in summarise(metric, statistics)}
+    matched = sum(len(match_by_distance(truth, points[:, :2], distance)) for truth, points in images)
+    true, predicted = (sum(len(each[side]) for each in images) for side in (0, 1))
+    expected = {"precision": (matched, predicted), "recall": (matched, true), "f1": (2 * matched, true + predicted)}
+    for name, (numerator, denominator) in expected.items():
+        value = numerator / denominator if denominator else np.nan
+        assert found[f"detection_{name}_pooled"] == pytest.approx(value, nan_ok=True)
+
+
+def test_detections_without_scores_have_no_pooled_area():
+    metric = build("metric", "detection", distance=3)
+    masks = np.zeros((1, 30, 20), bool)
+    masks[0, 4:7, 4:7] = True
+    prediction = Prediction(Scores.without_maps(np.zeros(1, np.float32)), np.zeros(1, bool), masks)
+    sample = Sample("a", np.zeros((1, 30, 20), np.float32), points=(np.array([[5, 5]], np.float32),))
+    found = {each.column.name: each for each in summarise(metric, stack([metric.measure(prediction, sample)], 1))}
+    assert found["detection_f1_pooled"].overall == 1
+    assert np.isnan(found["detection_average_precision_pooled"].overall)

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, ComparedMethod, Study
 
 DIGITS = {"size": 48, "counts": [1], "train": 12, "valid": 4, "test": 4}
 NET = {
     "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
     "dropout": 0,
     "training": {"epochs": 1, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
 }
+HEAD = Choice(name="semantic", params={"presence_threshold": 0.2})
 
 
-def study(*contenders: Contender, **changes: Any) -> Study:
-    """Return a study of digits with these contenders and without pictures, but for the changes."""
+def study(*methods: ComparedMethod, **changes: Any) -> Study:
+    """Return a study of digits with these methods and without pictures, apart from the changes."""
     settings = {
         "datasets": [Choice(name="modified-digits", params=DIGITS)],
-        "contenders": list(contenders),
+        "methods": list(methods),
         "pictures": 0,
         "device": "cpu",
         "precision": "float32",
@@ -27,11 +27,16 @@ def study(*contenders: Contender, **changes: Any) -> Study:
     return Study(**settings | changes)
 
 
-def net(label: str = "a", **params: Any) -> Contender:
-    """Return a MICRA-Net that learns in no time, and so next to nothing."""
-    return Contender(method=Choice(name="micra-net", params={**NET, **params}), label=label)
+def compared(method: str, annotator: str = "image-level", **changes: Any) -> ComparedMethod:
+    """Return a method with default parameters."""
+    return ComparedMethod(method=Choice(name=method), annotator=Choice(name=annotator), **changes)
 
 
-def told(annotator: str, **params: Any) -> Contender:
-    """Return the same, told by another annotator."""
+def net(label: str = "a", head: Choice = HEAD, **params: Any) -> ComparedMethod:
+    """Return a MICRA-Net that trains in no time, and so learns next to nothing."""
+    return ComparedMethod(method=Choice(name="micra-net", params={**NET, **params}), head=head, label=label)
+
+
+def net_from(annotator: str, **params: Any) -> ComparedMethod:
+    """Return the same, trained from another annotation."""
     return net().model_copy(update={"annotator": Choice(name=annotator, params=params)})

@@ -1,4 +1,4 @@
-"""Studies on Dask's workers: what they find is what one process finds, whichever workers are lost on the way."""
+"""Studies on Dask workers give the results of one process, whichever workers are lost on the way."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import logging
 import multiprocessing
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -23,12 +24,22 @@ from typing import Any
 import pytest
 
 from micraframe import catalog
-from micraframe.config import Choice, Contender, Study
+from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import ConfigError, MissingDependency
-from micraframe.files import write_text
-from micraframe.study import executors, plan, run_study
-from micraframe.study.executors import Dask, Slurm, job_script, seconds_of, slurm_cluster
-from micraframe.study.run import Outcome
+from micraframe.runtime.files import write_text
+from micraframe.runtime.locks import exclusive
+from micraframe.study import StudyFolder, executors, plan, run_study
+from micraframe.study.executors import (
+    Dask,
+    Slurm,
+    gpu_of,
+    job_script,
+    on_worker,
+    request_workers,
+    seconds_of,
+    slurm_cluster,
+)
+from micraframe.study.run import Outcome, execute_job
 from micraframe.types import Progress
 
 PATIENCE = 240
@@ -45,7 +56,8 @@ from pathlib import Path
 from typing import Any, final
 
 from micraframe import registry
-from micraframe.interfaces import Method, Parameters
+from micraframe.interfaces import Method
+from micraframe.parameters import Parameters
 from micraframe.types import Annotation, Progress
 
 
@@ -64,8 +76,8 @@ class Waits(Progress):
 
 
 @final
-class Lingering(Method):
-    '''micra-net, which waits in its third epoch, the first time that it is there, for its process to be killed.'''
+class Lingering(Method["Lingering.Params"]):
+    '''micra-net, which the first time waits in its third epoch for its process to be killed.'''
 
     class Params(Parameters):
         marker: str
@@ -73,35 +85,32 @@ class Lingering(Method):
 
     learns_from = frozenset({Annotation.LABELS})
 
-    def __init__(self, params):
-        self.params = params
-
     def _net(self):
         return registry.build("method", "micra-net", **self.params.net)
 
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         waits = Waits(Path(self.params.marker))
-        return self._net().fit(train, valid, info, dataclasses.replace(run, progress=waits))
+        return self._net().fit(train, valid, info, dataclasses.replace(context, progress=waits))
 
-    def load(self, folder, device="auto"):
-        return self._net().load(folder, device)
+    def restore(self, state, info, device):
+        return self._net().restore(state, info, device)
 
 
 @final
 class Lethal(Method):
-    '''Kills every process that it learns in.'''
+    '''Kills every process that it is trained in.'''
 
     learns_from = frozenset({Annotation.LABELS})
 
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
 
 
 def threads(job, progress):
-    '''A job's work that only tells what its arithmetic would have.'''
+    '''Reports how many threads a job would compute with.'''
     import torch
 
     return {"torch": str(torch.get_num_threads()), "environment": os.environ["OMP_NUM_THREADS"]}
@@ -118,24 +127,24 @@ NET = {
     "backbone": {"name": "unet-encoder", "params": {"widths": [2, 4]}},
     "dropout": 0,
     "training": {"epochs": 5, "batch_size": 4},
-    "head": {"name": "semantic", "params": {"decision": 0.2}},
 }
 
 
-def study(*contenders: Contender) -> Study:
+def study(*methods: ComparedMethod) -> Study:
     params = {"size": 32, "counts": [1], "digits": 20, "train": 12, "valid": 4, "test": 4}
     return Study(
         datasets=[Choice(name="modified-digits", params=params)],
-        contenders=list(contenders),
-        tune=2,
+        methods=list(methods),
+        tuning_images=2,
         pictures=0,
         device="cpu",
         precision="float32",
     )
 
 
-def contender(name: str, **params: Any) -> Contender:
-    return Contender(method=Choice(name=name, params=params), label=name)
+def method(name: str, **params: Any) -> ComparedMethod:
+    head = Choice(name="semantic", params={"presence_threshold": 0.2})
+    return ComparedMethod(method=Choice(name=name, params=params), head=head, label=name)
 
 
 def tables(folder: Path) -> dict[str, bytes]:
@@ -143,13 +152,13 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def run_there(chosen: Study, folder: Path, executor: Dask, progress: Progress | None = None) -> Outcome:
-    """Run a study, and fail where it does not come to an end."""
+    """Run a study, and fail if it does not end."""
     found: list[Outcome | Exception] = []
 
     def run() -> None:
         try:
             found.append(run_study(chosen, folder, progress, executor))
-        except Exception as error:  # whatever it is, the test wants to see it
+        except Exception as error:  # whatever it is, it is raised below
             found.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
@@ -161,7 +170,7 @@ def run_there(chosen: Study, folder: Path, executor: Dask, progress: Progress | 
     return found[0]
 
 
-class Heard(Progress):
+class Lines(Progress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -229,17 +238,17 @@ def kill_who_lingers(marker: Path) -> None:
 
 def test_a_worker_killed_in_mid_training_is_made_good(tmp_path: Path, address: str) -> None:
     marker = tmp_path / "marker"
-    chosen = study(contender("lingering", marker=str(marker), net=NET), contender("intensity-otsu"))
+    chosen = study(method("lingering", marker=str(marker), net=NET), method("intensity-otsu"))
     killer = threading.Thread(target=kill_who_lingers, args=[marker])
     killer.start()
-    heard = Heard()
-    outcome = run_there(chosen, tmp_path / "dask", Dask(scheduler=address), heard)
+    progress = Lines()
+    outcome = run_there(chosen, tmp_path / "dask", Dask(scheduler=address), progress)
     killer.join(PATIENCE)
     assert not outcome.failures
     # Three steps are an epoch: after the checkpoint of the second one, the seventh is the first that was done again.
     steps = [int(line) for line in marker.with_suffix(".steps").read_text().split()]
     assert steps == [*range(1, 9), *range(7, 16), 15]
-    named = [line for line in heard.lines if line.startswith("modified-digits")]
+    named = [line for line in progress.lines if line.startswith("modified-digits")]
     assert sorted(named) == [
         "modified-digits / image-level / intensity-otsu / seed 0 1/1",
         "modified-digits / image-level / lingering / seed 0 1/1",
@@ -250,28 +259,44 @@ def test_a_worker_killed_in_mid_training_is_made_good(tmp_path: Path, address: s
 
 
 def test_a_job_that_kills_its_workers_is_given_up_and_the_rest_goes_on(tmp_path: Path, address: str) -> None:
-    innocent = [contender("intensity-otsu"), contender("centre-blob"), contender("random-map")]
-    outcome = run_there(study(contender("lethal"), *innocent), tmp_path, Dask(scheduler=address))
+    innocent = [method("intensity-otsu"), method("centre-blob"), method("random-map")]
+    outcome = run_there(study(method("lethal"), *innocent), tmp_path, Dask(scheduler=address))
     (failed,) = outcome.failures
     assert failed == "modified-digits / image-level / lethal / seed 0"
-    assert "WorkerLost: 2 workers ended while they ran this" in outcome.failures[failed]
+    assert "WorkerLost: 2 workers ended while they executed this" in outcome.failures[failed]
     assert {row.method for row in outcome.summary} == {"intensity-otsu", "centre-blob", "random-map"}
 
 
-def test_a_job_has_the_threads_that_it_is_told(address: str) -> None:
+def test_a_job_computes_with_the_threads_it_is_given(address: str) -> None:
     import distributed
     import workers_methods  # type: ignore[import-not-found]
 
-    (job,) = [(cell,) for cell in plan(study(contender("intensity-otsu")))]
+    (job,) = [(run,) for run in plan(study(method("intensity-otsu")))]
     with distributed.Client(address) as client:
-        for wanted in (2, 3, 1):
-            future = client.submit(executors._on_worker, workers_methods.threads, job, wanted, pure=False)
-            assert future.result(timeout=PATIENCE) == {"torch": str(wanted), "environment": "1"}
+        for threads in (2, 3, 1):
+            future = client.submit(on_worker, workers_methods.threads, job, threads, (), pure=False)
+            assert future.result(timeout=PATIENCE) == {"torch": str(threads), "environment": "1"}
+
+
+def test_workers_of_one_machine_take_its_gpus_in_turn() -> None:
+    workers = ["tcp://a:3", "tcp://b:1", "tcp://a:1", "tcp://a:2", "tcp://[::1]:7"]
+    assert [gpu_of(worker, workers, 2) for worker in workers] == [0, 0, 0, 1, 0]
+    assert [gpu_of(worker, workers, 4) for worker in workers] == [2, 0, 0, 1, 0]
+    # One that came after the job was submitted.
+    assert gpu_of("tcp://a:4", workers, 4) == 3
+    assert gpu_of("tcp://a:1", workers, 1) is None
+    assert gpu_of("tcp://a:1", workers, 0) is None
+
+
+def test_what_is_submitted_can_be_pickled(tmp_path: Path) -> None:
+    (run,) = plan(study(method("centre-blob")))
+    work = functools.partial(execute_job, study=study(method("centre-blob")), folder=StudyFolder(tmp_path))
+    assert pickle.loads(pickle.dumps((work, (run,), 1, ("tcp://a:1",))))[1] == (run,)
 
 
 def test_workers_of_its_own(tmp_path: Path, methods: None) -> None:
     pytest.importorskip("distributed")
-    chosen = study(contender("intensity-otsu"), contender("centre-blob"))
+    chosen = study(method("intensity-otsu"), method("centre-blob"))
     assert not run_there(chosen, tmp_path / "dask", Dask(workers=1)).failures
     assert not run_study(chosen, tmp_path / "here").failures
     assert tables(tmp_path / "dask") == tables(tmp_path / "here")
@@ -281,8 +306,8 @@ def test_workers_of_its_own(tmp_path: Path, methods: None) -> None:
 def test_an_address_where_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr(executors, "CONNECT", 0.2)
-    with pytest.raises(ConfigError, match=f"no Dask scheduler answers at '{address}'"):
-        run_there(study(contender("centre-blob")), tmp_path, Dask(scheduler=address))
+    with pytest.raises(ConfigError, match=f"expected a Dask scheduler at '{address}', got no answer"):
+        run_there(study(method("centre-blob")), tmp_path, Dask(scheduler=address))
 
 
 @pytest.mark.parametrize(("asked", "module"), [(None, "distributed"), (Slurm(), "dask_jobqueue")])
@@ -292,22 +317,22 @@ def test_what_is_not_installed_is_named(
     pytest.importorskip("distributed")
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependency, match=r"pip install 'micraframe\[dask\]'"):
-        run_study(study(contender("centre-blob")), tmp_path, executor=Dask(slurm=asked))
+        run_study(study(method("centre-blob")), tmp_path, executor=Dask(slurm=asked))
 
 
 def test_nothing_to_do_asks_for_no_workers(tmp_path: Path) -> None:
-    chosen = study(contender("centre-blob"))
+    chosen = study(method("centre-blob"))
     run_study(chosen, tmp_path)
     assert not run_study(chosen, tmp_path, executor=Dask(scheduler="tcp://127.0.0.1:9")).failures
 
 
 def test_a_scheduler_without_workers_that_is_lost(tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
-    heard = Heard()
+    progress = Lines()
 
     def close() -> None:
         end = time.monotonic() + PATIENCE
-        while "waiting for workers 0/1" not in heard.lines and time.monotonic() < end:
+        while "waiting for workers 0/1" not in progress.lines and time.monotonic() < end:
             time.sleep(0.01)
         cluster.close(timeout=PATIENCE)
 
@@ -316,28 +341,24 @@ def test_a_scheduler_without_workers_that_is_lost(tmp_path: Path) -> None:
     ) as cluster:
         closing = threading.Thread(target=close)
         closing.start()
-        with pytest.raises(ConnectionError, match="the Dask scheduler is lost"):
-            run_there(study(contender("centre-blob")), tmp_path, Dask(scheduler=cluster.scheduler_address), heard)
+        with pytest.raises(ConnectionError, match="the connection to the Dask scheduler is lost"):
+            run_there(study(method("centre-blob")), tmp_path, Dask(scheduler=cluster.scheduler_address), progress)
         closing.join(PATIENCE)
 
 
-def test_two_runs_in_one_folder_take_turns_at_a_job(tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
-    chosen = study(contender("centre-blob"))
-    (cell,) = plan(chosen)
-    lock = tmp_path / "training" / f"{cell.training_key}.lock"
-    lock.parent.mkdir()
-    heard = Heard()
-    run = threading.Thread(target=run_study, args=[chosen, tmp_path, heard])
-    with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        run.start()
+def test_two_studies_in_one_folder_take_turns_at_a_job(tmp_path: Path) -> None:
+    chosen = study(method("centre-blob"))
+    (run,) = plan(chosen)
+    progress = Lines()
+    other = threading.Thread(target=run_study, args=[chosen, tmp_path, progress])
+    with exclusive(tmp_path / "training" / f"{run.training_key}.lock", lambda: None):
+        other.start()
         end = time.monotonic() + PATIENCE
-        while f"{cell}: waiting for another process 0/1" not in heard.lines and time.monotonic() < end:
+        while f"{run}: waiting for another process 0/1" not in progress.lines and time.monotonic() < end:
             time.sleep(0.01)
-        assert not (tmp_path / "cells").exists()
-    run.join(PATIENCE)
-    assert heard.lines.count("study 1/1") == 1
+        assert not (tmp_path / "runs").exists()
+    other.join(PATIENCE)
+    assert progress.lines.count("study 1/1") == 1
     assert (tmp_path / "rows.csv").exists()
 
 
@@ -399,7 +420,7 @@ def test_walltimes_are_read_as_sbatch_reads_them(walltime: str, seconds: int) ->
 def test_without_sbatch_slurm_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("dask_jobqueue")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigError, match="there is no sbatch"):
+    with pytest.raises(ConfigError, match="expected sbatch on this machine, got none"):
         slurm_cluster(SLURM, tmp_path / "logs")
 
 
@@ -430,7 +451,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[functools
 def test_slurm_is_asked_for_as_many_jobs_and_they_are_cancelled_in_the_end(tmp_path: Path, slurm: Any) -> None:
     slurm('echo "Submitted batch job $$"')
     with slurm_cluster(SLURM, tmp_path / "logs") as cluster:
-        executors._ask(cluster, 3)
+        request_workers(cluster, 3)
         scripts = list(tmp_path.glob("job-*"))
         assert len(scripts) == 3
         assert all(cluster.scheduler_address in script.read_text() for script in scripts)
@@ -452,7 +473,7 @@ def test_for_a_worker_that_slurm_has_ended_another_is_asked(tmp_path: Path, slur
         slurm_cluster(Slurm(cores=1, memory="2GB"), tmp_path / "logs") as cluster,
         distributed.Client(cluster) as client,
     ):
-        executors._ask(cluster, 1)
+        request_workers(cluster, 1)
         client.wait_for_workers(1, timeout=PATIENCE)
         (job,) = [int(line.split()[-1]) for line in (tmp_path / "submitted").read_text().splitlines()]
         os.killpg(job, signal.SIGKILL)
@@ -463,8 +484,8 @@ def test_for_a_worker_that_slurm_has_ended_another_is_asked(tmp_path: Path, slur
 
 def test_what_slurm_refuses_is_said(tmp_path: Path, slurm: Any) -> None:
     slurm('echo "sbatch: error: invalid partition specified: gpu" >&2; exit 1')
-    with pytest.raises(ConfigError, match="SLURM does not take the job: .*invalid partition specified: gpu"):
-        run_there(study(contender("centre-blob")), tmp_path / "study", Dask(slurm=SLURM, logs=tmp_path))
+    with pytest.raises(ConfigError, match="SLURM refuses the job: .*invalid partition specified: gpu"):
+        run_there(study(method("centre-blob")), tmp_path / "study", Dask(slurm=SLURM, logs=tmp_path))
 
 
 def no_slurm() -> str:

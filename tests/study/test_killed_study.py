@@ -1,4 +1,4 @@
-"""A study that is killed at any moment ends as one that is not, and does nothing twice."""
+"""A study that is killed at any moment and started again ends as one that is not, and does nothing twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STUDY = """
 datasets:
   - name: modified-digits
     params: {{size: 32, counts: [1], digits: 20, train: 12, valid: 4, test: 4}}
-contenders:
+methods:
   - label: net
     method:
       name: micra-net
@@ -37,12 +37,13 @@ contenders:
         backbone: {{name: unet-encoder, params: {{widths: [2, 4]}}}}
         dropout: 0
         training: {{epochs: {epochs}, batch_size: 4}}
-        head: {{name: semantic, params: {{decision: 0.2}}}}
+    head: &head {{name: semantic, params: {{presence_threshold: 0.2}}}}
   - label: coarse
     method: {{name: micra-net, params: {{<<: *micra, combiner: last-layer}}}}
+    head: *head
   - method: intensity-otsu
 seeds: {seeds}
-tune: 2
+tuning_images: 2
 pictures: 1
 device: cpu
 precision: float32
@@ -83,7 +84,7 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 def finished(folder: Path) -> dict[Path, tuple[int, int]]:
     """Return what is finished, and by what it is seen whether it was written again."""
-    files = [*folder.glob("cells/[!.]*/rows.csv"), *folder.glob("models/[!.]*/*")]
+    files = [*folder.glob("runs/[!.]*/done.json"), *folder.glob("models/[!.]*/*")]
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
@@ -104,7 +105,7 @@ def test_killed_from_outside_at_three_moments(tmp_path: Path) -> None:
     kill_when(start(file, folder), lambda: any(folder.glob("models/[!.]*/model.json")))
     trained = finished(folder)
     assert trained
-    kill_when(start(file, folder), lambda: any(folder.glob("cells/*/rows.csv")))
+    kill_when(start(file, folder), lambda: any(folder.glob("runs/*/done.json")))
     before = finished(folder)
     assert trained.items() <= before.items()
     finish(start(file, folder))
@@ -173,7 +174,7 @@ def test_killed_at_every_kind_of_file(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     finish(start(file, tmp_path / "undisturbed"))
     assert tables(tmp_path / "killed") == tables(tmp_path / "undisturbed")
-    assert not list((tmp_path / "killed").glob("cells/*/.*")), "what a killed process left half written"
+    assert not list((tmp_path / "killed").glob("runs/*/.*")), "what a killed process left half written"
 
 
 if __name__ == "__main__":

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_studies import DIGITS, NET, study
+from small_studies import DIGITS, compared, net, study
 
-from micraframe.config import Choice, Contender, Study
-from micraframe.study import StudyFolder, plan, run_study, write_results
+from micraframe.config import Choice, ComparedMethod, Study
+from micraframe.pricing import Prices, TaskPrices
+from micraframe.study.folder import StudyFolder
+from micraframe.study.plan import plan
 from micraframe.study.report.examples import rank
+from micraframe.study.report.page import progress_text
 from micraframe.study.report.tuned import thresholds_text
-from micraframe.study.report.wording import hours_text, listed
+from micraframe.study.report.wording import annotation_text, count_text, listed, significant_text, slugs
+from micraframe.study.run import run_study, write_results
 from micraframe.types import Progress
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -28,11 +32,10 @@ from micraframe.types import Annotation
 @final
 class Failing(Method):
     learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         raise RuntimeError("cannot learn <this> & that")
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
-
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
@@ -42,7 +45,7 @@ def micraframe_components():
     return [Component("method", "failing", "report_methods:Failing", "Fails")]
 """
 
-UNMASKED = """
+DATASETS = """
 from dataclasses import replace
 from typing import final
 from micraframe.interfaces import Dataset
@@ -51,12 +54,12 @@ from micraframe.registry import build
 @final
 class Unmasked(Dataset):
     def info(self):
-        return replace(build("dataset", "modified-digits", **PARAMS).info(), name="no <masks>")
+        return replace(build("dataset", "modified-digits", **PARAMS).info(), name="no masks")
     def samples(self, split):
         digits = build("dataset", "modified-digits", **PARAMS).samples(split)
         return [replace(sample, masks=None, instances=None, points=None, boxes=None) for sample in digits]
 """
-UNMASKED_ENTRY = """
+DATASETS_ENTRY = """
 from micraframe.plugin import Component, hookimpl
 MICRAFRAME_API = 1
 @hookimpl
@@ -64,9 +67,30 @@ def micraframe_components():
     return [Component("dataset", "unmasked", "report_datasets:Unmasked", "Without masks")]
 """
 
+METRICS = """
+from typing import final
+import numpy as np
+from micraframe.interfaces import Column, Metric
+
+@final
+class Missed(Metric):
+    def columns(self):
+        return (Column("missed_pixels", "share of true pixels that the mask misses", higher_is_better=False),)
+    def measure(self, prediction, truth):
+        missed = (truth.masks & ~prediction.masks).sum(axis=(1, 2)) / np.maximum(truth.masks.sum(axis=(1, 2)), 1)
+        return {"missed_pixels": np.where(truth.labels, missed, np.nan)}
+"""
+METRICS_ENTRY = """
+from micraframe.plugin import Component, hookimpl
+MICRAFRAME_API = 1
+@hookimpl
+def micraframe_components():
+    return [Component("metric", "missed", "report_metrics:Missed", "Missed pixels", citation="Third, P. Party (2030).")]
+"""
+
 
 class Page(HTMLParser):
-    """Checks that tags are balanced, and keeps what they say."""
+    """Checks that tags are balanced, and keeps their text."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -106,7 +130,7 @@ class Page(HTMLParser):
 
 
 def check(path: Path) -> Page:
-    """Return the page, which must be well-formed, need nothing but itself, and link to what is there."""
+    """Return the page, which must be well-formed and self-contained, with links to existing anchors."""
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
@@ -119,19 +143,19 @@ def check(path: Path) -> Page:
     return page
 
 
-CONTROL = Contender(method=Choice(name="centre-blob"))
+CONTROL = compared("centre-blob")
 
 
-def curve(images: int | None) -> Contender:
-    return Contender(method=Choice(name="intensity-otsu"), annotator=Choice(name="full"), images=images)
+def curve(images: int | None) -> ComparedMethod:
+    return compared("intensity-otsu", "full", train_images=images)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
-    """Return a study that has everything, and its folder: two seeds, tuned thresholds, a curve, F1 of objects."""
+    """Return a study with everything, and its folder: two seeds, tuned thresholds, a curve, F1 of objects."""
     folder = tmp_path_factory.mktemp("finished")
     whole = study(
-        Contender(method=Choice(name="micra-net", params=NET), label="net & <b>maps</b> $1"),
+        net("net & <b>maps</b> $1"),
         CONTROL,
         curve(2),
         curve(None),
@@ -141,45 +165,58 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
             Choice(name="objects", params={"iou": [0.25, 0.5]}),
         ],
         seeds=[0, 1],
-        tune=2,
+        tuning_images=2,
+        pictures=1,
     )
     assert not run_study(whole, folder).failures
     return whole, folder
 
 
-def test_where_images_are_too_few_for_any_pair_to_be_significant_it_is_said(finished, tmp_path):
+def test_the_page_says_when_no_pair_can_be_significant(finished, tmp_path):
     words = check(finished[1] / "report.html").words
     assert "No pair can be significant here" in words
-    assert "with 4 independent groups and\n4 contenders its corrected p is 0.75 at best" in words
+    assert "with 4 independent groups and\n4 methods, the smallest possible corrected p is 0.75" in words
     more = study(CONTROL, curve(None), datasets=[Choice(name="modified-digits", params={**DIGITS, "test": 6})])
     assert "No pair can be significant here" not in check(run_study(more, tmp_path).report).words
 
 
-def test_the_page_has_every_section_and_needs_nothing_else(finished):
+def test_the_page_has_every_section_and_is_self_contained(finished):
     _, folder = finished
     page = check(folder / "report.html")
     slug = "modified-digits"
     sections = ("table", "quality", "breakeven", "objects", "thresholds", "examples")
     assert {f"{slug}-{name}" for name in sections} <= set(page.ids)
     assert page.tags["svg"] == 2
-    # Image, truth and prediction of the best, median and worst image of four contenders.
+    # Image, truth and prediction of the best, median and worst image of four methods.
     assert page.tags["img"] == 4 * 3 * 3
     assert page.tags["caption"] >= 6
     assert "net & <b>maps</b> $1" in page.words
-    assert "The oracle is no result" in page.words
-    assert "upper bound only of what it maximises, each seed's mean IOU" in page.words
-    assert "oracle (upper bound)" not in page.words
+    assert "Oracle thresholds use test labels: an upper bound, never a result" in page.words
+    assert "All 8 runs completed." in page.words
     assert "Holm" in page.words
+    assert "full annotation (2 images)" in page.words
+    assert not re.search(
+        r"contender|\bcells?\b|\bIOU\b|Compared were|told", page.words.partition("Configuration with")[0]
+    )
 
 
-def test_figures_are_files_of_their_own_whose_text_is_text(finished):
+def test_figures_are_files_whose_text_is_text(finished):
     _, folder = finished
     names = sorted(path.name for path in (folder / "figures").iterdir())
     assert names == ["modified-digits-object-f1.svg", "modified-digits-quality.svg"]
     for name in names:
         root = ET.parse(folder / "figures" / name).getroot()
         words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-        assert "1  net & <b>maps</b> $1 (image-level)" in words
+        assert "1  net & <b>maps</b> $1 + image-level labels" in words
+
+
+def test_no_label_leads_a_picture_out_of_its_folder(tmp_path):
+    folder = tmp_path / "a" / "b" / "study"
+    twins = net("../../../x"), net("x", combiner="last-layer")
+    outcome = run_study(study(*twins, pictures=1, tuning_images=0), folder)
+    names = ["modified-digits.png", "modified-digits-x-steps.png", "modified-digits-x-2-steps.png"]
+    assert [path.relative_to(folder / "pictures") for path in outcome.pictures] == [Path(name) for name in names]
+    assert set(tmp_path.rglob("*.png")) == set(outcome.pictures)
 
 
 def test_the_same_study_gives_the_same_bytes(finished):
@@ -193,69 +230,90 @@ def test_the_same_study_gives_the_same_bytes(finished):
     }
 
 
-def test_the_methods_text_says_what_the_study_did_and_cites_what_it_used(finished):
-    page = check(finished[1] / "report.html")
-    text = page.words
-    assert "12 to train on, 4 to validate on and 4 to test on" in text
+def test_the_methods_section_describes_the_study_and_cites_its_components(finished):
+    text = check(finished[1] / "report.html").words
+    assert "12 for training, 4 for validation and 4 for testing" in text
     assert "10 classes" in text
     assert "48 x 48 pixels" in text
-    assert "seeds 0 and 1" in text
+    assert "random seeds 0 and 1" in text
+    assert 'We compared "net & <b>maps</b> $1" (micra-net [' in text
+    assert "head semantic" in text
+    assert (
+        '"intensity-otsu" (intensity-otsu: head semantic), trained separately on full annotation (2 images) and' in text
+    )
+    assert "was trained for at most 1 epoch with Adam (learning rate 0.001, batch size 4" in text
     assert "Bilodeau" in text
     assert "Selvaraju" in text
     assert "Ronneberger" not in text
     assert "Mask R-CNN" not in text
-    assert "highest mean IOU on these images, presence being decided as with the fixed ones or, class by class" in text
-    assert "an upper bound of each seed's mean IOU with such thresholds, and of no other measure" in text
+    assert "Tuning maximised the mean IoU over these images" in text
 
 
-def test_a_failed_cell_is_shown_with_its_traceback_and_the_rest_stands(tmp_path, install):
+def test_a_failed_run_is_shown_with_its_traceback_beside_the_others(tmp_path, install):
     install("fake", ENTRY, report_methods=METHODS)
-    outcome = run_study(study(Contender(method=Choice(name="failing")), CONTROL), tmp_path)
+    outcome = run_study(study(compared("failing"), CONTROL), tmp_path)
     page = check(outcome.report)
     assert "RuntimeError: cannot learn <this> & that" in page.words
-    assert "Without any result as yet: failing (image-level)" in page.words
-    assert "1 of 2 cells done, 1\nfailed" in page.words
+    assert "Without results so far: failing + image-level labels" in page.words
+    assert "1 of 2 runs completed; 1 failed." in page.words
+    assert "1 of 2 runs failed and is in no table" in page.words
     assert page.tags["svg"] == 1
 
 
-def test_one_contender_with_one_seed_is_compared_with_nothing(tmp_path):
-    page = check(run_study(study(CONTROL), tmp_path).report)
+def test_a_plugins_metric_is_defined_cited_and_ranked_by_its_own_direction(tmp_path, install):
+    install("fake_metrics", METRICS_ENTRY, report_metrics=METRICS)
+    both = study(CONTROL, curve(None), metrics=[Choice(name="missed")], primary_metric="missed_pixels", compared=[])
+    outcome = run_study(both, tmp_path)
+    page = check(outcome.report)
+    assert "missed_pixels: share of true pixels that the mask misses." in page.words
+    assert "Low values of missed_pixels are good." in page.words
+    assert "Third, P. Party (2030)." in page.words
+    means = [row.mean for row in outcome.summary if row.metric == "missed_pixels" and row.thresholds == "fixed"]
+    assert min(means) < max(means)
+    assert f"<strong>{min(means):.3f}</strong>" in outcome.report.read_text(encoding="utf-8")
+
+
+def test_a_single_method_has_nothing_to_compare(tmp_path):
+    page = check(run_study(study(CONTROL, tuning_images=0), tmp_path).report)
     assert "nothing to compare" in page.words
-    assert "No method was given different numbers of annotated images" in page.words
+    assert "No method was trained with different numbers of annotated images" in page.words
     assert "No thresholds were tuned" in page.words
 
 
-def test_a_study_of_which_nothing_is_done_says_so(tmp_path):
+def test_a_study_without_completed_runs_says_so(tmp_path):
     nothing = study(CONTROL, seeds=[0, 1])
     outcome = write_results(nothing, plan(nothing), StudyFolder(tmp_path), Progress())
     page = check(outcome.report)
-    assert "Nothing of this study is done yet." in page.words
-    assert "2 cells not done yet" in page.words
+    assert "No run of this study has completed yet." in page.words
+    assert "2 runs not completed yet" in page.words
     assert page.tags["svg"] == 0
 
 
-def test_without_masks_in_the_truth_there_is_no_quality_to_show(tmp_path, install):
-    source = f"PARAMS = {DIGITS!r}\n{UNMASKED}"
-    install("unmasked_plugin", UNMASKED_ENTRY, report_datasets=source)
-    page = check(run_study(study(CONTROL, datasets=[Choice(name="unmasked")]), tmp_path).report)
-    assert "iou is not known of any contender" in page.words
+def test_a_truth_without_masks_has_no_quality_to_show(tmp_path, install):
+    install("unmasked_plugin", DATASETS_ENTRY, report_datasets=f"PARAMS = {DIGITS!r}\n{DATASETS}")
+    page = check(run_study(study(CONTROL, datasets=[Choice(name="unmasked")], pictures=1), tmp_path).report)
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["no-masks.png"]
+    assert "iou is undefined for every method" in page.words
     assert "iou is undefined for every image" in page.words
     assert page.tags["svg"] == 0
 
 
-def test_annotation_that_costs_nothing_stands_at_the_edge(tmp_path):
-    free = Choice(name="image-level", params={"cost": {"image": 0, "image_low": 0, "image_high": 0}})
-    both = study(Contender(method=CONTROL.method, annotator=free, label="free"), CONTROL)
-    page = check(run_study(both, tmp_path).report)
-    assert "What costs nothing" in page.words
-    assert "from 0 h" not in page.words
-    only = study(Contender(method=CONTROL.method, annotator=free, label="free"))
-    assert check(run_study(only, tmp_path).report).tags["svg"] == 1
+def test_annotation_that_takes_no_time_is_drawn_at_the_edge(tmp_path):
+    free = Prices(tasks={"image-level": TaskPrices(image=0)})
+    page = check(run_study(study(CONTROL, curve(None), prices=free), tmp_path).report)
+    assert "Annotation that takes no time" in page.words
+    assert "except those of image-level" in page.words
+    only = check(run_study(study(CONTROL, prices=free), tmp_path).report)
+    assert only.tags["svg"] == 1
 
 
 def test_best_median_and_worst():
     assert rank(np.array([0.2, math.nan, 0.9, 0.4, 0.2])) == [("best", 2, 0.9), ("median", 3, 0.4), ("worst", 4, 0.2)]
-    assert rank(np.array([0.2, 0.9, 0.4]), lower=True) == [("best", 0, 0.2), ("median", 2, 0.4), ("worst", 1, 0.9)]
+    assert rank(np.array([0.2, 0.9, 0.4]), higher_is_better=False) == [
+        ("best", 0, 0.2),
+        ("median", 2, 0.4),
+        ("worst", 1, 0.9),
+    ]
     assert rank(np.array([0.2, 0.9])) == [("best", 1, 0.9), ("worst", 0, 0.2)]
     assert rank(np.array([0.2])) == [("best", 0, 0.2)]
     assert rank(np.array([math.nan])) == []
@@ -265,25 +323,43 @@ def threshold(name: str, value: float | None, rule: str = "") -> dict[str, objec
     return {"name": name, "value": value, "rule": rule, "origin": "fixed"}
 
 
-def test_thresholds_are_told_as_means_over_seeds_ranges_over_classes_and_rules():
+def test_thresholds_are_means_over_seeds_ranges_over_classes_or_rules():
     one = [threshold("presence of class 0", 0.4), threshold("mask", None, "otsu")]
     other = [threshold("presence of class 0", 0.6), threshold("mask", 0.25)]
     assert thresholds_text([one]) == "presence 0.40; mask otsu"
-    assert thresholds_text([one, other]) == "presence 0.50; mask 0.25 (1 of 2 times), else otsu"
+    assert thresholds_text([one, other]) == "presence 0.50; mask 0.25 (1 of 2 seeds), otherwise otsu"
     classes = [threshold(f"presence of class {index}", index / 10) for index in range(10)]
     assert thresholds_text([classes]) == "presence 0.00 to 0.90 (10 classes)"
-    # The head's own, one for all classes, was best with one seed, and one for each with the other.
+    # One seed kept the head's own threshold for all classes, the other has one per class.
     assert thresholds_text([[threshold("presence", 0.3)], classes]) == "presence 0.15 to 0.60 (10 classes)"
     assert thresholds_text([[]]) == ""
 
 
-def test_hours_are_written_without_exponents():
-    assert [hours_text(value) for value in (0, 0.0000421, 0.5, 12.34, 1234.5)] == [
-        "0",
-        "0.0000421",
-        "0.5",
-        "12.3",
-        "1230",
-    ]
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b", "c"]) == "a, b and c"
+def test_numbers_are_written_without_exponents():
+    numbers = {0: "0", 0.0000421: "0.0000421", 0.5: "0.5", 12.34: "12.3", 1234.5: "1230", math.nan: "n/a"}
+    assert {value: significant_text(value) for value in numbers} == numbers
+
+
+def test_lists_and_counts_read_like_english():
+    assert [listed(list(names)) for names in ("", "a", "ab", "abc")] == ["", "a", "a and b", "a, b and c"]
+    assert [count_text(number, "run") for number in (0, 1, 1200)] == ["0 runs", "1 run", "1,200 runs"]
+    assert progress_text(57, 57, 0) == "All 57 runs completed."
+    assert progress_text(50, 57, 3) == "50 of 57 runs completed; 3 failed."
+
+
+@pytest.mark.parametrize(
+    ("annotator", "words"),
+    [
+        ("image-level", "image-level labels"),
+        ("full, 25 images", "full annotation (25 images)"),
+        ("altered sigma=2, 1 images", "imprecise outlines (sigma = 2 px, 1 image)"),
+        ("dilated size=5", "dilated outlines (size = 5 px)"),
+        ("theirs mode=a b shape=[1, 2]", "theirs (mode = a b, shape = [1, 2])"),
+    ],
+)
+def test_annotations_are_readable(annotator, words):
+    assert annotation_text(annotator) == words
+
+
+def test_slugs_differ_and_cannot_leave_a_folder():
+    assert slugs(["../../x", "..", "", "A b", "a-b"]) == ["x", "unnamed", "unnamed-2", "a-b", "a-b-2"]

@@ -1,4 +1,4 @@
-"""What a run tells, and what it leaves behind."""
+"""What a study reports while it runs, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 from types import MappingProxyType
 
 import numpy as np
+import polars as pl
 import pytest
 from pydantic import ValidationError
-from small_studies import DIGITS, net, study
+from small_studies import DIGITS, compared, net, study
 
-from micraframe import registry
-from micraframe.config import Choice, Contender
+from micraframe import pipeline, registry
+from micraframe.config import Choice
 from micraframe.study import StudyFolder, plan, run_study
-from micraframe.tiling import Tiling, predict
+from micraframe.tiling import Tiling
 from micraframe.types import Progress
 
 METHODS = """
@@ -24,9 +25,9 @@ from micraframe.types import Annotation
 @final
 class Failing(Method):
     learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         raise RuntimeError("cannot learn this")
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
 """
 ENTRY = """
@@ -43,7 +44,7 @@ def test_seeds_are_not_negative():
         study(net("a"), seeds=[-1])
 
 
-def test_of_a_training_that_is_done_the_log_stays_and_nothing_half_written(tmp_path):
+def test_a_completed_training_leaves_its_log_and_nothing_half_written(tmp_path):
     made = study(net("a"), seeds=[3])
     training = StudyFolder(tmp_path).training(plan(made)[0])
     (training / ".log.half.csv").parent.mkdir(parents=True)
@@ -51,70 +52,65 @@ def test_of_a_training_that_is_done_the_log_stays_and_nothing_half_written(tmp_p
     (training / ".folder").mkdir()
     run_study(made, tmp_path)
     assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
-    # Of a process that was killed when the model was saved, but the checkpoints still there.
+    # A process was killed when the model was saved, but the checkpoints were still there.
     (training / "checkpoints" / "epoch-000001").mkdir(parents=True)
     run_study(study(net("a", combiner="last-layer"), seeds=[3]), tmp_path)
     assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
 
 
 def test_provenance_names_the_studys_seeds(tmp_path):
-    run_study(study(Contender(method=Choice(name="centre-blob")), seeds=[7, 4]), tmp_path)
-    told = json.loads((tmp_path / "provenance.json").read_text())
-    assert told["seeds"] == [4, 7]
-    assert "seed" not in told["datasets"]["modified-digits"]
+    run_study(study(compared("centre-blob"), seeds=[7, 4]), tmp_path)
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert provenance["seeds"] == [4, 7]
+    assert "seed" not in provenance["datasets"]["modified-digits"]
 
 
-def test_test_images_are_cut_alike_for_all_methods_that_a_head_decides_for(tmp_path):
+def test_test_images_are_cut_into_tiles_alike_for_all_methods(tmp_path):
     made = study(
         net("net"),
-        Contender(method=Choice(name="forest"), annotator=Choice(name="full")),
-        Contender(method=Choice(name="intensity-otsu")),
-        tune=2,
+        compared("forest", "full"),
+        compared("intensity-otsu"),
+        tuning_images=2,
         tiling=Tiling(size=64, halo=16),
         pictures=1,
     ).model_copy(update={"datasets": [Choice(name="modified-digits", params={**DIGITS, "size": 120})]})
     outcome = run_study(made, tmp_path)
     assert not outcome.failures
-    assert [path.name for path in outcome.pictures] == ["modified-digits.png"], "of cut images no steps are drawn"
-    assert "Images larger than 64 pixels were cut into tiles" in outcome.report.read_text()
-    dataset = registry.build("dataset", "modified-digits", **made.datasets[0].params | {"size": 120})
+    assert [path.name for path in outcome.pictures] == ["modified-digits.png"], "no steps of images in tiles"
+    dataset = registry.build("dataset", "modified-digits", **made.datasets[0].params)
     test = list(dataset.samples("test"))
     metric = registry.build("metric", "overlap")
-    for cell in plan(made):
-        choice = cell.contender.method
-        method = registry.build("method", choice.name, **choice.params)
-        fitted = method.load(StudyFolder(tmp_path).model(cell), "cpu")
-        cut = list(predict(fitted, (sample.image for sample in test), made.tiling))
-        rows = [row for row in StudyFolder(tmp_path).rows(cell) if (row.thresholds, row.metric) == ("fixed", "iou")]
+    for run in plan(made):
+        loaded = pipeline.load(StudyFolder(tmp_path).model(run), "cpu", head=run.compared.head)
+        assert loaded.tiling == made.tiling
+        cut = list(loaded.predict(sample.image for sample in test))
+        rows = StudyFolder(tmp_path).rows(run).filter(pl.col("thresholds") == "fixed", pl.col("metric") == "iou")
         expected = [metric.measure(one, sample)["iou"] for one, sample in zip(cut, test, strict=True)]
-        np.testing.assert_allclose([row.value for row in rows], np.concatenate(expected), rtol=1e-5)
-        whole = list(fitted.predict(sample.image for sample in test))
-        same = [np.array_equal(one.masks, other.masks) for one, other in zip(cut, whole, strict=True)]
-        assert all(same) == (fitted.head is None)
+        np.testing.assert_allclose(rows["value"], np.concatenate(expected), rtol=1e-5)
 
 
-class Heard(Progress):
+class StudyProgress(Progress):
     def __init__(self) -> None:
-        self.studys: list[tuple[int, dict[str, float]]] = []
+        self.study: list[tuple[int, dict[str, float]]] = []
 
     def advance(self, label, done, total, numbers=MappingProxyType({})):
         if label == "study":
-            self.studys.append((done, dict(numbers)))
+            self.study.append((done, dict(numbers)))
 
 
-def test_the_time_to_go_is_told_from_the_first_job_on(tmp_path, install):
+def test_the_remaining_time_is_reported_from_the_first_job_on(tmp_path, install):
     install("fake", ENTRY, fake_methods=METHODS)
     names = ("failing", "centre-blob", "random-map", "intensity-otsu")
-    heard = Heard()
-    run_study(study(*(Contender(method=Choice(name=name)) for name in names)), tmp_path, heard)
-    # The one that failed is not tried again, and says nothing of how long others take.
-    assert [(done, list(numbers)) for done, numbers in heard.studys] == [
+    heard = StudyProgress()
+    run_study(study(*map(compared, names)), tmp_path, heard)
+    # The one that failed is not tried again, and says nothing about how long others take.
+    assert [(done, list(numbers)) for done, numbers in heard.study] == [
         (0, []),
         (1, []),
-        (2, ["minutes to go on one machine"]),
-        (3, ["minutes to go on one machine"]),
+        (2, ["minutes remaining on one machine"]),
+        (3, ["minutes remaining on one machine"]),
         (4, []),
     ]
-    (two,), (one,) = (numbers.values() for _, numbers in heard.studys[2:4])
+    (two,), (one,) = (numbers.values() for _, numbers in heard.study[2:4])
     assert two > 0
     assert one > 0

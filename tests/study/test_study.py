@@ -1,3 +1,5 @@
+"""A study from annotation to tables: what methods see, what annotation counts, and what results say."""
+
 from __future__ import annotations
 
 import csv
@@ -7,34 +9,36 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
-from small_studies import DIGITS, net, study
+from small_studies import DIGITS, compared, net, study
 
-from micraframe import config
-from micraframe.config import Choice, Contender, Study
-from micraframe.errors import ConfigError, DataError
+from micraframe import config, pipeline
+from micraframe.config import Choice, ComparedMethod, Study
+from micraframe.errors import DataError
+from micraframe.interfaces import Column, Metric
+from micraframe.metrics.overlap import OverlapMetric
+from micraframe.parameters import Parameters
+from micraframe.pricing import Prices
 from micraframe.registry import build
-from micraframe.study import plan, run_study
-from micraframe.study.cell import annotate, subset, tuning_samples, with_origin
-from micraframe.study.folder import StudyFolder
-from micraframe.study.tables import Row, Values, read_rows, summarise, write_csv
-from micraframe.study.tuning import Tuned
-from micraframe.types import Annotation, Cost, Sample, Threshold
+from micraframe.study import StudyFolder, job, plan, run_study, write_results
+from micraframe.study.job import subset, tuning_samples
+from micraframe.study.tables import ROWS, Values, differences, read_csv, summarise, write_csv
+from micraframe.tuning import bounded, read_thresholds
+from micraframe.types import Annotation, Progress, Sample, Work
 
 METHODS = '''
 import numpy as np
-from dataclasses import replace
 from typing import final
-from micraframe.interfaces import Fitted, Method
-from micraframe.registry import build
-from micraframe.types import Annotation, ScoreMap
+from micraframe.interfaces import Method, Metric, Model, Column
+from micraframe.types import Annotation, Scores
 
 @final
 class Failing(Method):
     learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, run):
+    def fit(self, train, valid, info, context):
         raise RuntimeError("cannot learn this")
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
 
 @final
@@ -42,42 +46,53 @@ class Cheating(Method):
     """Looks for annotation wherever its arguments lead."""
     learns_from = frozenset({Annotation.LABELS})
     seen = []
-    def fit(self, train, valid, info, run):
-        Cheating.seen.append((train, valid, info, run))
+    def fit(self, train, valid, info, context):
+        Cheating.seen.append((train, valid, info, context))
         raise RuntimeError("has looked")
-    def load(self, folder, device="auto"):
+    def restore(self, state, info, device):
         raise RuntimeError
 
 @final
 class Peeking(Method):
-    """Looks for annotation wherever the images come from that it is to predict of."""
+    """Looks for annotation wherever the images come from."""
     learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, run):
-        return Peeked(build("head", "semantic", decision=0.9), len(info.classes))
-    def load(self, folder, device="auto"):
-        return Peeked(build("head", "semantic", decision=0.9), int((folder / "classes").read_text()))
+    default_head = ("micraframe/semantic", {"presence_threshold": 0.9})
+    def fit(self, train, valid, info, context):
+        return Peeked(len(info.classes))
+    def restore(self, state, info, device):
+        return Peeked(len(info.classes))
 
 @final
-class Peeked(Fitted):
+class Peeked(Model):
     found = []
     look = None
-    def __init__(self, head, classes):
-        self.head, self.classes = head, classes
-    def with_head(self, head):
-        return Peeked(head, self.classes)
-    def predict(self, images):
+    def __init__(self, classes):
+        self.classes = classes
+    def score(self, images, rule):
         # Now: a generator that has ended leads nowhere.
         Peeked.found.append(Peeked.look(images))
         for image in images:
-            # The brighter, the less it finds: a threshold in between is more accurate, and wants further score maps.
-            scores = np.full(self.classes, 1 / (1 + image.sum()), np.float32)
-            wanted = self.head.wanted(scores)
-            values = np.repeat(np.clip(image[:1], 0, 1), len(wanted), axis=0)
-            score_map = ScoreMap(wanted, values, values, ("ok",) * len(wanted))
-            yield replace(self.head.decide(score_map, scores, image), score_map=score_map)
-    def save(self, folder):
-        folder.mkdir()
-        (folder / "classes").write_text(str(self.classes))
+            # The brighter, the lower the presence: a threshold in between is more accurate, and needs further maps.
+            presence = np.full(self.classes, 1 / (1 + image.sum()), np.float32)
+            classes = tuple(rule(presence))
+            yield Scores(presence, classes, np.repeat(np.clip(image[:1], 0, 1), len(classes), axis=0))
+    def state(self):
+        return {}
+
+@final
+class Picky(Metric):
+    """Fails where `FAILS_IN` says."""
+    def columns(self):
+        return (Column("picky", "fails"),)
+    def measure(self, prediction, truth):
+        if FAILS_IN == "measure" and prediction.masks.all():
+            raise ValueError("cannot measure this")
+        return {"picky": np.ones(len(prediction.present))}
+    def reduce(self, statistics):
+        if FAILS_IN == "reduce":
+            raise ZeroDivisionError("cannot reduce this")
+        return super().reduce(statistics)
+FAILS_IN = ""
 '''
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
@@ -85,35 +100,36 @@ MICRAFRAME_API = 1
 @hookimpl
 def micraframe_components():
     names = ("Failing", "Cheating", "Peeking")
-    return [Component("method", name.lower(), f"fake_methods:{name}", name) for name in names]
+    methods = [Component("method", name.lower(), f"fake_methods:{name}", name) for name in names]
+    return [*methods, Component("metric", "picky", "fake_methods:Picky", "Picky")]
 """
 
 
+def read_rows(folder: Path) -> pl.DataFrame:
+    return read_csv(folder / "rows.csv", ROWS)
+
+
 def test_a_study_writes_its_tables_and_pictures(tmp_path):
-    outcome = run_study(
-        study(net("net"), Contender(method=Choice(name="intensity-otsu")), seeds=[0, 1], pictures=2), tmp_path
-    )
+    outcome = run_study(study(net("net"), compared("intensity-otsu"), seeds=[0, 1], pictures=2), tmp_path)
     assert not outcome.failures
-    rows = list(read_rows(tmp_path / "rows.csv"))
-    # 3 thresholds of the net and 1 of the control, 2 seeds, 4 images, 10 classes, 2 + 6 numbers.
-    assert len(rows) == (3 + 1) * 2 * 4 * 10 * 8
-    assert {(row.method, row.thresholds) for row in rows} == {
-        ("net", "fixed"),
-        ("net", "validation"),
-        ("net", "oracle"),
-        ("intensity-otsu", "fixed"),
+    rows = read_rows(tmp_path)
+    # 3 origins of thresholds of 2 methods, 2 seeds, 4 images, 10 classes; correct, presence and label, 6 of masks.
+    assert len(rows) == 3 * 2 * 2 * 4 * 10 * 9
+    assert set(rows.select("method", "thresholds").iter_rows()) == {
+        (method, origin) for method in ("net", "intensity-otsu") for origin in ("fixed", "validation", "oracle")
     }
     with (tmp_path / "summary.csv").open(newline="") as stream:
         summary = list(csv.DictReader(stream))
     names = ["dataset", "annotator", "method", "thresholds", "metric", "mean", "low", "high", "n"]
     assert list(summary[0])[: len(names)] == names
     assert {row["method"] for row in summary} == {"net", "intensity-otsu"}
+    assert {row["resamples"] for row in summary if row["metric"] == "average_precision"} == {"200"}
+    assert {row["resamples"] for row in summary if row["metric"] == "iou"} == {"10000"}
     with (tmp_path / "costs.csv").open(newline="") as stream:
         costs = list(csv.DictReader(stream))
-    # One decision for each of the 12 training and 4 validation images; outlines of the 4 to tune thresholds on.
+    # One decision for each of the 12 training and 4 validation images; outlines of the 4 tuning images.
     assert {int(row["decisions"]) for row in costs if row["thresholds"] == "fixed"} == {16}
     assert all(int(row["decisions"]) > 16 for row in costs if row["thresholds"] == "validation")
-    assert {row["method"] for row in costs if row["thresholds"] == "validation"} == {"net"}
     assert [path.exists() for path in outcome.pictures] == [True, True]
     assert config.read(tmp_path / "study.yaml", Study).seeds == [0, 1]
 
@@ -134,16 +150,70 @@ def test_the_same_study_gives_the_same_bytes_and_nothing_is_done_twice(tmp_path,
     )
     assert not again.failures
     assert len(list((tmp_path / "one" / "models").glob("*/model.json"))) == 1
-    assert {row.method for row in read_rows(tmp_path / "one" / "rows.csv")} == {"net", "coarse", "cams"}
+    assert set(read_rows(tmp_path / "one")["method"]) == {"net", "coarse", "cams"}
 
 
-def test_a_failed_cell_keeps_its_traceback_and_the_rest_goes_on(tmp_path, install):
+def test_prices_change_costs_and_annotate_nothing(tmp_path, monkeypatch):
+    cheap = study(net("net"), compared("centre-blob", "full"), tuning_images=2)
+    run_study(cheap, tmp_path)
+    before = (tmp_path / "costs.csv").read_text()
+    monkeypatch.setattr(job, "annotate_samples", None)
+    dear = cheap.model_copy(update={"prices": Prices(preset="bearman2016")})
+    assert not run_study(dear, tmp_path).failures
+    assert (tmp_path / "costs.csv").read_text() != before
+    write_results(cheap, plan(cheap), StudyFolder(tmp_path), Progress())
+    assert (tmp_path / "costs.csv").read_text() == before
+
+
+def test_every_run_leaves_a_pipeline_with_its_thresholds(tmp_path):
+    made = study(net("net"), net("coarse", combiner="last-layer"), tuning_images=3)
+    assert not run_study(made, tmp_path).failures
+    images = [sample.image for sample in build("dataset", "modified-digits", **DIGITS).samples("test")]
+    metric = build("metric", "overlap")
+    for run in plan(made):
+        folder = StudyFolder(tmp_path)
+        loaded = pipeline.load(folder.model(run), "cpu", head=run.compared.head, **run.inference)
+        ready = loaded.with_thresholds(read_thresholds(folder.run(run)), "validation")
+        rows = folder.rows(run).filter(pl.col("thresholds") == "validation", pl.col("metric") == "iou")
+        truths = build("dataset", "modified-digits", **DIGITS).samples("test")
+        found = [metric.measure(one, sample)["iou"] for one, sample in zip(ready.predict(images), truths, strict=True)]
+        np.testing.assert_allclose(rows["value"], np.concatenate(found), rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["", "half", "tuned"])
+def test_a_run_with_damaged_results_is_not_done(tmp_path, damage):
+    made = study(compared("intensity-otsu"), tuning_images=0)
+    run_study(made, tmp_path)
+    (run,), folder = plan(made), StudyFolder(tmp_path)
+    whole = (tmp_path / "rows.csv").read_bytes()
+    file = folder.run(run) / ("thresholds.json" if damage == "tuned" else "rows.csv")
+    text = file.read_text()
+    assert folder.is_done(run)
+    file.write_text(text[: len(text) // 2] if damage else "")
+    assert not folder.is_done(run)
+    assert not run_study(made, tmp_path).failures
+    assert folder.is_done(run)
+    assert (tmp_path / "rows.csv").read_bytes() == whole
+
+
+def test_a_failed_run_keeps_its_traceback_and_the_rest_goes_on(tmp_path, install):
     install("fake", ENTRY, fake_methods=METHODS)
-    contenders = (Contender(method=Choice(name="failing")), Contender(method=Choice(name="centre-blob")))
-    outcome = run_study(study(*contenders), tmp_path)
+    outcome = run_study(study(compared("failing"), compared("centre-blob")), tmp_path)
     assert list(outcome.failures) == ["modified-digits / image-level / failing / seed 0"]
-    assert "RuntimeError: cannot learn this" in next(tmp_path.glob("cells/*/error.txt")).read_text()
+    assert "RuntimeError: cannot learn this" in next(tmp_path.glob("runs/*/error.txt")).read_text()
     assert {row.method for row in outcome.summary} == {"centre-blob"}
+
+
+@pytest.mark.parametrize("where", ["measure", "reduce"])
+def test_a_metric_that_raises_fails_its_run_only(tmp_path, install, where):
+    install("fake", ENTRY, fake_methods=METHODS.replace('FAILS_IN = ""', f'FAILS_IN = "{where}"'))
+    metrics = [Choice(name="classification"), Choice(name="overlap"), Choice(name="picky")]
+    everywhere = Choice(name="semantic", params={"mask_threshold": {"name": "fixed", "value": -1}})
+    methods = compared("centre-blob", head=everywhere), compared("random-map")
+    outcome = run_study(study(*methods, metrics=metrics, tuning_images=0), tmp_path)
+    failed = ["centre-blob", "random-map"] if where == "reduce" else ["centre-blob"]
+    assert [name.split(" / ")[2] for name in outcome.failures] == failed
+    assert {row.method for row in outcome.summary} == {"centre-blob", "random-map"} - set(failed)
 
 
 def reachable(start: object) -> list[object]:
@@ -165,160 +235,193 @@ def reachable(start: object) -> list[object]:
 
 def test_a_method_that_looks_for_masks_finds_none(tmp_path, install):
     install("fake", ENTRY, fake_methods=METHODS)
-    run_study(study(Contender(method=Choice(name="cheating"))), tmp_path)
+    run_study(study(compared("cheating")), tmp_path)
     import fake_methods  # type: ignore[import-not-found]
 
-    train, valid, info, run = fake_methods.Cheating.seen.pop()
-    samples = [found for found in reachable((train, valid, info, run)) if isinstance(found, Sample)]
+    everything = fake_methods.Cheating.seen.pop()
+    samples = [found for found in reachable(everything) if isinstance(found, Sample)]
     assert len(samples) == 16
     for sample in samples:
         assert sample.labels is not None
         assert all(getattr(sample, kind.value) is None for kind in Annotation if kind is not Annotation.LABELS)
         assert sample.ignore is None
         assert sample.source == ""
-    arrays = [found for found in reachable((train, valid, info, run)) if isinstance(found, np.ndarray)]
+    arrays = [found for found in reachable(everything) if isinstance(found, np.ndarray)]
     masks = [array for array in arrays if array.dtype == np.bool_ and array.ndim > 1]
     assert not masks
 
 
-def test_a_fitted_method_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch):
+def test_a_model_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch):
     install("fake", ENTRY, fake_methods=METHODS)
     import fake_methods
 
     monkeypatch.setattr(fake_methods.Peeked, "look", staticmethod(reachable))
-    # No room for score maps, so that they are made anew with every head that wants any.
-    monkeypatch.setattr("micraframe.study.tuning.kept.__defaults__", (0,))
-    outcome = run_study(study(Contender(method=Choice(name="peeking")), tune=3), tmp_path)
+    # Without room for maps, images are scored again with every head that needs any.
+    monkeypatch.setattr(job, "bounded", lambda scores: bounded(scores, 0))
+    outcome = run_study(study(compared("peeking"), tuning_images=3), tmp_path)
     assert not outcome.failures
     digits = build("dataset", "modified-digits", **DIGITS)
     known = {sample.image.tobytes() for split in ("test", "valid") for sample in digits.samples(split)}
-    # Test and validation images; then, by either origin, those to tune on and the test images by what was tuned.
+    # Test and validation images; then, for either origin, those to tune on and the test images as they were tuned.
     counts = []
     for everything in fake_methods.Peeked.found:
         assert not any(isinstance(found, Sample) for found in everything)
-        arrays = [found for found in everything if isinstance(found, np.ndarray)]
         # What arrays are views of is among them: it is the image as well, and nothing that could hold a mask besides.
-        assert all(array.dtype == np.float32 and array.tobytes() in known for array in arrays)
-        counts.append(len({array.tobytes() for array in arrays}))
+        images = [found for found in everything if isinstance(found, np.ndarray) and found.dtype == np.float32]
+        assert not [found for found in everything if isinstance(found, np.ndarray) and found.dtype == np.bool_]
+        images = [array for array in images if array.ndim == 3]
+        assert all(array.tobytes() in known for array in images)
+        counts.append(len({array.tobytes() for array in images}))
     assert counts[:2] == [4, 3]
     assert len(counts) == 6
     assert all(counts)
 
 
-def test_what_the_annotator_does_not_give_the_method_does_not_get():
-    samples = build("dataset", "modified-digits", **DIGITS).samples("valid")
-    given, cost = annotate(samples, build("annotator", "full"), frozenset({Annotation.MASKS}), seed=0)
-    assert all(sample.masks is not None and sample.instances is None and sample.labels is None for sample in given)
-    assert cost.seconds > 0
-    given, _ = annotate(samples, build("annotator", "image-level"), frozenset(Annotation), seed=0)
-    assert all(sample.masks is None and sample.labels is not None for sample in given)
-
-
 VALID = build("dataset", "modified-digits", **DIGITS).samples("valid")
 
 
-def tuned_on(contender: Contender, samples: Sequence[Sample], paid: int | None = None, **changes):
-    """Return the samples and the cost of tuning a contender's thresholds."""
-    made = config.resolve(study(contender, **changes))
-    return tuning_samples(plan(made)[0], made, samples, paid)
+def tuned_on(method: ComparedMethod, samples: Sequence[Sample], annotated: int | None = None, **changes):
+    """Return the samples and the additional work of tuning a method's thresholds."""
+    made = config.resolve(study(method, **changes))
+    return tuning_samples(plan(made)[0], made, samples, annotated)
 
 
-def told(annotator: str, images: int | None = None) -> Contender:
-    return Contender(method=Choice(name="centre-blob"), annotator=Choice(name=annotator), images=images)
-
-
-def test_thresholds_are_tuned_on_what_the_annotator_wrote_down():
-    outlined, cost = tuned_on(net("net"), VALID)
+def test_thresholds_are_tuned_on_the_annotators_annotation():
+    outlined, (work,) = tuned_on(net("net"), VALID)
     assert all(np.array_equal(one.masks, sample.masks) for one, sample in zip(outlined, VALID, strict=True))
-    labelled, less = tuned_on(told("full"), VALID, tuning_annotator=Choice(name="image-level"))
+    assert (work.task, work.images) == ("outline", 4)
+    level = Choice(name="image-level")
+    labelled, work = tuned_on(compared("centre-blob", "full"), VALID, tuning_annotator=level)
     assert all(one.masks is None and one.instances is None and one.labels is not None for one in labelled)
-    assert 0 < less.seconds < cost.seconds
+    assert work == (Work("image-level", 4, 0, 4),)
 
 
-def test_labels_to_tune_on_are_paid_for_once():
+def test_labels_of_tuning_images_count_once():
     bare = [sample.keep({Annotation.LABELS}) for sample in VALID]
-    # By the contender's own annotator, who gives them of all four or of two.
+    # The method's own annotator provides those of all four, or of two or one of them.
     kept, nothing = tuned_on(net("net"), bare)
     assert [one.id for one in kept] == [one.id for one in bare]
-    assert nothing == Cost()
-    _, two = tuned_on(net("net"), bare, paid=2)
-    assert (two.decisions, two.seconds) == (2, 4.0)
-    # At the prices of the tuning annotator.
-    dear = Choice(name="full", params={"cost": {"preset": "bearman2016"}})
-    _, one = tuned_on(net("net"), bare, paid=1, tune=2, tuning_annotator=dear)
-    assert (one.decisions, one.seconds) == (1, 20.0)
+    assert nothing == ()
+    assert tuned_on(net("net"), bare, annotated=2)[1] == (Work("image-level", 2, 0, 2),)
+    assert tuned_on(net("net"), bare, annotated=1, tuning_images=2)[1] == (Work("image-level", 1, 0, 1),)
     unknown = [sample.keep(()) for sample in bare]
-    kept, nothing = tuned_on(net("net"), unknown, paid=1)
+    kept, nothing = tuned_on(net("net"), unknown, annotated=1)
     assert all(sample.labels is None for sample in kept)
-    assert nothing == Cost()
+    assert nothing == ()
 
 
-def test_outlines_that_the_contender_has_had_are_not_paid_for_again():
-    _, whole = tuned_on(net("net"), VALID, tune=3)
-    _, nothing = tuned_on(told("full"), VALID, tune=3)
-    assert whole.seconds > 0
-    assert nothing == Cost()
-    _, rest = tuned_on(told("full", images=6), VALID, paid=2, tune=3)
+def test_outlines_of_the_method_itself_are_no_additional_work():
+    assert tuned_on(net("net"), VALID, tuning_images=3)[1]
+    assert tuned_on(compared("centre-blob", "full"), VALID, tuning_images=3)[1] == ()
+    _, rest = tuned_on(compared("centre-blob", "full", train_images=6), VALID, annotated=2, tuning_images=3)
     had = {sample.id for sample in subset(VALID, 2, seed=0)}
     (further,) = [sample for sample in subset(VALID, 3, seed=0) if sample.id not in had]
-    assert rest == build("annotator", "full").annotate(further, 0)[1]
+    assert rest == (build("annotator", "full").annotate(further, 0)[1],)
 
 
-def test_the_bill_has_what_the_contenders_share_of_validation_images_leaves(tmp_path):
-    half = {"annotator": Choice(name="full"), "images": 6}
-    contender = net("net").model_copy(update=half)
-    made = study(contender, tune=3)
+def test_a_run_counts_the_work_that_its_share_of_validation_images_leaves(tmp_path):
+    half = net("net").model_copy(update={"annotator": Choice(name="full"), "train_images": 6})
+    made = study(half, tuning_images=3)
     run_study(made, tmp_path)
-    _, rest = tuned_on(contender, VALID, paid=2, tune=3)
-    (cell,) = plan(made)
-    assert StudyFolder(tmp_path).tuning_cost(cell) == rest
+    _, rest = tuned_on(half, VALID, annotated=2, tuning_images=3)
+    (run,) = plan(made)
+    assert StudyFolder(tmp_path).tuning_work(run) == rest
 
 
 def test_without_validation_images_no_thresholds_can_be_tuned():
-    with pytest.raises(DataError, match="'modified-digits' has 0 validation images.*set tune: 0"):
+    with pytest.raises(DataError, match="'modified-digits': expected validation images.*set tuning_images: 0"):
         tuned_on(net("net"), [])
 
 
-def test_what_is_the_heads_own_keeps_its_origin():
-    own = (Threshold("presence", 0.5), Threshold("mask", 0.3))
-    for tuned, origins in (
-        (Tuned(None, None), ["fixed", "fixed"]),
-        (Tuned(None, 0.3), ["fixed", "oracle"]),
-        (Tuned((0.5,), None), ["oracle", "fixed"]),
-        (Tuned((0.5,), 0.3), ["oracle", "oracle"]),
-    ):
-        assert [with_origin(each, tuned, "oracle").origin for each in own] == origins
+def test_smaller_subsets_are_part_of_larger_ones():
+    samples = [Sample(str(number), np.zeros((1, 2, 2), np.float32)) for number in range(20)]
+    few, some = ([sample.id for sample in subset(samples, number, seed=3)] for number in (4, 11))
+    assert len(few) == 4
+    assert set(few) < set(some)
+    assert some == sorted(some, key=int)
+    assert subset(samples, 20, seed=3) is samples
+    assert subset(samples, None, seed=3) is samples
+    assert few != [sample.id for sample in subset(samples, 4, seed=4)]
 
 
-def test_contenders_that_cannot_be_told_apart_are_refused():
-    with pytest.raises(ConfigError, match="give contenders different labels"):
-        plan(study(net("a"), net("a", combiner="last-layer")))
-
-
-def test_an_unlabelled_contender_is_named_by_what_differs_from_the_defaults():
-    cells = plan(study(Contender(method=Choice(name="random-map", params={"smoothing": 3}))))
-    assert cells[0].method == "random-map smoothing=3"
+def table(*rows: tuple[object, ...]) -> pl.DataFrame:
+    """Return rows of one method: seed, image, group, class, metric, value."""
+    return pl.DataFrame([("d", "a", "m", seed, "fixed", *rest) for seed, *rest in rows], ROWS, orient="row")
 
 
 def test_summaries_are_over_images_and_say_how_seeds_differ():
-    def row(seed: int, image: str, class_: str, value: float) -> Row:
-        return Row("d", "a", "m", seed, "fixed", image, "xz" if image in "xz" else image, class_, "iou", value)
+    def rows(seed: int, *values: float):
+        places = (("x", "0"), ("x", "1"), ("y", "0"), ("z", "0"))
+        for (image, class_), value in zip(places, values, strict=True):
+            for column in OverlapMetric(OverlapMetric.Params()).columns():
+                yield seed, image, "xz" if image in "xz" else image, class_, column.name, value
 
-    rows = [row(0, "x", "0", 1.0), row(0, "x", "1", 0.0), row(0, "y", "0", math.nan), row(0, "z", "0", 0.25)]
-    rows += [row(1, "x", "0", 0.5), row(1, "x", "1", 0.5), row(1, "y", "0", math.nan), row(1, "z", "0", 0.75)]
-    (summary,) = summarise(Values(rows))
+    metrics = [OverlapMetric(OverlapMetric.Params())]
+    both = table(*rows(0, 1.0, 0.0, math.nan, 0.25), *rows(1, 0.5, 0.5, math.nan, 0.75))
+    summary = next(each for each in summarise(Values(both, metrics)) if each.metric == "iou")
     assert (summary.n, summary.groups, summary.seeds) == (2, 1, 2)
-    assert math.isnan(summary.low)  # of one group, nobody knows how others would do
+    assert math.isnan(summary.low)  # a single group says nothing about others
     assert summary.mean == pytest.approx(0.5)
     assert summary.seed_sd == pytest.approx(np.std([0.375, 0.625], ddof=1))
-    (undefined,) = summarise(Values(rows[2:3]))
+    undefined = next(iter(summarise(Values(table(*rows(0, *[math.nan] * 4)), metrics))))
     assert undefined.n == 0
     assert math.isnan(undefined.mean)
 
 
-def test_rows_read_back_as_they_were_written(tmp_path: Path):
-    rows = [Row("d", "a", "m, with comma", 0, "fixed", "x", "g", "0", "iou", float(np.float32(1 / 3)))]
-    write_csv(tmp_path / "rows.csv", rows, Row)
-    assert np.float32(next(read_rows(tmp_path / "rows.csv")).value) == np.float32(1 / 3)
-    write_csv(tmp_path / "nan.csv", [Row("d", "a", "m", 0, "fixed", "x", "g", "0", "iou", math.nan)], Row)
-    assert (tmp_path / "nan.csv").read_text().endswith("iou,\n")
+class Counts(Metric[Parameters]):
+    """A pooled ratio, and a number that no sums express."""
+
+    def columns(self):
+        return (
+            Column("pooled", "hits by total", numerator="hits", denominator="total"),
+            Column("extreme", "largest share", higher_is_better=False, pooled=True),
+        )
+
+    def measure(self, prediction, truth):
+        raise NotImplementedError
+
+    def reduce(self, statistics):
+        with np.errstate(invalid="ignore"):
+            shares = np.asarray(statistics["hits"]) / np.asarray(statistics["total"])
+        return {**super().reduce(statistics), "extreme": np.nanmax(shares, axis=0, initial=0)}
+
+
+def counts(method: str, shift: int) -> pl.DataFrame:
+    random = np.random.default_rng(shift)
+    rows = []
+    for seed in (0, 1):
+        for number in range(30):
+            for class_ in "ab":
+                total = int(random.integers(1, 9))
+                for name, value in (("hits", min(total, int(random.integers(0, 4)) + shift)), ("total", total)):
+                    rows.append((seed, f"i{number}", f"g{number // 2}", class_, name, value))
+    return table(*rows).with_columns(method=pl.lit(method))
+
+
+def test_pooled_metrics_have_intervals_and_tests():
+    values = Values(pl.concat([counts("m", 0), counts("n", 4)]), [Counts(Parameters())])
+    first, _, second, _ = found = summarise(values)
+    assert [each.metric for each in found] == ["pooled", "extreme"] * 2
+    for each, rows in ((first, counts("m", 0)), (second, counts("n", 4))):
+        sums = rows.group_by("seed", "class", "metric").agg(pl.col("value").sum()).pivot("metric", values="value")
+        assert each.mean == pytest.approx((sums["hits"] / sums["total"]).mean())
+        assert each.low < each.mean < each.high
+        assert (each.n, each.groups, each.resamples) == (30, 15, 10_000)
+    assert [each.resamples for each in found if each.metric == "extreme"] == [200, 200]
+    overall, pair = differences(values, ["pooled", "extreme"])
+    assert (overall.test, pair.metric, pair.first, pair.second) == ("F", "pooled", "m (a)", "n (a)")
+    assert math.isnan(overall.statistic)
+    assert pair.statistic == pytest.approx(first.mean - second.mean)
+    assert pair.low < pair.statistic < pair.high < 0
+    assert pair.p < 0.01
+
+
+def test_tables_read_back_as_they_were_written(tmp_path: Path):
+    written = table((0, "x", "g", "0", "iou", float(np.float32(1 / 3))), (0, "007", "", 'a, "b"', "iou", math.nan))
+    written = written.with_columns(method=pl.lit("m, with comma"))
+    write_csv(tmp_path / "rows.csv", written)
+    assert (tmp_path / "rows.csv").read_text().endswith('007,,"a, ""b""",iou,\n')
+    read = read_csv(tmp_path / "rows.csv", ROWS)
+    assert np.float32(read["value"][0]) == np.float32(1 / 3)
+    assert math.isnan(read["value"][1])
+    assert read.drop("value").equals(written.drop("value"))

@@ -11,7 +11,7 @@ from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
 from micraframe.sweep.engine import (
-    Engine,
+    SweepEngine,
     dense_tile,
     dense_windows,
     exact_tile,
@@ -20,7 +20,7 @@ from micraframe.sweep.engine import (
     reach,
 )
 from micraframe.sweep.image import open_image
-from micraframe.sweep.windows import lay
+from micraframe.sweep.windows import lay_windows
 from micraframe.testing import small_classifier
 from micraframe.types import Layer, Normalisation
 
@@ -28,11 +28,11 @@ from micraframe.types import Layer, Normalisation
 def unet(pooling="max", widths=(4, 6, 8, 8), channels=1):
     torch.manual_seed(0)
     network, layers = registry.build("backbone", "unet-encoder", widths=widths).create(channels)
-    return lively(Classifier(network, layers, 3, pooling).eval())
+    return lively(Classifier(network, layers, channels, 3, pooling).eval())
 
 
 def lively(classifier):
-    """Give norms statistics that are not the neutral ones, and the linear layer weights that tell windows apart."""
+    """Give norms non-trivial statistics, and the linear layer weights that distinguish windows."""
     generator = torch.Generator().manual_seed(1)
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -44,9 +44,9 @@ def lively(classifier):
 
 def engine(classifier, image, window, overlap=0.75, tile=32):
     stride = classifier.layers[-1].stride
-    rows, columns = lay(image.shape[1:], stride, window, overlap, tile)
+    rows, columns = lay_windows(image.shape[1:], stride, window, overlap, tile)
     with open_image(image) as opened:
-        return Engine(*freeze(classifier, "float32"), opened, Normalisation(), rows, columns)
+        return SweepEngine(*freeze(classifier, "float32"), opened, Normalisation(), rows, columns)
 
 
 def dense(machine):
@@ -64,7 +64,7 @@ def padded(image, stride):
 
 
 def whole_image(classifier, image, machine):
-    """Return what dense sweeping means, the slow way: features of the whole image, pooled window by window."""
+    """Return the definition of a dense sweep: features of the whole image, pooled window by window."""
     with torch.no_grad():
         deepest = classifier.features(padded(image, machine.rows.stride))[-1]
         return np.array(
@@ -99,7 +99,7 @@ def test_tiles_leave_no_seams(classifier, size, window, overlap, tile):
 def test_tiles_of_other_backbones_leave_no_seams(model):
     torch.manual_seed(0)
     network, layers = registry.build("backbone", "timm", model=model, out_indices=(0, 1, 2)).create(2)
-    classifier = lively(Classifier(network, layers, 2).eval())
+    classifier = lively(Classifier(network, layers, 2, 2).eval())
     image = np.random.default_rng(0).normal(size=(2, 205, 170)).astype(np.float32)
     machine = engine(classifier, image, (64, 48), 0.6, 56)
     np.testing.assert_allclose(dense(machine), whole_image(classifier, image, machine), atol=1e-5)
@@ -112,25 +112,25 @@ def test_exact_is_the_classifier_on_each_crop(size, tile):
     machine = engine(UNET, image, (32, 32), tile=tile)
     whole = padded(image, 8)
     with torch.no_grad():
-        wanted = [
+        expected = [
             [
                 torch.sigmoid(UNET(whole[:, :, 8 * top : 8 * bottom, 8 * left : 8 * right]))[0].numpy()
                 for left, right in machine.columns.windows
             ]
             for top, bottom in machine.rows.windows
         ]
-    np.testing.assert_allclose(exact(machine), np.array(wanted), atol=1e-5)
+    np.testing.assert_allclose(exact(machine), np.array(expected), atol=1e-5)
 
 
-def test_dense_is_exact_where_one_window_sees_everything():
+def test_dense_equals_exact_where_one_window_covers_the_image():
     image = np.random.default_rng(0).normal(size=(1, 60, 47)).astype(np.float32)
     machine = engine(UNET, image, (64, 64))
     np.testing.assert_allclose(dense(machine), exact(machine), atol=1e-5)
 
 
 @pytest.mark.parametrize(("widths", "pixels"), [((2,), 2), ((2, 2), 6), ((2, 2, 2), 14), ((2, 2, 2, 2), 30)])
-def test_reach_is_that_of_theory(widths, pixels):
-    """Two 3x3 convolutions at stride s reach 2 s further; pooling within a cell reaches nowhere."""
+def test_reach_equals_theory(widths, pixels):
+    """Two 3x3 convolutions at stride s add 2 s to the reach; pooling within a cell adds nothing."""
     stride = 2 ** (len(widths) - 1)
     assert reach(unet(widths=widths)) == -(-pixels // stride)
 
@@ -142,8 +142,24 @@ def test_reach_is_not_misled_by_dead_units():
     assert reach(classifier) == 3
 
 
+class InnerFirst(nn.Module):
+    """Registers a convolution of two channels before that of the image's single one."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Conv2d(2, 2, 3, padding=1)
+        self.outer = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, images):
+        return [self.inner(self.outer(images))]
+
+
+def test_channels_are_not_guessed_from_the_first_convolution():
+    assert reach(Classifier(InnerFirst(), (Layer("inner", 2, 1),), 1, 1).eval()) == 2
+
+
 class Global(nn.Module):
-    """Mixes the mean of the image into every pixel, as squeeze-and-excitation does."""
+    """Multiplies every pixel by the mean of the image, as squeeze-and-excitation does."""
 
     def __init__(self):
         super().__init__()
@@ -153,13 +169,13 @@ class Global(nn.Module):
         return [self.conv(images * images.mean((2, 3), keepdim=True))]
 
 
-def test_a_network_that_looks_everywhere_cannot_be_tiled():
-    with pytest.raises(ModelError, match="whole image at once .* mode exact"):
-        reach(Classifier(Global(), (Layer("conv", 2, 1),), 1).eval())
+def test_a_network_of_unlimited_reach_cannot_be_tiled():
+    with pytest.raises(ModelError, match="depends on the whole image.* mode exact"):
+        reach(Classifier(Global(), (Layer("conv", 2, 1),), 1, 1).eval())
 
 
 class Wide(nn.Module):
-    """Looks at pixels up to a distance; with gaps, at every so many."""
+    """Depends on pixels up to a distance; with a gap, on every so many of them."""
 
     def __init__(self, distance, gap=1):
         super().__init__()
@@ -171,19 +187,19 @@ class Wide(nn.Module):
 
 @pytest.mark.parametrize(("distance", "gap"), [(1, 1), (7, 1), (8, 1), (8, 8), (12, 12), (40, 1), (255, 1)])
 def test_reach_is_that_of_the_furthest_pixel(distance, gap):
-    assert reach(Classifier(Wide(distance, gap), (Layer("conv", 2, 1),), 1).eval()) == distance
+    assert reach(Classifier(Wide(distance, gap), (Layer("conv", 2, 1),), 1, 1).eval()) == distance
 
 
-def test_to_look_too_far_is_told_from_looking_everywhere():
-    with pytest.raises(ModelError, match="further than 256 pixels"):
-        reach(Classifier(Wide(256), (Layer("conv", 2, 1),), 1).eval())
+def test_a_reach_beyond_the_limit_has_its_own_message():
+    with pytest.raises(ModelError, match="more than 256 pixels away"):
+        reach(Classifier(Wide(256), (Layer("conv", 2, 1),), 1, 1).eval())
 
 
-def test_a_global_network_is_known_at_the_first_strip():
+def test_an_unlimited_reach_is_recognised_at_the_first_strip():
     network, sizes = Global(), []
     network.conv.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(inputs[0].shape[2:])))
     with pytest.raises(ModelError):
-        reach(Classifier(network, (Layer("conv", 2, 1),), 1).eval())
+        reach(Classifier(network, (Layer("conv", 2, 1),), 1, 1).eval())
     assert sizes == [(24, 4), (4, 24), (4, 512)]
 
 
@@ -191,6 +207,6 @@ def test_bfloat16_is_near_float32():
     image = np.random.default_rng(0).normal(size=(1, 64, 64)).astype(np.float32)
     machine = engine(UNET, image, (32, 32))
     classifier, precision = freeze(UNET, "bfloat16")
-    rough = Engine(classifier, precision, machine.image, machine.normalisation, machine.rows, machine.columns)
+    rough = SweepEngine(classifier, precision, machine.image, machine.normalisation, machine.rows, machine.columns)
     for sweep in (dense, exact):
         assert 0 < np.abs(sweep(rough) - sweep(machine)).max() < 0.05

@@ -106,8 +106,8 @@ def ome_zarr_02(folder):
 
 def bioformats2raw(folder, series=("0",), listed=False, version=2):
     group = zarr.create_group(folder / "image.zarr", zarr_format=version)
-    told = {"bioformats2raw.layout": 3}
-    group.attrs.update(told if version == 2 else {"ome": told | {"version": "0.5"}})
+    attributes = {"bioformats2raw.layout": 3}
+    group.attrs.update(attributes if version == 2 else {"ome": attributes | {"version": "0.5"}})
     if listed:
         names = {"series": list(series)}
         group.create_group("OME").attrs.update(names if version == 2 else {"ome": names})
@@ -185,17 +185,17 @@ FORMATS = [
 
 @pytest.mark.parametrize("write", FORMATS)
 def test_any_rectangle_of_any_format(write, tmp_path):
-    source, wanted = write(tmp_path)
+    source, expected = write(tmp_path)
     with open_image(source) as image:
-        assert (image.channels, image.height, image.width) == wanted.shape
+        assert (image.channels, image.height, image.width) == expected.shape
         for top, bottom, left, right in ((0, 70, 0, 90), (31, 33, 5, 90), (69, 70, 0, 1)):
             part = image.read(top, bottom, left, right)
             assert part.dtype == np.float32
-            assert np.array_equal(part, wanted[:, top:bottom, left:right])
+            assert np.array_equal(part, expected[:, top:bottom, left:right])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_picture_is_held_in_the_type_of_its_file(tmp_path, dtype):
+def test_a_picture_keeps_the_type_of_its_file(tmp_path, dtype):
     write_png(tmp_path / "image.png", RGB.astype(dtype))
     with open_image(tmp_path / "image.png") as image:
         assert image.array.dtype == dtype
@@ -203,19 +203,19 @@ def test_a_picture_is_held_in_the_type_of_its_file(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_a_large_picture_waits_in_a_file(tmp_path, monkeypatch, channels):
+def test_a_large_picture_is_kept_in_a_file(tmp_path, monkeypatch, channels):
     monkeypatch.setattr("micraframe.sweep.image.SPILL", 100)
     opaque = np.concatenate([RGB, np.full((70, 90, 1), 255, np.uint8)], 2)[:, :, :channels].squeeze()
     (tmp_path / "image.png").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(opaque)))
     with open_image(tmp_path / "image.png") as image:
         assert not isinstance(image.array, np.ndarray)
-        wanted = np.moveaxis(RGB, -1, 0)[: image.channels]
+        expected = np.moveaxis(RGB, -1, 0)[: image.channels]
         assert image.channels == min(channels, 3)
         for top, bottom, left, right in ((0, 70, 0, 90), (31, 33, 5, 90), (69, 70, 0, 1)):
-            assert np.array_equal(image.read(top, bottom, left, right), wanted[:, top:bottom, left:right])
+            assert np.array_equal(image.read(top, bottom, left, right), expected[:, top:bottom, left:right])
 
 
-def test_no_room_for_a_large_picture_is_said(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(tmp_path, monkeypatch):
     def full():
         raise OSError(28, "No space left on device")
 
@@ -227,26 +227,26 @@ def test_no_room_for_a_large_picture_is_said(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("pixels", "meant"), [([5], 0), ([100, 24], 0), ([3, 100, 24], 1), ([100, 25], None), ([7, 7], None), ([], None)]
+    ("pixels", "index"), [([5], 0), ([100, 24], 0), ([3, 100, 24], 1), ([100, 25], None), ([7, 7], None), ([], None)]
 )
-def test_the_largest_image_is_meant_if_it_stands_out(pixels, meant):
-    assert main_series(pixels) == meant
+def test_the_largest_image_is_used_if_it_stands_out(pixels, index):
+    assert main_series(pixels) == index
 
 
-def test_what_lies_beside_the_picture_is_said(tmp_path):
+def test_images_that_are_not_swept_are_noted(tmp_path):
     path, _ = labelled(tmp_path)
     with open_image(path) as image:
-        assert image.notes == (f"{path}: holds 2 images; the largest, (70, 90, 3), is swept, not (15, 20, 3)",)
+        assert image.notes == (f"{path}: contains 2 images; the largest, (70, 90, 3), is swept, not (15, 20, 3)",)
     path, _ = labelled(tmp_path, label=(40, 60))
-    with pytest.raises(DataError, match="holds 2 images"), open_image(path):
+    with pytest.raises(DataError, match="expected one image, got 2"), open_image(path):
         pass
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_of_several_series_none_is_guessed(tmp_path, listed):
+def test_several_series_are_rejected(tmp_path, listed):
     path, _ = bioformats2raw(tmp_path, ("0", "1", "10"), listed)
     with (
-        pytest.raises(DataError, match=r"holds 3 images \(.*image.zarr/0, .*/1, .*/10\); name the folder"),
+        pytest.raises(DataError, match=r"expected one image, got 3 \(.*image.zarr/0, .*/1, .*/10\); give the folder"),
         open_image(path),
     ):
         pass
@@ -281,7 +281,7 @@ def test_fingerprint_changes_with_the_image(tmp_path):
     assert fingerprint(GREY) != fingerprint(GREY + 1)
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_no_image_is_named(tmp_path):
     broken = tmp_path / "broken.tif"
     tifffile.imwrite(broken, GREY)
     broken.write_bytes(broken.read_bytes()[:100])
@@ -295,7 +295,7 @@ def test_what_is_no_image_is_named(tmp_path):
         pass
 
 
-def test_bad_values_are_found_where_they_are_read():
+def test_bad_values_are_reported_with_their_place():
     values = np.zeros((40, 40), np.float32)
     values[30, 30] = np.nan
     with open_image(values) as image:

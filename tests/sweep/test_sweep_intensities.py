@@ -15,7 +15,7 @@ values = nps.arrays(
 
 
 def halves(image):
-    """Return a way to pass over an image (C, H, W) in four parts."""
+    """Return a function that passes over an image (C, H, W) in four parts."""
     y, x = image.shape[1] // 2, image.shape[2] // 3
 
     def parts():
@@ -44,7 +44,7 @@ def test_moments_are_numpys(array):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize("kind", ["none", "min-max", "percentile", "mean-sd", "fixed"])
-def test_fixed_does_to_parts_what_the_kind_does_to_the_whole(kind, clip, per_channel):
+def test_fixed_normalisation_of_parts_equals_that_of_the_whole(kind, clip, per_channel):
     image = np.random.default_rng(0).gamma(2, 300, (2, 33, 50)).round().astype(np.float32)
     image[1] += 1000
     normalisation = Normalisation(kind, per_channel, 2, 97, (5.0,), (300.0,), clip)
@@ -61,8 +61,8 @@ def test_a_constant_image_becomes_zero(kind):
 
 
 @pytest.mark.parametrize("kind", ["none", "min-max", "percentile", "mean-sd", "fixed"])
-def test_passes_are_as_many_as_are_told(kind):
-    begun = []
+def test_the_number_of_passes_is_as_announced(kind):
+    started = []
     parts = halves(np.ones((1, 8, 9), np.float32))
-    fix(Normalisation(kind), lambda: begun.append(kind) or parts())
-    assert len(begun) == passes(Normalisation(kind))
+    fix(Normalisation(kind), lambda: started.append(kind) or parts())
+    assert len(started) == passes(Normalisation(kind))

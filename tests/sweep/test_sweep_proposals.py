@@ -14,14 +14,13 @@ from micraframe.sweep.proposals import (
     basins,
     in_common,
     propose,
-    suppress,
     write_geojson,
     write_table,
 )
 
 
 def tent(shape, y, x, height, side=4):
-    """Return what one object leaves in a map: windows that contain it fall off linearly."""
+    """Return the map of one object, which decreases linearly, like the number of windows that contain it."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     fall = np.maximum(1 - np.abs(rows - y) / side, 0) * np.maximum(1 - np.abs(columns - x) / side, 0)
     return (height * fall).astype(np.float32)
@@ -38,7 +37,7 @@ def test_objects_are_ranked_by_their_peaks():
     assert best.y <= 20 * 8 < best.y + best.height
 
 
-def test_touching_objects_are_told_apart_and_noise_is_not():
+def test_touching_objects_are_separated_and_noise_is_not():
     plane = np.maximum(tent((30, 40), 15, 10, 1, 9), tent((30, 40), 15, 21, 0.9, 9))
     assert plane[15, 10:22].min() > 0.35
     assert basins(plane, 0.35).max() == 2
@@ -54,32 +53,30 @@ def test_a_flat_map_is_one_proposal_or_none(level, count):
 
 
 @given(st.integers(0, 999), st.floats(0.1, 1))
-def test_basins_share_out_what_is_above_the_threshold(seed, threshold):
+def test_basins_partition_the_region_above_the_threshold(seed, threshold):
     plane = np.random.default_rng(seed).random((9, 11), np.float32)
     regions = basins(plane, threshold)
     assert np.array_equal(regions > 0, plane >= threshold)
     assert set(np.unique(regions)) - {0} == set(range(1, regions.max() + 1))
 
 
-@given(st.integers(0, 999), st.floats(0, 1))
-def test_suppression_keeps_the_best_of_those_that_overlap(seed, overlap):
-    generator = np.random.default_rng(seed)
-    corners = generator.integers(0, 20, (12, 2))
-    boxes = np.concatenate([corners, corners + generator.integers(1, 10, (12, 2))], 1)
-    scores = generator.random(12)
-
-    def iou(i, j):
-        shared = np.prod(np.maximum(np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2]), 0))
-        areas = [np.prod(boxes[n, 2:] - boxes[n, :2]) for n in (i, j)]
-        return shared / (sum(areas) - shared)
-
-    kept = suppress(boxes, scores, overlap)
-    assert all(iou(i, j) <= overlap for i in kept for j in kept if i != j)
-    for lost in set(range(12)) - set(kept):
-        assert any(scores[k] >= scores[lost] and iou(k, lost) > overlap for k in kept)
+def test_of_boxes_that_overlap_much_the_better_one_is_kept():
+    # A wide ring around a peak: the box of the ring holds that of the peak.
+    plane = np.full((21, 21), 0.6, np.float32)
+    plane[1:-1, 1:-1] = 0
+    plane[2:-2, 2:-2] = tent((17, 17), 8, 8, 0.9, 40)
+    assert [round(one.score, 2) for one in propose(plane[None], ("a",), 4, (84, 84), threshold=0.5)] == [0.9]
+    both = propose(plane[None], ("a",), 4, (84, 84), threshold=0.5, nms_iou=0.9)
+    assert [round(one.score, 2) for one in both] == [0.9, 0.6]
 
 
-def test_pairs_are_of_one_class_and_near():
+def test_each_class_may_have_its_own_threshold():
+    planes = np.stack([tent((30, 40), 5, 6, 0.7), tent((30, 40), 20, 30, 0.7)])
+    found = propose(planes, ("a", "b"), 8, (240, 320), threshold=(0.8, 0.6))
+    assert [one.class_ for one in found] == ["b"]
+
+
+def test_pairs_have_one_class_and_are_near():
     one = [
         Proposal(1, "a", 0, 0, 10, 10, 1.0),
         Proposal(2, "a", 50, 50, 10, 10, 0.9),
@@ -102,12 +99,12 @@ def test_files(tmp_path):
     with (tmp_path / "proposals.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["rank", "class", "x", "y", "width", "height", "score"]
-    assert list(rows[0].values()) == ["1", "disc", "8", "16", "24", "32", "0.912346"]
+    assert list(rows[0].values()) == ["1", "disc", "8", "16", "24", "32", "0.91234567"]
 
     write_geojson(tmp_path / "proposals.geojson", proposals, ("disc", "square"))
-    told = json.loads((tmp_path / "proposals.geojson").read_text())
-    assert told["type"] == "FeatureCollection"
-    first, second = told["features"]
+    content = json.loads((tmp_path / "proposals.geojson").read_text())
+    assert content["type"] == "FeatureCollection"
+    first, second = content["features"]
     assert first["geometry"]["coordinates"] == [[[8, 16], [32, 16], [32, 48], [8, 48], [8, 16]]]
     assert first["properties"]["objectType"] == "annotation"
     assert first["properties"]["classification"]["name"] == "disc"

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import copy
 import csv
 import dataclasses
 import json
@@ -19,28 +18,32 @@ import zarr
 from typer.testing import CliRunner
 
 import micraframe
+from micraframe import pipeline as pipelines
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError, ModelError
-from micraframe.micranet import FittedMicraNet, MicraNet
-from micraframe.sweep import Options, sweep_file, sweep_image
+from micraframe.interfaces import Thresholds
+from micraframe.micranet import MicraNet, MicraNetModel
+from micraframe.pipeline import Pipeline
+from micraframe.sweep import SweepOptions, sweep_file, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.run import correlations
-from micraframe.types import DatasetInfo, Normalisation, Progress
+from micraframe.types import DatasetInfo, FitContext, Normalisation, Progress, Sample
 
-OPTIONS = Options(window=(32, 32), tile=64, threshold=0.3)
+OPTIONS = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)
 OUTPUTS = ("proposals.csv", "proposals.geojson", "overlay.png", "windows-dense.csv")
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Return a model that finds bright spots: its weights are set by hand, so that nothing need be trained."""
-    backbone = Choice(name="unet-encoder", params={"widths": [2, 2]})
-    method = MicraNet(MicraNet.Params(backbone=backbone))
-    classifier = Classifier(*registry.build("backbone", backbone.name, **backbone.params).create(1), classes=1).eval()
+    """Return a model that finds bright spots, with weights set by hand."""
+    backbone = Choice(name="micraframe/unet-encoder", params={"widths": [2, 2]})
+    params = MicraNet.Params(backbone=backbone)
+    created = registry.build("backbone", backbone.name, **backbone.params).create(1)
+    classifier = Classifier(*created, channels=1, classes=1).eval()
     for name, parameter in classifier.backbone.named_parameters():
         if "conv.weight" in name:
             parameter.data.fill_(1 / (9 * parameter.shape[1]))
@@ -49,7 +52,9 @@ def fitted():
     classifier.linear.weight.data.fill_(25)
     classifier.linear.bias.data.fill_(-20)
     info = DatasetInfo("spots", ("spot",), 1, Normalisation("min-max"), "0" * 64, image_size=(32, 32))
-    return FittedMicraNet(method.params, classifier, info, {})
+    method = Choice(name="micraframe/micra-net", params=params.model_dump(mode="json"))
+    head = registry.build("head", "micraframe/semantic")
+    return Pipeline(method, MicraNetModel(params, classifier, info), "micraframe/semantic", head, info)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +139,7 @@ def test_never_more_than_a_tile_is_read(fitted, image, tmp_path, monkeypatch, mo
     assert max(map(max, sides)) <= 64 + max(2 * 6, 32)
 
 
-def test_what_is_done_is_not_done_again(fitted, image, tmp_path, monkeypatch):
+def test_finished_tiles_are_not_computed_again(fitted, image, tmp_path, monkeypatch):
     sweep_image(fitted, image, tmp_path, OPTIONS)
     before = results(tmp_path)
     tiles = sorted((tmp_path / "tiles").rglob("*.npz"))
@@ -148,15 +153,15 @@ def test_what_is_done_is_not_done_again(fitted, image, tmp_path, monkeypatch):
     assert len(calls) == len(tiles[::3])
     assert results(tmp_path) == before
     # Another image, model or window is another sweep; another threshold is not.
-    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, threshold=0.6))
+    sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, presence_threshold=0.6))
     assert len(calls) == len(tiles[::3])
     sweep_image(fitted, 255 - image, tmp_path, OPTIONS)
     sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, overlap=0.5))
     assert len(calls) == len(tiles[::3]) + 2 * len(tiles)
 
 
-class Told(Progress):
-    """Keeps the labels that it is told of."""
+class Labels(Progress):
+    """Records the labels of what is reported."""
 
     def __init__(self):
         self.labels = []
@@ -166,10 +171,10 @@ class Told(Progress):
             self.labels.append(label)
 
 
-def test_what_was_measured_is_not_measured_again(fitted, image, tmp_path, monkeypatch):
+def test_measurements_are_not_repeated(fitted, image, tmp_path, monkeypatch):
     info = dataclasses.replace(fitted.info, normalisation=Normalisation("percentile"))
-    measuring = FittedMicraNet(fitted._params, fitted.classifier, info, {})
-    first, second = Told(), Told()
+    measuring = dataclasses.replace(fitted, info=info)
+    first, second = Labels(), Labels()
     sweep_image(measuring, image, tmp_path, OPTIONS, first)
     assert first.labels == [
         "measure the network's reach",
@@ -184,7 +189,7 @@ def test_what_was_measured_is_not_measured_again(fitted, image, tmp_path, monkey
     assert results(tmp_path) == before
 
 
-def test_a_network_that_looks_everywhere_is_refused_before_the_image_is_read(fitted, image, tmp_path, monkeypatch):
+def test_a_network_of_unlimited_reach_is_rejected_before_the_image_is_read(fitted, image, tmp_path, monkeypatch):
     def refuse(*args):
         raise ModelError("everywhere")
 
@@ -194,7 +199,7 @@ def test_a_network_that_looks_everywhere_is_refused_before_the_image_is_read(fit
         sweep_image(fitted, image, tmp_path, OPTIONS)
 
 
-def test_damaged_tiles_are_computed_anew(fitted, image, tmp_path):
+def test_damaged_tiles_are_computed_again(fitted, image, tmp_path):
     sweep_image(fitted, image, tmp_path, OPTIONS)
     before = results(tmp_path)
     tiles = sorted((tmp_path / "tiles").rglob("*.npz"))
@@ -204,11 +209,11 @@ def test_damaged_tiles_are_computed_anew(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, OPTIONS, say=said.append)
     assert results(tmp_path) == before
     (note,) = report.notes
-    assert note.endswith("tiles of mode dense whose files were damaged, computed anew: 4")
+    assert note.endswith("4 damaged tiles of mode dense were computed again")
     assert said == [note]
 
 
-def test_old_results_go_and_other_files_stay(fitted, image, tmp_path):
+def test_old_results_are_replaced_and_other_files_kept(fitted, image, tmp_path):
     (tmp_path / "windows.txt").write_text("mine")
     (tmp_path / "tiles").mkdir()
     (tmp_path / "tiles" / "mine.npz").write_text("mine")
@@ -218,55 +223,56 @@ def test_old_results_go_and_other_files_stay(fitted, image, tmp_path):
     assert not (tmp_path / "windows-exact.csv").exists()
     assert {path.name for path in (tmp_path / "tiles").iterdir()} == {second.fingerprint[:16], "mine.npz"}
     assert first.fingerprint != second.fingerprint
-    # Another mode is the same sweep: what was computed for it is worth keeping.
+    # Another mode belongs to the same sweep, and keeps its tiles.
     sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(48, 48), mode="exact"))
     assert not (tmp_path / "windows-dense.csv").exists()
     assert list((tmp_path / "tiles").rglob("dense-*.npz"))
     assert (tmp_path / "windows.txt").read_text() == (tmp_path / "tiles" / "mine.npz").read_text() == "mine"
 
 
-def test_the_report_says_what_computed(model, fitted, image, tmp_path, monkeypatch):
+def test_the_report_identifies_model_and_image(model, fitted, image, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "image.tif", image)
     report = sweep_file(model, tmp_path / "image.tif", tmp_path / "out", OPTIONS, "cpu")
     assert report.model == str(model)
     assert report.weights == json.loads((model / "model.json").read_text())["sha256"]
     assert report.versions["micraframe"] == micraframe.__version__
-    told = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert told["fingerprint"] == report.fingerprint
-    assert told["notes"] == []
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["fingerprint"] == report.fingerprint
+    assert content["notes"] == []
     from_memory = sweep_image(fitted, tmp_path / "image.tif", tmp_path / "out", OPTIONS)
     assert (from_memory.model, from_memory.fingerprint) == (None, report.fingerprint)
     monkeypatch.setattr("micraframe.sweep.run.__version__", "0.0.0")
     assert sweep_image(fitted, tmp_path / "image.tif", tmp_path / "out", OPTIONS).fingerprint != report.fingerprint
 
 
-def test_a_window_larger_than_the_image_is_said(fitted, image, tmp_path):
+def test_a_window_larger_than_the_image_is_noted(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(100000, 32)))
     assert (report.window_asked, report.window) == ((100000, 32), (200, 32))
     (note,) = report.notes
     assert "100000 x 32 pixels do not fit in 200 x 270; they are cut to 200 x 32" in note
-    # A multiple of the stride that is rounded to is nothing to tell.
+    # Rounding to a multiple of the stride is not worth a note.
     assert not sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, window=(33, 31))).notes
 
 
-def test_images_that_were_brought_to_their_own_range_are_said(fitted, image, tmp_path):
+def test_differences_to_the_training_images_are_noted(fitted, image, tmp_path):
     def notes(**changes) -> tuple[str, ...]:
-        other = copy.copy(fitted)
-        other.info = dataclasses.replace(fitted.info, **changes)
+        other = dataclasses.replace(fitted, info=dataclasses.replace(fitted.info, **changes))
         return sweep_image(other, image, tmp_path, OPTIONS).notes
 
     (note,) = notes(image_size=None)
-    assert "each brought to their own range (min-max)" in note
+    assert "normalised by its own range (min-max)" in note
     assert "scope: train" in note
     assert not notes(image_size=None, normalisation=Normalisation("fixed", offset=(0.0,), scale=(1.0,)))
     assert not notes()
+    (note,) = notes(scale=0.5)
+    assert "resized by a factor of 0.5; sweep does not resize" in note
 
 
 def test_correlation_is_by_class():
     generator = np.random.default_rng(0)
     low, high = generator.random((2, 200))
     other = generator.random(200)
-    # Together they would correlate, for one class is high wherever the other is low.
+    # All values together correlate, since one class is always higher than the other.
     one, two = np.stack([low, 100 + high, np.ones(200)], 1), np.stack([low, 100 + other, np.ones(200)], 1)
     first, second, third = correlations(one, two)
     assert first == pytest.approx(1)
@@ -275,15 +281,16 @@ def test_correlation_is_by_class():
     assert np.corrcoef(one.ravel(), two.ravel())[0, 1] > 0.99
 
 
-def test_a_killed_sweep_goes_on(model, image, tmp_path):
+def test_a_killed_sweep_resumes(model, image, tmp_path):
     path, output = tmp_path / "image.tif", tmp_path / "killed"
     tifffile.imwrite(path, image)
     slow = (
         "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from micraframe.sweep import Options, engine, sweep_file\n"
+        "from micraframe.sweep import SweepOptions, engine, sweep_file\n"
         "tile = engine.dense_tile\n"
         "engine.dense_tile = lambda *args: (time.sleep(0.2), tile(*args))[1]\n"
-        "sweep_file(*map(Path, sys.argv[1:]), Options(window=(32, 32), tile=64, threshold=0.3), 'cpu')\n"
+        "options = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)\n"
+        "sweep_file(*map(Path, sys.argv[1:]), options, 'cpu')\n"
     )
     child = subprocess.Popen([sys.executable, "-c", slow, str(model), str(path), str(output)])
     try:
@@ -316,7 +323,7 @@ def test_command(model, fitted, image, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--window", "100000"], catch_exceptions=False)
     assert "windows of 100000 x 100000 pixels do not fit in 200 x 270" in done.stderr
     unsized = dataclasses.replace(fitted.info, image_size=None)
-    FittedMicraNet(fitted._params, fitted.classifier, unsized, {}).save(tmp_path / "unsized")
+    dataclasses.replace(fitted, info=unsized).save(tmp_path / "unsized")
     arguments[1] = str(tmp_path / "unsized")
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, ConfigError)
@@ -328,21 +335,45 @@ def test_the_window_is_that_of_the_training_images(fitted, image, tmp_path):
     assert sweep_image(fitted, image, tmp_path, options).window == (32, 32)
 
 
-def test_what_cannot_be_swept_is_said(fitted, image, tmp_path):
-    with pytest.raises(ModelError, match="2 channels; the model learned from images of 1"):
+def test_the_models_presence_threshold_is_the_default(fitted, image, tmp_path):
+    options = dataclasses.replace(OPTIONS, presence_threshold=None)
+    assert sweep_image(fitted, image, tmp_path, options).presence_threshold == 0.5
+    tuned = fitted.with_thresholds(Thresholds(presence=(0.99,)), "validation")
+    tuned.save(tmp_path / "tuned")
+    report = sweep_image(pipelines.load(tmp_path / "tuned", "cpu"), image, tmp_path, options)
+    assert report.presence_threshold == (0.99,)
+    same = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, presence_threshold=0.99))
+    assert (report.proposals, report.area) == (same.proposals, same.area)
+    assert sweep_image(tuned, image, tmp_path, OPTIONS).presence_threshold == 0.3
+
+
+def test_the_command_takes_the_thresholds_of_a_study(model, image, tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    content = {"tuned": {"validation": {"presence": [0.9], "mask": 0.25}}}
+    (tmp_path / "thresholds.json").write_text(json.dumps(content))
+    arguments = ["sweep", str(model), str(tmp_path / "image.tif"), "--output", str(tmp_path / "out"), "--ngff", "0.4"]
+    tuned = [*arguments, "--thresholds", str(tmp_path / "thresholds.json"), "--json"]
+    (record,) = json.loads(CliRunner().invoke(app, tuned, catch_exceptions=False).stdout)
+    assert record["presence_threshold"] == [0.9]
+    assert zarr.open_group(tmp_path / "out" / "probability.ome.zarr", mode="r").metadata.zarr_format == 2
+    done = CliRunner().invoke(app, [*tuned, "--presence-threshold", "0.4"], catch_exceptions=False)
+    assert json.loads(done.stdout)[0]["presence_threshold"] == 0.4
+
+
+def test_impossible_sweeps_are_rejected(fitted, image, tmp_path):
+    with pytest.raises(DataError, match="expected 1 channels, as in the training images, got 2"):
         sweep_image(fitted, np.stack([image, image]), tmp_path, OPTIONS)
     with pytest.raises(DataError, match="no such file"):
         sweep_image(fitted, tmp_path / "missing.tif", tmp_path, OPTIONS)
-    for wrong in ({"mode": "sparse"}, {"threshold": 0.0}):
+    for wrong in ({"mode": "sparse"}, {"presence_threshold": 0.0}, {"ngff": "0.3"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            Options(**wrong)
+            SweepOptions(**wrong)
 
 
-def test_a_model_of_another_method_is_refused(image, tmp_path):
-    from micraframe.modelfile import ModelFile, save_model
-
+def test_a_model_of_another_method_is_rejected(image, tmp_path):
     info = DatasetInfo("spots", ("spot",), 1, Normalisation(), "0" * 64)
-    save_model(tmp_path / "model", ModelFile(Choice(name="micraframe/random-map"), info, {}, {}))
+    sample = Sample("s", image[None].astype(np.float32), labels=np.ones(1, bool))
+    pipelines.fit("micraframe/random-map", [sample], [sample], info, FitContext()).save(tmp_path / "model")
     tifffile.imwrite(tmp_path / "image.tif", image)
-    with pytest.raises(ModelError, match="random-map"):
+    with pytest.raises(ModelError, match="expected a model of micraframe/micra-net, got one of micraframe/random-map"):
         sweep_file(tmp_path / "model", tmp_path / "image.tif", tmp_path / "out", OPTIONS)

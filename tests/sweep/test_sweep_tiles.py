@@ -3,28 +3,28 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from micraframe.sweep.tiles import Measured, Tiles, forget_others
+from micraframe.sweep.tiles import SweepMeasurements, TileStore, forget_others
 from micraframe.types import Normalisation
 
 VALUES = np.random.default_rng(0).random((5, 7, 3), np.float32)
 
 
-def test_what_is_kept_is_loaded(tmp_path):
-    tiles = Tiles(tmp_path / "tiles")
+def test_kept_tiles_are_loaded(tmp_path):
+    tiles = TileStore(tmp_path / "tiles")
     assert tiles.load("dense", 0, 1) is None
-    assert tiles.measured() == Measured()
+    assert tiles.measured() == SweepMeasurements()
     tiles.keep("dense", 0, 1, VALUES, 1.5)
     values, seconds = tiles.load("dense", 0, 1)
     assert np.array_equal(values, VALUES)
     assert seconds == 1.5
-    measured = Measured(Normalisation("fixed", offset=(0.1,), scale=(1 / 3,), clip=True), 7, 0.25)
+    measured = SweepMeasurements(Normalisation("fixed", offset=(0.1,), scale=(1 / 3,), clip=True), 7, 0.25)
     tiles.keep_measured(measured)
     assert tiles.measured() == measured
 
 
 @pytest.mark.parametrize("keep", [0, 1, 30, 100, 300, -1])
 def test_a_file_cut_short_is_deleted(tmp_path, keep):
-    tiles = Tiles(tmp_path)
+    tiles = TileStore(tmp_path)
     tiles.keep("exact", 2, 3, VALUES, 1)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:keep])
@@ -33,7 +33,7 @@ def test_a_file_cut_short_is_deleted(tmp_path, keep):
 
 
 def test_a_file_with_a_wrong_byte_is_deleted(tmp_path):
-    tiles = Tiles(tmp_path)
+    tiles = TileStore(tmp_path)
     tiles.keep("exact", 2, 3, VALUES, 1)
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
@@ -44,16 +44,16 @@ def test_a_file_with_a_wrong_byte_is_deleted(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"reach": "far"}'])
-def test_measurements_cut_short_are_none(tmp_path, content):
+def test_damaged_measurements_are_made_again(tmp_path, content):
     (tmp_path / "measured.json").write_text(content)
-    assert Tiles(tmp_path).measured() == Measured()
+    assert TileStore(tmp_path).measured() == SweepMeasurements()
 
 
-def test_only_what_a_sweep_wrote_is_forgotten(tmp_path):
-    kept, other, shared = (Tiles(tmp_path / (letter * 16)) for letter in "abc")
+def test_only_files_of_a_sweep_are_forgotten(tmp_path):
+    kept, other, shared = (TileStore(tmp_path / (letter * 16)) for letter in "abc")
     for tiles in (kept, other, shared):
         tiles.keep("dense", 0, 0, VALUES, 1)
-        tiles.keep_measured(Measured())
+        tiles.keep_measured(SweepMeasurements())
     (other.folder / ".dense-0-1.x1y_2z.npz").touch()
     (shared.folder / "notes.txt").touch()
     (tmp_path / "mine").mkdir()

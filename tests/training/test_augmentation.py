@@ -192,7 +192,7 @@ def test_no_augmentation_changes_nothing() -> None:
     assert torch.equal(after[1], targets)
 
 
-def test_they_are_told_apart_by_kind() -> None:
+def test_their_kind_distinguishes_them() -> None:
     adapter = TypeAdapter(tuple[Augmentation, ...])
     assert adapter.validate_python(adapter.dump_python(ALL, mode="json")) == ALL
     with pytest.raises(ValidationError, match="does not match any of the expected tags"):

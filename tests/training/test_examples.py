@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micraframe.errors import DataError
-from micraframe.training.examples import Examples, batches, generator
+from micraframe.training.examples import Examples, generator, index_batches
 from micraframe.types import Sample
 
 SIZES = st.lists(st.tuples(st.integers(1, 3), st.integers(1, 2)), min_size=1, max_size=40)
@@ -30,7 +30,7 @@ def labels(one: Sample) -> np.ndarray:
 def test_every_example_is_in_one_batch_of_its_size(
     sizes: list[tuple[int, int]], batch_size: int, shuffled: bool
 ) -> None:
-    made = batches(sizes, batch_size, generator(0, "test") if shuffled else None)
+    made = index_batches(sizes, batch_size, generator(0, "test") if shuffled else None)
     assert sorted(index for batch in made for index in batch) == list(range(len(sizes)))
     for batch in made:
         assert len({sizes[index] for index in batch}) == 1
@@ -38,15 +38,15 @@ def test_every_example_is_in_one_batch_of_its_size(
         assert len(batch) <= batch_size + (batch_size > 1)
         assert not alone or sizes.count(sizes[batch[0]]) == 1
     # As many in every epoch, whatever the order: schedules count steps.
-    assert len(made) == len(batches(sizes, batch_size))
+    assert len(made) == len(index_batches(sizes, batch_size))
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
     sizes = [(4, 4)] * 50
-    first = batches(sizes, 8, generator(1, "order", 2))
-    assert batches(sizes, 8, generator(1, "order", 2)) == first
-    assert batches(sizes, 8, generator(1, "order", 3)) != first
-    assert batches(sizes, 8, generator(2, "order", 2)) != first
+    first = index_batches(sizes, 8, generator(1, "order", 2))
+    assert index_batches(sizes, 8, generator(1, "order", 2)) == first
+    assert index_batches(sizes, 8, generator(1, "order", 3)) != first
+    assert index_batches(sizes, 8, generator(2, "order", 2)) != first
 
 
 def test_a_batch_is_what_was_asked_for() -> None:
@@ -104,7 +104,7 @@ def test_the_fingerprint_knows_images_and_targets() -> None:
 
 
 def test_nothing_to_learn_from() -> None:
-    with pytest.raises(DataError, match="no sample"):
+    with pytest.raises(DataError, match="at least one sample"):
         Examples([], labels)
 
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from micraframe.backbones.unet_encoder import UNetEncoder
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import DataError, ModelError
 from micraframe.training import Examples, History, Recipe, fit, fit_classifier
 from micraframe.training.classification import pos_weights
-from micraframe.types import Progress, Run, Sample
+from micraframe.types import FitContext, Progress, Sample
 
 RECIPE = Recipe(epochs=4, batch_size=8, optimiser="adamw", schedule="one-cycle", learning_rate=1e-2)
 
@@ -38,15 +38,14 @@ def samples(count: int, sizes: tuple[tuple[int, int], ...] = ((16, 16),), start:
 
 def classifier(seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    network, layers = UNetEncoder(UNetEncoder.Params(widths=(4, 8))).create(1)
-    return Classifier(network, layers, 2, dropout=0.1)
+    return create_classifier(UNetEncoder(UNetEncoder.Params(widths=(4, 8))), 1, 2, dropout=0.1)
 
 
 def trained(
-    recipe: Recipe = RECIPE, run: Run | None = None, count: int = 48, **kwargs: Any
+    recipe: Recipe = RECIPE, context: FitContext | None = None, count: int = 48, **kwargs: Any
 ) -> tuple[Classifier, History]:
     model = classifier()
-    history = fit_classifier(model, samples(count), samples(16, start=1000), recipe, run or Run(), **kwargs)
+    history = fit_classifier(model, samples(count), samples(16, start=1000), recipe, context or FitContext(), **kwargs)
     return model, history
 
 
@@ -57,7 +56,7 @@ def print_of(module: nn.Module) -> str:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_learns(precision: Any) -> None:
-    _, history = trained(RECIPE.model_copy(update={"epochs": 12}), Run(precision=precision), count=96)
+    _, history = trained(RECIPE.model_copy(update={"epochs": 12}), FitContext(precision=precision), count=96)
     assert history.best.valid_loss < 0.3 < history.epochs[0].valid_loss
     assert all(accuracy > 0.9 for accuracy in history.best.measures.values())
 
@@ -67,7 +66,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes() -> None:
     again, other_history = trained()
     assert print_of(one) == print_of(again)
     assert history.losses == other_history.losses
-    assert print_of(trained(run=Run(seed=1))[0]) != print_of(one)
+    assert print_of(trained(context=FitContext(seed=1))[0]) != print_of(one)
 
 
 def test_the_callers_random_numbers_are_left_alone() -> None:
@@ -75,18 +74,18 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    fit_classifier(model, samples(8), samples(4), RECIPE, Run())
+    fit_classifier(model, samples(8), samples(4), RECIPE, FitContext())
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_best_network_comes_back_ready_for_use() -> None:
+def test_the_best_network_is_returned_ready_for_inference() -> None:
     recipe = Recipe(epochs=6, batch_size=8, schedule="constant", learning_rate=0.05)
     model, history = trained(recipe)
     assert not model.training
     assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
     valid = samples(16, start=1000)
-    images = torch.stack([torch.from_numpy(one.image) for one in valid])
-    labels = torch.stack([torch.from_numpy(one.labels) for one in valid])
+    images = torch.stack([torch.tensor(one.image) for one in valid])
+    labels = torch.stack([torch.tensor(one.labels) for one in valid])
     weight = torch.from_numpy(pos_weights("auto", np.stack([one.labels for one in samples(48)])))
     with torch.no_grad():
         logits = model(images)
@@ -106,7 +105,7 @@ def scripted(losses: list[float], **params: Any) -> tuple[nn.Module, History]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     data = Examples(samples(8), lambda sample: sample.labels)
-    return network, fit(network, data, data, loss, Recipe(epochs=len(losses), **params), Run())
+    return network, fit(network, data, data, loss, Recipe(epochs=len(losses), **params), FitContext())
 
 
 def test_the_best_network_is_that_of_the_lowest_validation_loss() -> None:
@@ -117,7 +116,7 @@ def test_the_best_network_is_that_of_the_lowest_validation_loss() -> None:
     assert print_of(kept) != print_of(scripted([3.0, 2.0, 1.0], **constant)[0])
 
 
-def test_plateau_is_fed_each_validation_loss() -> None:
+def test_plateau_uses_each_validation_loss() -> None:
     _, history = scripted([1.0, 2.0, 3.0, 0.5, 2.0, 0.1], plateau_patience=1, learning_rate=1e-2)
     assert [epoch.learning_rate for epoch in history.epochs] == pytest.approx([1e-2, 1e-2, 1e-2, 1e-3, 1e-3, 1e-3])
 
@@ -130,7 +129,7 @@ def test_early_stopping() -> None:
 def test_images_of_several_sizes() -> None:
     sizes = ((16, 16), (15, 23), (31, 17))
     model = classifier()
-    history = fit_classifier(model, samples(40, sizes), samples(9, sizes, start=1000), RECIPE, Run())
+    history = fit_classifier(model, samples(40, sizes), samples(9, sizes, start=1000), RECIPE, FitContext())
     assert len(history.epochs) == 4
 
 
@@ -145,7 +144,7 @@ def test_validation_does_not_depend_on_the_batch_size() -> None:
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = 0.0
-        losses += fit(model, data, data, bce, recipe, Run(precision="float32")).losses
+        losses += fit(model, data, data, bce, recipe, FitContext(precision="float32")).losses
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
 
 
@@ -154,7 +153,7 @@ def bce(output: Tensor, targets: Tensor) -> Tensor:
 
 
 def test_log_and_curves(tmp_path: Path) -> None:
-    _, history = trained(run=Run(folder=tmp_path), classes=("bright", "dark"))
+    _, history = trained(context=FitContext(folder=tmp_path), classes=("bright", "dark"))
     with (tmp_path / "log.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     header = ["epoch", "learning_rate", "train_loss", "valid_loss", "accuracy bright", "accuracy dark", "seconds"]
@@ -164,21 +163,21 @@ def test_log_and_curves(tmp_path: Path) -> None:
     assert "<svg" in (tmp_path / "curves.svg").read_text()
 
 
-def test_progress_is_told() -> None:
-    class Heard(Progress):
+def test_progress_is_reported() -> None:
+    class Recorder(Progress):
         def __init__(self) -> None:
-            self.told: list[tuple[int, int]] = []
+            self.steps: list[tuple[int, int]] = []
 
         def advance(self, label: str, done: int, total: int, numbers: Any = ()) -> None:
-            self.told.append((done, total))
+            self.steps.append((done, total))
 
-    heard = Heard()
-    trained(run=Run(progress=heard))
-    assert heard.told == [*((step, 24) for step in range(1, 25)), (24, 24)]
+    recorder = Recorder()
+    trained(context=FitContext(progress=recorder))
+    assert recorder.steps == [*((step, 24) for step in range(1, 25)), (24, 24)]
 
 
 def test_a_module_that_makes_masks(tmp_path: Path) -> None:
-    """The loop knows nothing of classifiers: here masks are learned, and follow their augmented images."""
+    """The loop serves networks that are not classifiers; masks follow their augmented images."""
 
     def masked(number: int) -> Sample:
         image = np.random.default_rng(number).random((1, 12, 10)).astype(np.float32)
@@ -195,7 +194,7 @@ def test_a_module_that_makes_masks(tmp_path: Path) -> None:
     def agreement(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"agreement": ((output > 0) == targets).float().mean((1, 2, 3))}
 
-    history = fit(network, train, valid, bce, recipe, Run(folder=tmp_path), agreement)
+    history = fit(network, train, valid, bce, recipe, FitContext(folder=tmp_path), agreement)
     assert history.best.measures["agreement"] > 0.95
 
 
@@ -204,7 +203,7 @@ def test_frozen_parts_keep_parameters_and_statistics() -> None:
     for parameter in model.backbone.parameters():
         parameter.requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fit_classifier(model, samples(16), samples(8), RECIPE, Run())
+    fit_classifier(model, samples(16), samples(8), RECIPE, FitContext())
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"linear.weight", "linear.bias"}
 
@@ -212,10 +211,10 @@ def test_frozen_parts_keep_parameters_and_statistics() -> None:
 def test_nothing_to_train_is_refused() -> None:
     model = classifier().requires_grad_(False)
     with pytest.raises(ModelError, match="frozen"):
-        fit_classifier(model, samples(4), samples(4), RECIPE, Run())
+        fit_classifier(model, samples(4), samples(4), RECIPE, FitContext())
 
 
-def test_divergence_is_an_error_not_a_network() -> None:
+def test_divergence_is_an_error() -> None:
     recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e30, schedule="constant")
     with pytest.raises(ModelError, match="diverged in epoch 1.*lower the learning rate"):
         trained(recipe)
@@ -236,7 +235,7 @@ def test_gradients_are_clipped() -> None:
     data = Examples(samples(8), lambda sample: sample.labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", spy)
-        fit(network, data, data, bce, Recipe(epochs=2, gradient_clipping=1e-3), Run())
+        fit(network, data, data, bce, Recipe(epochs=2, gradient_clipping=1e-3), FitContext())
     assert min(seen) > 1e-2
     assert max(norms) <= 1.001e-3
 
@@ -248,16 +247,14 @@ def test_weights_of_presence() -> None:
     assert pos_weights(None, labels).tolist() == [1] * 4
 
 
-@pytest.mark.parametrize(
-    ("labels", "reason"), [(None, "no labels"), (np.array([True, False, True]), "labels of 3 classes")]
-)
+@pytest.mark.parametrize(("labels", "reason"), [(None, "none"), (np.array([True, False, True]), "labels of 3")])
 def test_samples_without_the_right_labels(labels: Any, reason: str) -> None:
     bad = Sample("bad", np.zeros((1, 16, 16), np.float32), labels=labels)
-    with pytest.raises(DataError, match=f"'bad' has {reason}; .*2 classes"):
-        fit_classifier(classifier(), [*samples(3), bad], samples(3), RECIPE, Run())
+    with pytest.raises(DataError, match=f"'bad': expected labels of 2 classes, got {reason}"):
+        fit_classifier(classifier(), [*samples(3), bad], samples(3), RECIPE, FitContext())
 
 
 def test_other_channels_in_validation() -> None:
     other = [Sample("rgb", np.zeros((3, 16, 16), np.float32), labels=np.array([True, False]))]
-    with pytest.raises(DataError, match="1 channels, validation images 3"):
-        fit_classifier(classifier(), samples(4), other, RECIPE, Run())
+    with pytest.raises(DataError, match="validation images with 1 channels.*got 3"):
+        fit_classifier(classifier(), samples(4), other, RECIPE, FitContext())

@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 from micraframe.training import Examples, Recipe, fit
 from micraframe.training.augmentation import Flip
-from micraframe.types import Run, Sample
+from micraframe.types import FitContext, Sample
 
 
 class Detector(nn.Module):
-    """Makes its loss itself: the squared distance of a weighted image from its mask."""
+    """Returns its loss: the squared distance of a weighted image from its mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,19 +25,19 @@ def samples(count: int) -> list[Sample]:
     return [Sample(f"s{number}", image, masks=image > 0) for number, image in enumerate(images)]
 
 
-def test_a_network_that_makes_its_losses_itself_is_given_the_targets_as_they_follow_the_image() -> None:
-    shown = Examples(samples(8), lambda sample: sample.masks)
+def test_a_network_that_returns_its_losses_gets_the_targets_which_follow_the_image() -> None:
+    examples = Examples(samples(8), lambda sample: sample.masks)
     recipe = Recipe(
         epochs=60, batch_size=4, learning_rate=0.1, schedule="one-cycle", early_stopping=None, augmentations=(Flip(),)
     )
     network = Detector()
     history = fit(
         network,
-        shown,
-        shown,
+        examples,
+        examples,
         lambda losses, targets: losses.mean(),
         recipe,
-        Run(precision="float32", device="cpu"),
+        FitContext(precision="float32", device="cpu"),
         lambda losses, targets: {"distance": losses},
         with_targets=True,
     )

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from micraframe.backbones.unet_encoder import UNetEncoder
-from micraframe.classifier import Classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.cli import app
 from micraframe.errors import ModelError
 from micraframe.modelfile import load_model
 from micraframe.training import Recipe, fit_classifier
 from micraframe.training.processes import accelerator_for, is_main_process, share
-from micraframe.types import Layer, Progress, Run, Sample
+from micraframe.types import FitContext, Layer, Progress, Sample
 
 # The last of the batches of 5, 5 and 3 is too small for two to share.
 RECIPE = Recipe(epochs=3, batch_size=5, learning_rate=3e-3, gradient_clipping=0.5)
@@ -58,15 +58,14 @@ class Plain(nn.Module):
         return [torch.relu(self.conv(images))]
 
 
-def train(normalised: bool, run: Run) -> dict[str, Any]:
+def train(normalised: bool, context: FitContext) -> dict[str, Any]:
     """Return weights and measurements."""
     torch.manual_seed(0)
     if normalised:
-        network, layers = UNetEncoder(UNetEncoder.Params(widths=(2, 3))).create(1)
+        model = create_classifier(UNetEncoder(UNetEncoder.Params(widths=(2, 3))), 1, 2, dropout=0.0)
     else:
-        network, layers = Plain(), (Layer("L1", 3, 1),)
-    model = Classifier(network, layers, 2, dropout=0.0)
-    history = fit_classifier(model, make_samples(13), make_samples(7, start=100), RECIPE, run)
+        model = Classifier(Plain(), (Layer("L1", 3, 1),), 1, 2, dropout=0.0)
+    history = fit_classifier(model, make_samples(13), make_samples(7, start=100), RECIPE, context)
     return {
         "weights": safetensors.torch.save(model.state_dict()).hex(),
         "measured": [[one.train_loss, one.valid_loss, *one.measures.values()] for one in history.epochs],
@@ -74,19 +73,19 @@ def train(normalised: bool, run: Run) -> dict[str, Any]:
 
 
 def each_process(folder: Path) -> None:
-    """Learn, and write what was learned and told; then run the command."""
-    told: list[int] = []
+    """Learn, and write what was learned and reported; then run the command."""
+    steps: list[int] = []
 
-    class Heard(Progress):
+    class Recorder(Progress):
         def advance(self, label: str, done: int, total: int, numbers: object = ()) -> None:
-            told.append(done)
+            steps.append(done)
 
-    run = Run(precision="float32", device="cpu", progress=Heard())
+    context = FitContext(precision="float32", device="cpu", progress=Recorder())
     results = {
-        "plain": train(False, run),
-        "normalised": train(True, Run(folder=folder / "training", device="cpu")),
-        "resumed": train(True, Run(folder=folder / "training", device="cpu")),
-        "told": told,
+        "plain": train(False, context),
+        "normalised": train(True, FitContext(folder=folder / "training", device="cpu")),
+        "resumed": train(True, FitContext(folder=folder / "training", device="cpu")),
+        "steps": steps,
         "main": is_main_process(),
     }
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(results))
@@ -131,11 +130,14 @@ def learned(folder: Path) -> list[dict[str, Any]]:
     (folder / "config.yaml").write_text(CONFIG)
     outputs = launch(folder)
     results = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-    return [result | {"said": said, "errors": errors} for result, (said, errors) in zip(results, outputs, strict=True)]
+    return [
+        result | {"printed": printed, "errors": errors}
+        for result, (printed, errors) in zip(results, outputs, strict=True)
+    ]
 
 
 def test_two_learn_what_one_learns(learned: list[dict[str, Any]]) -> None:
-    alone = train(False, Run(precision="float32", device="cpu"))
+    alone = train(False, FitContext(precision="float32", device="cpu"))
     for together in learned:
         np.testing.assert_allclose(together["plain"]["measured"], alone["measured"], rtol=1e-4)
         weights = safetensors.torch.load(bytes.fromhex(together["plain"]["weights"]))
@@ -152,20 +154,20 @@ def test_all_go_on_from_what_the_first_wrote(learned: list[dict[str, Any]]) -> N
     assert all(one["resumed"] == one["normalised"] for one in learned)
 
 
-def test_the_first_writes_and_tells(learned: list[dict[str, Any]], folder: Path) -> None:
+def test_the_first_writes_and_reports(learned: list[dict[str, Any]], folder: Path) -> None:
     assert [one["main"] for one in learned] == [True, False]
-    assert learned[0]["told"][-1] == RECIPE.epochs * 3
-    assert learned[1]["told"] == []
+    assert learned[0]["steps"][-1] == RECIPE.epochs * 3
+    assert learned[1]["steps"] == []
     assert len((folder / "training" / "log.csv").read_text().splitlines()) == 1 + RECIPE.epochs
     assert {path.name for path in (folder / "training").iterdir()} == {"checkpoints", "log.csv", "curves.svg"}
 
 
-def test_the_command_saves_and_speaks_once(learned: list[dict[str, Any]], folder: Path) -> None:
+def test_the_command_saves_and_prints_once(learned: list[dict[str, Any]], folder: Path) -> None:
     first, second = learned
-    assert first["said"].count("learned from 12 samples") == 1
-    assert second["said"] == second["errors"] == ""
+    assert first["printed"].count("on 12 samples") == 1
+    assert second["printed"] == second["errors"] == ""
     assert load_model(folder / "output" / "model").info.classes[0] == "0"
-    assert {path.name for path in (folder / "output").iterdir()} == {"config.yaml", "model", "training"}
+    assert {path.name for path in (folder / "output").glob("[!.]*")} == {"config.yaml", "model", "training"}
 
 
 @given(st.integers(1, 40), st.integers(1, 5))
@@ -186,13 +188,12 @@ def test_one_process_takes_all() -> None:
 
 def test_nothing_of_accelerate_stays_on_the_network() -> None:
     torch.manual_seed(0)
-    network, layers = UNetEncoder(UNetEncoder.Params(widths=(2,))).create(1)
-    model = Classifier(network, layers, 2)
+    model = create_classifier(UNetEncoder(UNetEncoder.Params(widths=(2,))), 1, 2)
     before = set(vars(model))
-    fit_classifier(model, make_samples(4), make_samples(2), RECIPE, Run())
+    fit_classifier(model, make_samples(4), make_samples(2), RECIPE, FitContext())
     assert set(vars(model)) == before
     with pytest.raises(ModelError, match="diverged"):
-        fit_classifier(model, make_samples(4), make_samples(2), Recipe(learning_rate=1e30), Run())
+        fit_classifier(model, make_samples(4), make_samples(2), Recipe(learning_rate=1e30), FitContext())
     assert set(vars(model)) == before
 
 

@@ -14,13 +14,14 @@ import safetensors.torch
 import torch
 
 from micraframe.backbones.unet_encoder import UNetEncoder
-from micraframe.classifier import Classifier
+from micraframe.classifier import create_classifier
 from micraframe.errors import ModelError
 from micraframe.training import Recipe, fit_classifier
-from micraframe.types import Progress, Run, Sample
+from micraframe.types import FitContext, Progress, Sample
 
 RECIPE = Recipe(epochs=5, batch_size=4, learning_rate=1e-2, plateau_patience=0)
 STEPS = 3
+SILENT = Progress()
 
 
 def make_samples(count: int, start: int = 0) -> list[Sample]:
@@ -31,13 +32,12 @@ def make_samples(count: int, start: int = 0) -> list[Sample]:
     return [make(number) for number in range(start, start + count)]
 
 
-def train(folder: Path | None, progress: Progress | None = None, seed: int = 3, recipe: Recipe = RECIPE) -> bytes:
+def train(folder: Path | None, progress: Progress = SILENT, seed: int = 3, recipe: Recipe = RECIPE) -> bytes:
     """Return the bytes of the trained network."""
     torch.manual_seed(0)
-    network, layers = UNetEncoder(UNetEncoder.Params(widths=(2, 3))).create(1)
-    model = Classifier(network, layers, 2)
-    run = Run(seed=seed, folder=folder, progress=progress)
-    fit_classifier(model, make_samples(12), make_samples(6, start=100), recipe, run)
+    model = create_classifier(UNetEncoder(UNetEncoder.Params(widths=(2, 3))), 1, 2)
+    context = FitContext(seed=seed, folder=folder, progress=progress)
+    fit_classifier(model, make_samples(12), make_samples(6, start=100), recipe, context)
     return safetensors.torch.save(model.state_dict())
 
 
@@ -74,8 +74,8 @@ def undisturbed() -> bytes:
     return train(None)
 
 
-class Heard(Progress):
-    """Remembers the steps that it was told of."""
+class Recorder(Progress):
+    """Remembers the reported steps."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -91,18 +91,18 @@ def test_killed_and_resumed(tmp_path: Path, undisturbed: bytes, how: str, done: 
     killed = subprocess.run([sys.executable, __file__, how, tmp_path], check=False, capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(list((tmp_path / "checkpoints").glob("epoch-*"))) == 2
-    heard = Heard()
-    assert train(tmp_path, heard) == undisturbed
-    assert heard.steps[0] == done * STEPS + 1
+    recorder = Recorder()
+    assert train(tmp_path, recorder) == undisturbed
+    assert recorder.steps[0] == done * STEPS + 1
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + RECIPE.epochs
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
 def test_a_finished_training_is_not_done_again(tmp_path: Path, undisturbed: bytes) -> None:
-    heard = Heard()
+    recorder = Recorder()
     assert train(tmp_path) == undisturbed
-    assert train(tmp_path, heard) == undisturbed
-    assert heard.steps == [RECIPE.epochs * STEPS]
+    assert train(tmp_path, recorder) == undisturbed
+    assert recorder.steps == [RECIPE.epochs * STEPS]
 
 
 @pytest.mark.parametrize("file", ["state.json", "state.safetensors"])
@@ -121,7 +121,7 @@ def test_two_generations_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"seed": 4}, {"recipe": RECIPE.model_copy(update={"batch_size": 5})}])
 def test_another_trainings_folder_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
     train(tmp_path)
-    with pytest.raises(ModelError, match="another training"):
+    with pytest.raises(ModelError, match="got those of another"):
         train(tmp_path, **change)
 
 

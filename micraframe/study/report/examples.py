@@ -1,4 +1,4 @@
-"""The best, median and worst test image of every contender, as small pictures inside the page."""
+"""The best, median and worst test image of every method, as small pictures inside the page."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe import registry
-from micraframe.metrics.evidence import masks_of
+from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.overlay import overlay, to_rgb
 from micraframe.study.folder import StudyFolder
-from micraframe.study.report.definitions import lower_is_better
-from micraframe.study.report.results import DatasetResults, Result
+from micraframe.study.report.results import DatasetResults, MethodResult
 from micraframe.study.tables import Values
 from micraframe.types import BoolArray, FloatArray, Sample
 
 EDGES = (160, 128, 96, 72, 56)
-"""Longest edges of a picture in pixels that are tried, until all fit."""
+"""Longest edges of a picture, in pixels, tried in this order until all pictures fit."""
 
 
 @dataclass(frozen=True)
-class Example:
-    """One test image and what a contender made of it.
+class ExampleImage:
+    """One test image and a method's prediction.
 
     Attributes:
         rank: `best`, `median` or `worst`.
         image_id: The image.
-        value: Of the primary metric, mean over classes.
+        value: The primary metric, mean over classes.
         pictures: Data URIs of PNGs, by what they show; empty where there is no mask.
     """
 
@@ -42,58 +41,59 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExampleGallery:
     """The examples of a dataset.
 
     Attributes:
-        rows: Per contender its examples, best to worst; fewer than three where fewer images have a value.
-        skipped: Per contender without examples, why.
+        rows: Per method its examples, best to worst; fewer than three where fewer images have a value.
+        skipped: Per method without examples, the reason.
     """
 
-    rows: tuple[tuple[Result, tuple[Example, ...]], ...]
-    skipped: tuple[tuple[Result, str], ...]
+    rows: tuple[tuple[MethodResult, tuple[ExampleImage, ...]], ...]
+    skipped: tuple[tuple[MethodResult, str], ...]
 
 
-def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget: int) -> Examples:
-    """Return the examples of every contender's first seed with its fixed thresholds.
+def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget: int) -> ExampleGallery:
+    """Return the examples of every method's first completed seed with fixed thresholds.
 
     Args:
-        found: What the study came to on a dataset.
-        values: The numbers.
+        found: The results on a dataset.
+        values: The numbers per image.
         folder: Where the masks are.
-        budget: Bytes that all pictures together may take; they are made smaller until they fit, or are the smallest.
+        budget: Bytes for all pictures together; they are made smaller until they fit or are the smallest.
     """
-    chosen: list[tuple[Result, list[tuple[str, int, float]]]] = []
-    skipped: list[tuple[Result, str]] = []
+    primary = found.primary
+    chosen: list[tuple[MethodResult, list[tuple[str, int, float]]]] = []
+    skipped: list[tuple[MethodResult, str]] = []
     for result in found.results:
-        if ("fixed", found.primary) not in result.summaries:
-            skipped.append((result, f"{found.primary} was not measured"))
+        if ("fixed", primary.name) not in result.summaries:
+            skipped.append((result, f"{primary.name} was not measured"))
             continue
-        # The first row of the table is of the first seed that is done.
-        ranked = rank(values.table(result.group, found.primary)[0], lower_is_better(found.primary))
+        # The first row of the table is the first completed seed.
+        ranked = rank(values.table(result.group, primary.name)[0], primary.higher_is_better)
         if not ranked:
-            skipped.append((result, f"{found.primary} is undefined for every image"))
+            skipped.append((result, f"{primary.name} is undefined for every image"))
         else:
             chosen.append((result, ranked))
     if not chosen:
-        return Examples((), tuple(skipped))
-    cell = chosen[0][0].cells[0]
-    test = registry.build("dataset", cell.dataset.name, **cell.dataset.params).samples("test")
+        return ExampleGallery((), tuple(skipped))
+    dataset = chosen[0][0].runs[0].dataset
+    test = registry.build("dataset", dataset.name, **dataset.params).samples("test")
     samples = {number: test[number] for number in {number for _, ranked in chosen for _, number, _ in ranked}}
     drawable = []
     for result, ranked in chosen:
-        masks = {number: _masks(result, folder, number, samples[number]) for _, number, _ in ranked}
+        masks = {n: folder.masks(result.runs[0], n, samples[n].image.shape[2]) for _, n, _ in ranked}
         if all(mask is None for mask in masks.values()):
             skipped.append((result, "it makes no masks"))
         else:
             drawable.append((result, ranked, masks))
-    rows: tuple[tuple[Result, tuple[Example, ...]], ...] = ()
+    rows: tuple[tuple[MethodResult, tuple[ExampleImage, ...]], ...] = ()
     for edge in EDGES:
         rows = tuple(
             (
                 result,
                 tuple(
-                    Example(name, samples[number].id, value, _pictures(samples[number], masks[number], edge))
+                    ExampleImage(name, samples[number].id, value, _pictures(samples[number], masks[number], edge))
                     for name, number, value in ranked
                 ),
             )
@@ -102,34 +102,30 @@ def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget:
         size = sum(len(uri) for _, shown in rows for example in shown for uri in example.pictures.values())
         if size <= budget:
             break
-    return Examples(rows, tuple(skipped))
+    return ExampleGallery(rows, tuple(skipped))
 
 
-def rank(values: npt.NDArray[np.float64], lower: bool = False) -> list[tuple[str, int, float]]:
-    """Return best, median and worst with their places and values; of equals the first, of two medians the better.
+def rank(values: npt.NDArray[np.float64], higher_is_better: bool = True) -> list[tuple[str, int, float]]:
+    """Return best, median and worst with their indices and values: the first of equals, the better of two medians.
 
     Args:
         values: (N,), NaN where undefined.
-        lower: Low is good.
+        higher_is_better: Whether high values are good.
 
     Returns:
-        No place twice: of two values there is no median, of one only the best.
+        No index twice: two values have no median, and one value is only the best.
     """
     places = np.flatnonzero(~np.isnan(values))
-    order = places[np.argsort(values[places] if lower else -values[places], kind="stable")]
+    order = places[np.argsort(-values[places] if higher_is_better else values[places], kind="stable")]
     picks = {0: "best", len(order) - 1: "worst"} if len(order) > 1 else dict.fromkeys(range(len(order)), "best")
     picks.setdefault((len(order) - 1) // 2, "median")
     return [(picks[place], int(order[place]), float(values[order[place]])) for place in sorted(picks) if len(order)]
 
 
-def _masks(result: Result, folder: StudyFolder, number: int, sample: Sample) -> BoolArray | None:
-    return folder.masks(result.cells[0], number, sample.image.shape[2])
-
-
 def _pictures(sample: Sample, masks: BoolArray | None, edge: int) -> dict[str, str]:
     truth = masks_of(sample)
     height, width = sample.image.shape[1:]
-    # Never larger than it is: the page scales small images, and their pixels stay to be seen.
+    # Never enlarged: the page scales small images up, and their pixels stay visible.
     scale = min(1.0, edge / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     image = _smaller(sample.image, size)
@@ -155,6 +151,6 @@ def _smaller_masks(masks: BoolArray, size: tuple[int, int]) -> BoolArray:
 
 def _uri(rgb: npt.NDArray[np.uint8]) -> str:
     grey = (rgb == rgb[..., :1]).all()
-    # A picture in grey takes a third of the bytes.
+    # A grey picture takes a third of the bytes.
     png = imagecodecs.png_encode(np.ascontiguousarray(rgb[..., 0] if grey else rgb), level=9)
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,23 +1,38 @@
-"""A study in the words of a paper's methods section, made of what the study is and nothing else."""
+"""A study as the methods section of a paper, written from the study and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from micraframe import registry
+from micraframe import config, registry
 from micraframe.config import Choice, Study
+from micraframe.interfaces import Column
+from micraframe.pricing import SOURCES, Prices
 from micraframe.statistics import RESAMPLES
-from micraframe.study.plan import Cell, label
-from micraframe.study.report.citations import COMPONENTS, HOLM, PRICES, References
-from micraframe.study.report.definitions import definitions
+from micraframe.study.plan import StudyRun, build_metrics, label
+from micraframe.study.report.citations import HOLM, References
 from micraframe.study.report.results import ALPHA
-from micraframe.study.report.wording import listed
-from micraframe.study.tuning import GRID
+from micraframe.study.report.wording import annotation_text, count_text, listed
+from micraframe.study.tables import REEVALUATIONS
+from micraframe.tuning import GRID
 from micraframe.types import DatasetInfo, Split
 
-_SOFTWARE = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy"}
+_PROPER_NAMES = {"python": "Python", "torch": "PyTorch", "numpy": "NumPy", "adam": "Adam", "adamw": "AdamW"}
+
+
+@dataclass(frozen=True)
+class DatasetSize:
+    """How many images a dataset has.
+
+    Attributes:
+        images: Number of images of each split.
+        groups: Number of independent groups among the test images; 0 before any run has completed.
+    """
+
+    images: Mapping[Split, int]
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -25,8 +40,8 @@ class MethodsText:
     """The text.
 
     Attributes:
-        paragraphs: Each with a heading; citations as numbers in brackets.
-        references: What the numbers stand for, from 1.
+        paragraphs: Heading and text of each; citations are numbers in brackets.
+        references: The cited works, from 1.
     """
 
     paragraphs: tuple[tuple[str, str], ...]
@@ -35,206 +50,214 @@ class MethodsText:
 
 def methods_text(
     study: Study,
-    cells: Sequence[Cell],
-    sizes: Mapping[str, Mapping[Split, int]],
-    groups: Mapping[str, int],
-    metrics: Sequence[str],
+    runs: Sequence[StudyRun],
+    sizes: Mapping[str, DatasetSize],
+    columns: Mapping[str, Column],
     versions: Mapping[str, str],
 ) -> MethodsText:
     """Write the text.
 
     Args:
         study: The study, resolved.
-        cells: All of it, done or not.
-        sizes: By dataset, the number of images of each split.
-        groups: By dataset, the number of independent groups that its test images are of; 0 where nothing is done yet.
-        metrics: Those of the report's tables, the primary one first.
-        versions: Of all software that took part, by distribution.
+        runs: All its runs, completed or not.
+        sizes: By dataset.
+        columns: The columns of the report's tables, the primary metric first.
+        versions: Versions of the software, by distribution.
     """
     references = References()
     paragraphs = (
-        ("Data", _data(cells, sizes, groups, references)),
-        ("Annotation", _annotation(study, cells, references)),
-        ("Methods compared", _methods(study, references)),
+        ("Data", _data(runs, sizes, references)),
+        ("Annotation", _annotation(study, references)),
+        ("Methods", _methods(study, runs, references)),
         ("Thresholds", _thresholds(study)),
-        ("Measures", _measures(study, metrics)),
-        ("Statistics", _statistics(references)),
+        ("Metrics", _metrics(study, columns, references)),
+        ("Statistics", _statistics(columns, references)),
         ("Software", _software(study, versions)),
     )
     return MethodsText(paragraphs, references.listed())
 
 
-def price_presets(study: Study) -> tuple[str, ...]:
-    """Return whose prices the study's annotation is reckoned with, each once."""
-    choices = [contender.annotator for contender in study.contenders] + ([study.tuning_annotator] if study.tune else [])
-    costs = [choice.params["cost"] for choice in choices if isinstance(choice.params.get("cost"), dict)]
-    return tuple(dict.fromkeys(str(cost["preset"]) for cost in costs if cost.get("preset")))
+def _data(runs: Sequence[StudyRun], sizes: Mapping[str, DatasetSize], references: References) -> str:
+    infos = {run.info.name: run.info for run in runs}
+    return " ".join(_dataset(info, sizes[name], references) for name, info in infos.items())
 
 
-def _data(
-    cells: Sequence[Cell],
-    sizes: Mapping[str, Mapping[Split, int]],
-    groups: Mapping[str, int],
-    references: References,
-) -> str:
-    infos = {cell.info.name: cell.info for cell in cells}
-    return " ".join(_dataset(info, sizes[name], groups[name], references) for name, info in infos.items())
-
-
-def _dataset(info: DatasetInfo, sizes: Mapping[Split, int], groups: int, references: References) -> str:
+def _dataset(info: DatasetInfo, size: DatasetSize, references: References) -> str:
     classes = f"{len(info.classes)} classes" if len(info.classes) > 1 else "one class"
-    size = f" of {info.image_size[0]} x {info.image_size[1]} pixels" if info.image_size else ""
+    pixels = f" of {info.image_size[0]} x {info.image_size[1]} pixels" if info.image_size else ""
     channels = f"{info.channels} channels" if info.channels > 1 else "one channel"
     licence = f" (licence: {info.licence})" if info.licence else ""
+    images = size.images
+    groups = f", the latter from {size.groups} independent groups" if 0 < size.groups < images["test"] else ""
     return (
-        f"The dataset {info.name}{references.cite(info.citation)}{licence} has {classes} "
-        f"({', '.join(info.classes)}) and images{size} with {channels}: {sizes['train']} to train on, "
-        f"{sizes['valid']} to validate on and {sizes['test']} to test on"
-        + (f", the latter of {groups} independent groups." if 0 < groups < sizes["test"] else ".")
+        f"The dataset {info.name}{references.cite(info.citation)}{licence} has {classes} ({', '.join(info.classes)}) "
+        f"and images{pixels} with {channels}: {images['train']} for training, "
+        f"{images['valid']} for validation and {images['test']} for testing{groups}."
     )
 
 
-def _annotation(study: Study, cells: Sequence[Cell], references: References) -> str:
-    annotators = _distinct("annotator", [contender.annotator for contender in study.contenders])
-    described = [f"{name} ({_summary('annotator', choice)})" for name, choice in annotators.items()]
+def _annotation(study: Study, references: References) -> str:
+    described = dict.fromkeys(
+        f"{annotation_text(label(each.annotator, 'annotator'))} ({_summary('annotator', each.annotator, references)})"
+        for each in study.methods
+    )
     text = (
-        "Annotation was simulated from the full annotation of the training and validation images; each method was "
-        f"given that of its annotator and nothing else: {'; '.join(described)}. "
+        "We simulated every annotation from the full annotation of the training and validation images. Each method "
+        f"received its own annotation and nothing else: {listed(list(described), '; ')}. "
     )
-    if any(contender.images for contender in study.contenders):
+    if any(each.train_images for each in study.methods):
         text += (
-            "Where a number of images is named, so many of the training images, drawn by the seed, and the same share "
-            "of the validation images were annotated. "
+            "Where a number of images is given, only that many training images, drawn at random by the seed of the "
+            "run, and the same fraction of the validation images were annotated. "
         )
-    presets = price_presets(study)
-    if presets:
-        sources = listed([f"{name}{references.cite(PRICES.get(name, ''))}" for name in presets])
-        text += (
-            f"The hours that annotation takes were reckoned from published times per image and per object ({sources}), "
-            "with the lowest and highest that are plausible."
-        )
-        if _own_prices(study):
-            text += " Some of these were replaced, as the configuration has it."
+    preset, basis = study.prices.preset, Prices().preset
+    source = f"{preset}{references.cite(SOURCES[preset])}"
+    if preset != basis:
+        source += f"; what it does not report is taken from {basis}{references.cite(SOURCES[basis])}"
+    text += (
+        f"We estimated annotation time from published timings per image and per object ({source}), with the lowest and "
+        "highest plausible times as its range."
+    )
+    if study.prices.tasks:
+        text += f" We replaced the timings for {listed(list(study.prices.tasks))} as stated in the configuration."
     return text
 
 
-def _methods(study: Study, references: References) -> str:
-    methods: dict[tuple[str, str], Choice] = {}
-    for contender in study.contenders:
-        choice = contender.method
-        methods.setdefault((contender.label or label(choice, "method"), choice.model_dump_json()), choice)
-    described: dict[str, None] = {}
-    for (name, _), choice in methods.items():
-        quoted, parts = f'"{name}"', _parts(choice.params, references)
-        described[f"{quoted} ({_named(choice.name, references)}{': ' if parts else ''}{parts})"] = None
-    text = f"Compared were {'; '.join(described)}. "
-    recipes: dict[str, list[str]] = {}
-    for (name, _), choice in methods.items():
-        training = choice.params.get("training")
-        if isinstance(training, dict) and {"epochs", "batch_size", "optimiser", "learning_rate"} <= training.keys():
-            most = "at most " if training.get("early_stopping") else ""
-            recipe = (
-                f"for {most}{training['epochs']} epochs in batches of {training['batch_size']} with "
-                f"{training['optimiser']} (learning rate {training['learning_rate']:g}"
-                + (f", weight decay {training['weight_decay']:g}" if training.get("weight_decay") else "")
-                + (f", schedule {training['schedule']}" if training.get("schedule") else "")
-                + ")"
-            )
-            recipes.setdefault(recipe, [])
-            # Names may hold commas.
-            if f'"{name}"' not in recipes[recipe]:
-                recipes[recipe].append(f'"{name}"')
-    if recipes:
-        trained = [f"{listed(names)} {recipe}" for recipe, names in recipes.items()]
-        text += f"Trained were {'; '.join(trained)}. "
-    seeds = listed([str(seed) for seed in study.seeds])
-    seeded = f"with seeds {seeds}" if len(study.seeds) > 1 else f"once, with seed {seeds}"
+def _methods(study: Study, runs: Sequence[StudyRun], references: References) -> str:
+    annotations: dict[str, list[str]] = {}
+    recipes: dict[str, dict[str, None]] = {}
+    for run in runs:
+        described = f'"{run.method}" ({_composition(run, references)})'
+        given = annotations.setdefault(described, [])
+        annotation = annotation_text(run.annotator)
+        if annotation not in given:
+            given.append(annotation)
+        if recipe := _recipe(run.compared.method.params.get("training")):
+            recipes.setdefault(recipe, {})[f'"{run.method}"'] = None
+    trained = [
+        f"{described}, trained {'separately ' if len(given) > 1 else ''}on {listed(given)}"
+        for described, given in annotations.items()
+    ]
+    text = f"We compared {listed(trained, '; ')}. "
+    for recipe, names in recipes.items():
+        text += f"{listed(list(names))} {'was' if len(names) == 1 else 'were'} trained {recipe}. "
     if tiling := study.tiling:
         text += (
-            f"Images larger than {tiling.size} pixels were cut into tiles of about that size, of which {tiling.halo} "
-            "pixels or more along the inner edges were not used; score maps were joined before they were decided on, "
-            "those of all methods in the same way but for controls, which saw images whole. A class map of MICRA-Net "
-            "is scaled in each tile, and blank in those in which the classifier does not find the class. "
+            f"Images larger than {tiling.size} pixels were cut into overlapping tiles of about that size, of which at "
+            f"least {tiling.halo} pixels along inner edges were discarded. For every method, the scores of all tiles "
+            "were merged before any decision was made. The class maps of MICRA-Net are scaled within each tile and "
+            "blank in tiles where the classifier does not find the class. "
         )
-    return text + f"Each was run {seeded}. All parameters are in the configuration."
+    seeds = listed([str(seed) for seed in study.seeds])
+    runs_text = f"with the random seeds {seeds}" if len(study.seeds) > 1 else f"once, with the random seed {seeds}"
+    return f"{text}Each method was run {runs_text}. The configuration lists all parameters."
+
+
+def _recipe(training: Any) -> str:
+    """Return a training recipe in words; empty for anything else."""
+    if not isinstance(training, dict) or not {"epochs", "batch_size", "optimiser", "learning_rate"} <= training.keys():
+        return ""
+    details = [f"learning rate {training['learning_rate']:g}"]
+    if training.get("weight_decay"):
+        details.append(f"weight decay {training['weight_decay']:g}")
+    details.append(f"batch size {training['batch_size']}")
+    if training.get("schedule"):
+        details.append(f"{training['schedule']} schedule")
+    optimiser = _PROPER_NAMES.get(training["optimiser"], training["optimiser"])
+    most = "at most " if training.get("early_stopping") else ""
+    return f"for {most}{count_text(training['epochs'], 'epoch')} with {optimiser} ({', '.join(details)})"
 
 
 def _thresholds(study: Study) -> str:
-    text = "Thresholds were fixed beforehand, and all comparisons are of fixed thresholds."
-    if study.tune:
-        name = label(study.tuning_annotator, "annotator")
+    text = "Thresholds were fixed beforehand, and all comparisons use these fixed thresholds."
+    if study.tuning_images:
+        annotation = annotation_text(label(study.tuning_annotator, "annotator"))
         text += (
-            f" Beside these, the thresholds of methods that have any were tuned on up to {study.tune} validation "
-            f"images, drawn by the seed and given the annotation {name}, whose hours are added to the method's; and, "
-            "as an oracle that is no result, on the test images. Tuned thresholds are those of the highest mean IOU on "
-            "these images, presence being decided as with the fixed ones or, class by class, as is most accurate "
-            f"there, and masks cut by the fixed rule or at one of {len(GRID)} values from {GRID[0]:g} to {GRID[-1]:g}; "
-            "where no image has outlines, presence alone is tuned, for accuracy. The oracle is an upper bound of each "
-            "seed's mean IOU with such thresholds, and of no other measure."
+            f" In addition, we tuned the thresholds on up to {count_text(study.tuning_images, 'validation image')} "
+            f"with {annotation}, drawn at random by the seed of the run (their annotation time is added to the "
+            "method's), and on the test images. The latter, the oracle thresholds, use test labels: an upper bound, "
+            "never a result. "
+            "Tuning maximised the mean IoU over these images. A class counts as present either by its fixed threshold "
+            "or by the threshold with the highest accuracy for that class, and masks are cut either by the fixed rule "
+            f"or at one of {len(GRID)} values from {GRID[0]:g} to {GRID[-1]:g}. Where no image has outlines, only the "
+            "presence thresholds were tuned, for accuracy. Oracle thresholds bound each seed's mean IoU under this "
+            "tuning and no other metric."
         )
     return text
 
 
-def _measures(study: Study, metrics: Sequence[str]) -> str:
-    used = list(dict.fromkeys([study.primary, *metrics]))
-    told = definitions(used)
-    others = [name for name in used if not definitions([name])]
-    text = f"The primary measure was {study.primary}. "
-    if told:
-        text += f"Measured were {told}. "
-    if others:
-        text += f"Besides, {listed(others)}, as the plugin that measures it defines it. "
-    return text + (
-        "A measure that is undefined for a class in an image, such as an overlap where neither truth nor prediction "
-        "holds the class, is left out; others are averaged over classes, then seeds, then test images."
+def _metrics(study: Study, columns: Mapping[str, Column], references: References) -> str:
+    cited = {
+        column.name: references.cite(registry.catalog().find("metric", choice.name).component.citation)
+        for choice, metric in zip(study.metrics, build_metrics(study), strict=True)
+        for column in metric.columns()
+        if column.name in columns
+    }
+    text = f"The primary metric is {study.primary_metric}. "
+    if columns:
+        described = [f"{name} ({column.definition}){cited[name]}" for name, column in columns.items()]
+        text += f"We measured {listed(described, '; ')}. "
+    text += (
+        "Where a metric is undefined for a class in an image, such as an overlap where neither truth nor prediction "
+        "contains the class, that value is left out; the others are averaged over classes, then over seeds, then over "
+        "test images."
     )
+    if pooled := [name for name, column in columns.items() if not column.is_mean]:
+        text += f" {listed(pooled)} {'is' if len(pooled) == 1 else 'are'} computed from all test images together."
+    return text
 
 
-def _statistics(references: References) -> str:
-    return (
-        f"Intervals are 95 % percentile bootstrap intervals of {RESAMPLES:,} resamples of the test images, those of "
-        "one group, such as crops of one field, being resampled together. Means are over the images for which a "
-        "measure is defined, and what is tested is their difference. For each measure, all contenders were first "
-        "compared by a repeated-measures F statistic, groups being paired, with a p value from "
-        f"{RESAMPLES:,} exchanges of all values of a group between contenders; where it was significant "
-        f"(p <= {ALPHA:g}), pairs followed by paired randomisation tests of the difference of means ({RESAMPLES:,} "
-        f"exchanges), corrected for the number of pairs by Holm's method{references.cite(HOLM)}. Seeds were averaged "
-        "before, so that n is the number of test images."
+def _statistics(columns: Mapping[str, Column], references: References) -> str:
+    text = (
+        f"Intervals are 95 % percentile bootstrap intervals from {RESAMPLES:,} resamples of the test images; images of "
+        "one group, such as crops of one field, are resampled together. Means are over the images for which a metric "
+        "is defined, and we tested the differences between these means. For each metric, we first compared all methods "
+        f"by a repeated-measures F statistic, with a p value from {RESAMPLES:,} random exchanges of the values of "
+        f"whole groups between methods. Where it was significant (p <= {ALPHA:g}), we compared pairs of methods by "
+        f"paired randomisation tests of the difference between means ({RESAMPLES:,} exchanges), with Holm's correction "
+        f"for the number of pairs{references.cite(HOLM)}. Values were first averaged over seeds, so n is the number of "
+        "test images."
     )
+    if reevaluated := [name for name, column in columns.items() if column.pooled]:
+        text += (
+            f" For {listed(reevaluated)}, which must be computed anew from each resample, we drew {REEVALUATIONS} "
+            "resamples and tested no differences."
+        )
+    return text
 
 
 def _software(study: Study, versions: Mapping[str, str]) -> str:
-    told = [f"{_SOFTWARE.get(name, name)} {version}" for name, version in versions.items()]
-    return f"Everything was run with {listed(told)}; device {study.device}, precision {study.precision}."
+    used = [f"{_PROPER_NAMES.get(name, name)} {version}" for name, version in versions.items()]
+    return f"We used {listed(used)} (device: {study.device}, precision: {study.precision})."
 
 
-def _distinct(kind: str, choices: Iterable[Choice]) -> dict[str, Choice]:
-    return {label(choice, kind): choice for choice in choices}
+def _summary(kind: str, choice: Choice, references: References) -> str:
+    component = registry.catalog().find(kind, choice.name).component
+    return f"{component.summary[0].lower()}{component.summary[1:]}{references.cite(component.citation)}"
 
 
-def _summary(kind: str, choice: Choice) -> str:
-    summary = registry.catalog().find(kind, choice.name).component.summary
-    return summary[0].lower() + summary[1:]
+def _composition(run: StudyRun, references: References) -> str:
+    """Return a method and the components that it is made of: `micra-net [1]: extractor grad-cam [3], head semantic`."""
+    method = _named("method", run.compared.method, references, with_parts=False)
+    parts = _parts("method", run.compared.method, references)
+    if run.compared.head:
+        parts.append(f"head {_named('head', run.compared.head, references)}")
+    return ": ".join(filter(None, [method, ", ".join(parts)]))
 
 
-def _parts(params: Mapping[str, Any], references: References) -> str:
-    """Return the components that a method or component is made of: `extractor grad-cam [3], combiner pca`."""
-    told = []
-    for key, value in params.items():
-        if isinstance(value, dict) and value.keys() == {"name", "params"} and isinstance(value["params"], dict):
-            inner = _parts(value["params"], references)
-            told.append(f"{key} {_named(value['name'], references)}{f' ({inner})' if inner else ''}")
-    return ", ".join(told)
+def _parts(kind: str, choice: Choice, references: References) -> list[str]:
+    """Return the components that a component is made of, each as `kind name [citation]`."""
+    params = registry.load(registry.catalog().find(kind, choice.name)).Params
+    return [
+        f"{field} {_named(inner, Choice.model_validate(choice.params[field]), references)}"
+        for field in params.model_fields
+        if (inner := config.kind_of(params, field)) and isinstance(choice.params.get(field), dict)
+    ]
 
 
-def _named(qualified: str, references: References) -> str:
-    """Return a component's name, with its plugin's where this is not micraframe itself, and its citation."""
-    return qualified.removeprefix("micraframe/") + references.cite(COMPONENTS.get(qualified, ""))
-
-
-def _own_prices(study: Study) -> bool:
-    costs = [contender.annotator.params.get("cost") for contender in study.contenders]
-    return any(
-        isinstance(cost, dict) and any(value is not None for key, value in cost.items() if key != "preset")
-        for cost in costs
-    )
+def _named(kind: str, choice: Choice, references: References, with_parts: bool = True) -> str:
+    """Return a component's name, its plugin's too unless it is micraframe, its citation and its own parts."""
+    entry = registry.catalog().find(kind, choice.name)
+    name = choice.name.removeprefix("micraframe/") + references.cite(entry.component.citation)
+    parts = _parts(kind, choice, references) if with_parts else []
+    return f"{name} ({', '.join(parts)})" if parts else name

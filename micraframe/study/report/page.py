@@ -1,125 +1,114 @@
-"""The page: gathers what a study came to and writes it as HTML, with its figures as files beside it."""
+"""The page: collects the results of a study and writes them as HTML, with the figures as files beside it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from micraframe import config, registry
-from micraframe.annotators.costs import PRESETS
 from micraframe.config import Study
-from micraframe.files import write_text
 from micraframe.overlay import legend
+from micraframe.pricing import unit_price
+from micraframe.runtime.files import write_text
 from micraframe.statistics import RESAMPLES, least_p
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell, label
+from micraframe.study.plan import StudyRun
 from micraframe.study.report import wording
-from micraframe.study.report.breakeven import Point
-from micraframe.study.report.budget import Crossing, Step, crossings, order_at, steps
-from micraframe.study.report.definitions import definitions, lower_is_better
-from micraframe.study.report.examples import Examples, examples
-from micraframe.study.report.figures import Mark, draw_object_f1, draw_quality, inline
-from micraframe.study.report.methods_text import methods_text, price_presets
-from micraframe.study.report.results import ALPHA, DatasetResults, Result, gather
-from micraframe.study.report.tuned import Tuning, tunings
-from micraframe.study.tables import Difference, Summary, Values
-from micraframe.types import SPLITS, Split
-
-if TYPE_CHECKING:
-    from micraframe.study.run import CostRow
+from micraframe.study.report.breakeven import QualityPoint
+from micraframe.study.report.budget import BudgetStep, Crossing, crossings, order_at, steps
+from micraframe.study.report.examples import ExampleGallery, examples
+from micraframe.study.report.figures import BreakEvenMark, draw_object_f1, draw_quality, inline
+from micraframe.study.report.methods_text import DatasetSize, methods_text
+from micraframe.study.report.results import ALPHA, DatasetResults, MethodResult, gather
+from micraframe.study.report.tuned import MethodThresholds, method_thresholds
+from micraframe.study.tables import StudyTables, Values
+from micraframe.types import SPLITS, Task
 
 _PICTURE_BYTES = 4_500_000
-"""What all examples of a page may take together."""
-
-_TASKS = ("image_level", "point", "scribble", "box", "outline")
+"""Upper bound for all examples of a page together."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """What the page says of one dataset.
+class DatasetSection:
+    """What the page shows of one dataset.
 
     Attributes:
-        found: What the study came to.
-        sizes: Number of images of each split.
-        groups: Number of groups that the test images are of.
-        least_p: The smallest p value that a pair of contenders can have after Holm's correction, with so many groups.
-        steps: Between which contenders a growing budget switches.
-        orders: The same contenders where costs are at their `low` and `high` end, if those are others.
-        crossings: Where curves are as good as other contenders.
-        quality_svg: Quality against hours; empty where there is nothing to draw.
-        object_f1_svg: F1 of objects against IOU; empty where it was measured at fewer than two IOUs.
-        tunings: Thresholds.
+        found: The results.
+        size: Number of images and groups.
+        least_p: The smallest p value that a pair of methods can have after Holm's correction, with so many groups.
+        steps: The methods that a growing budget switches between.
+        orders: These methods where all timings are at their `low` or `high` end, if they differ from `steps`.
+        crossings: Where curves are as good as other methods.
+        quality_svg: Quality against annotation time; empty where there is nothing to draw.
+        object_f1_svg: F1 of objects against IoU; empty where it was measured at fewer than two IoUs.
+        thresholds: Thresholds of each method.
+        tuned_metrics: Metrics to compare between origins of thresholds.
         examples: Test images.
         colours: CSS colour of each class.
     """
 
     found: DatasetResults
-    sizes: Mapping[Split, int]
-    groups: int
+    size: DatasetSize
     least_p: float
-    steps: tuple[Step, ...]
-    orders: Mapping[str, tuple[Result, ...]]
+    steps: tuple[BudgetStep, ...]
+    orders: Mapping[str, tuple[MethodResult, ...]]
     crossings: tuple[Crossing, ...]
     quality_svg: Markup
     object_f1_svg: Markup
-    tunings: tuple[Tuning, ...]
-    examples: Examples
+    thresholds: tuple[MethodThresholds, ...]
+    tuned_metrics: tuple[str, ...]
+    examples: ExampleGallery
     colours: Mapping[str, str]
 
 
 def write_report(
     study: Study,
-    cells: Sequence[Cell],
+    runs: Sequence[StudyRun],
     folder: StudyFolder,
-    values: Values,
-    summaries: Iterable[Summary],
-    differences: Iterable[Difference],
-    costs: Iterable[CostRow],
+    tables: StudyTables,
     provenance: Mapping[str, Any],
 ) -> Path:
-    """Write `report.html`, and its figures to `figures`, of the cells that are done.
+    """Write `report.html` from the completed runs, and its figures to `figures`.
 
-    The page needs nothing but itself. But for the date, the same results give the same bytes.
+    The page is self-contained. Apart from the date, the same results give the same bytes.
 
     Args:
         study: The study.
-        cells: All of it, done or not.
-        folder: Where its results are, and the page goes.
-        values: The numbers of the cells that are done.
-        summaries: Their means.
-        differences: Their tests.
-        costs: What their annotation costs.
-        provenance: Date, machine, datasets with the versions of what took part, as `provenance.json` has it.
+        runs: All its runs, completed or not.
+        folder: Where the results are and the page goes.
+        tables: The results of the completed runs.
+        provenance: Date, machine, and datasets with the versions of the software, as in `provenance.json`.
 
     Returns:
         The page's path.
     """
-    # What is not written out of the study could not be told of it.
+    # The methods section is written from the study, so every default must be written out.
     study = config.resolve(study)
-    gathered = gather(cells, folder, summaries, differences, costs, study.primary, study.compared)
-    sections = [_section(found, cells, values, folder, _PICTURE_BYTES // len(gathered)) for found in gathered]
+    gathered = gather(study, runs, folder, tables)
+    sections = [_section(found, runs, folder, tables.values, _PICTURE_BYTES // len(gathered)) for found in gathered]
+    columns = {column.name: column for section in sections for column in section.found.metrics}
+    sizes = {section.found.info.name: section.size for section in sections}
     versions = _versions(provenance)
-    columns = dict.fromkeys(metric for section in sections for metric in section.found.metrics)
-    sizes = {section.found.info.name: section.sizes for section in sections}
-    groups = {section.found.info.name: section.groups for section in sections}
-    done = [cell for cell in cells if folder.is_done(cell)]
+    completed = [run for run in runs if folder.is_done(run)]
+    failures = [(str(run), error) for run in runs if (error := folder.error(run))]
     context = {
         "study": study,
+        "names": ", ".join(section.found.info.name for section in sections),
         "sections": sections,
-        "done": len(done),
-        "planned": len(cells),
-        "failures": [(str(cell), folder.error(cell)) for cell in cells if folder.error(cell)],
-        "waiting": [str(cell) for cell in cells if not folder.is_done(cell) and not folder.error(cell)],
-        "trainings": _trainings(done, folder),
-        "annotators": _annotators(study),
-        "prices": {name: {task: getattr(PRESETS[name], task) for task in _TASKS} for name in _presets(study)},
-        "methods": methods_text(study, cells, sizes, groups, list(columns), versions),
+        "done": len(completed),
+        "planned": len(runs),
+        "progress": progress_text(len(completed), len(runs), len(failures)),
+        "failures": failures,
+        "waiting": [str(run) for run in runs if not folder.is_done(run) and not folder.error(run)],
+        "trainings": _trainings(completed, folder),
+        "prices": {task: unit_price(task, study.prices) for task in get_args(Task)},
+        "methods": methods_text(study, runs, sizes, columns, versions),
         "yaml": config.to_yaml(study),
         "provenance": provenance,
         "versions": versions,
@@ -131,37 +120,50 @@ def write_report(
     return path
 
 
-def _section(found: DatasetResults, cells: Sequence[Cell], values: Values, folder: StudyFolder, budget: int) -> Section:
-    choice = next(cell.dataset for cell in cells if cell.info.name == found.info.name)
+def progress_text(completed: int, planned: int, failed: int) -> str:
+    """Return how many runs of a study have completed, as a sentence."""
+    if completed == planned:
+        return "The only run completed." if planned == 1 else f"All {planned:,} runs completed."
+    failures = f"; {failed:,} failed" if failed else ""
+    return f"{completed:,} of {wording.count_text(planned, 'run')} completed{failures}."
+
+
+def _section(
+    found: DatasetResults, runs: Sequence[StudyRun], folder: StudyFolder, values: Values, budget: int
+) -> DatasetSection:
+    choice = next(run.dataset for run in runs if run.info.name == found.info.name)
     dataset = registry.build("dataset", choice.name, **choice.params)
+    primary = found.primary.name
     stairs, crossed = steps(found), crossings(found)
     usual = tuple(step.result for step in stairs)
-    orders = {end: order for end in ("low", "high") if (order := order_at(found, end)) != usual}
-    quality = objects = ""
+    quality = objects = Markup("")
     if stairs:
-        points = [Point(step.result.name, step.result.hours.value, step.result.mean(found.primary)) for step in stairs]
+        points = [QualityPoint(each.key, each.hours.value, each.mean(primary)) for each in usual]
         marks = [
-            Mark(each.reached.hours, each.result.mean(found.primary), each.result.hours.value)
+            BreakEvenMark(each.reached.hours, each.result.mean(primary), each.result.hours.value)
             for each in crossed
             if each.reached.status == "reached"
         ]
-        quality = draw_quality(found, points, marks)
-        write_text(folder.path / "figures" / f"{found.slug}-quality.svg", quality)
+        drawn = draw_quality(found, points, marks)
+        write_text(folder.path / "figures" / f"{found.slug}-quality.svg", drawn)
+        quality = inline(drawn, _quality_description(found, usual))
     if len(found.object_f1()) > 1:
-        objects = draw_object_f1(found)
-        write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", objects)
+        drawn = draw_object_f1(found)
+        write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", drawn)
+        objects = inline(drawn, f"F1 of objects against IoU on {found.info.name}, one line per method")
     groups = len(set(values.clusters(found.info.name))) if found.results else 0
-    return Section(
+    measured = {metric for result in found.results for origin, metric in result.summaries if origin == "fixed"}
+    return DatasetSection(
         found=found,
-        sizes={split: len(dataset.samples(split)) for split in SPLITS},
-        groups=groups,
+        size=DatasetSize({split: len(dataset.samples(split)) for split in SPLITS}, groups),
         least_p=min(least_p(groups) * math.comb(len(found.results), 2), 1.0),
         steps=stairs,
-        orders=orders,
+        orders={end: order for end in ("low", "high") if (order := order_at(found, end)) != usual},
         crossings=crossed,
-        quality_svg=_inline(quality, _quality_description(found, stairs)),
-        object_f1_svg=_inline(objects, f"F1 of objects against IOU on {found.info.name}, a line for each contender"),
-        tunings=tunings(found, folder),
+        quality_svg=quality,
+        object_f1_svg=objects,
+        thresholds=method_thresholds(found, folder),
+        tuned_metrics=tuple(name for name in dict.fromkeys([primary, "correct"]) if name in measured),
         examples=examples(found, values, folder, budget),
         colours={
             name: f"rgb({', '.join(str(round(255 * part)) for part in colour)})"
@@ -170,43 +172,21 @@ def _section(found: DatasetResults, cells: Sequence[Cell], values: Values, folde
     )
 
 
-def _inline(svg: str, description: str) -> Markup:
-    # Drawn here, with all text in it escaped by matplotlib and `inline`.
-    return Markup(inline(svg, description)) if svg else Markup("")
-
-
-def _quality_description(found: DatasetResults, stairs: Sequence[Step]) -> str:
-    told = "; ".join(
-        f"from {wording.hours_text(step.result.hours.value)} h {step.result.name} at "
-        f"{wording.number_text(step.result.mean(found.primary))}"
-        for step in stairs
+def _quality_description(found: DatasetResults, best: Sequence[MethodResult]) -> str:
+    primary = found.primary.name
+    described = "; ".join(
+        f"from {wording.significant_text(each.hours.value)} h {each.name}, {wording.number_text(each.mean(primary))}"
+        for each in best
     )
-    return f"{found.primary} against hours of annotation on {found.info.name}. Best within the budget: {told}."
+    return f"{primary} against annotation time on {found.info.name}. Best within the budget: {described}."
 
 
-def _trainings(done: Sequence[Cell], folder: StudyFolder) -> list[tuple[str, float]]:
-    """Return each training once, by the first cell that it served, with its seconds."""
-    first: dict[str, Cell] = {}
-    for cell in done:
-        first.setdefault(cell.training_key, cell)
-    return [(str(cell), folder.training_seconds(cell)) for cell in first.values()]
-
-
-def _annotators(study: Study) -> list[tuple[str, str, str]]:
-    """Return of every annotator its name, whose prices it is reckoned with, and those of its own."""
-    choices = [contender.annotator for contender in study.contenders] + ([study.tuning_annotator] if study.tune else [])
-    told = {}
-    for choice in choices:
-        cost = choice.params.get("cost")
-        known = cost if isinstance(cost, dict) else {}
-        own = ", ".join(f"{key} {value:g} s" for key, value in known.items() if key != "preset" and value is not None)
-        name = label(choice, "annotator")
-        told[name] = (name, str(known.get("preset", "its own")), own)
-    return list(told.values())
-
-
-def _presets(study: Study) -> list[Any]:
-    return [name for name in price_presets(study) if name in PRESETS]
+def _trainings(completed: Sequence[StudyRun], folder: StudyFolder) -> list[tuple[str, float]]:
+    """Return each training once, by the first run that used it, with its seconds."""
+    first: dict[str, StudyRun] = {}
+    for run in completed:
+        first.setdefault(run.training_key, run)
+    return [(str(run), folder.training_seconds(run)) for run in first.values()]
 
 
 def _versions(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -228,15 +208,11 @@ def _environment() -> Environment:
     environment.filters |= {
         "number": wording.number_text,
         "change": wording.change_text,
-        "hours": wording.hours_text,
-        "hours_range": wording.range_text,
+        "significant": wording.significant_text,
         "seconds": wording.seconds_text,
+        "count": wording.count_text,
         "p": wording.p_text,
         "listed": wording.listed,
     }
-    environment.globals |= {
-        "interval": wording.interval_text,
-        "lower_is_better": lower_is_better,
-        "definitions": definitions,
-    }
+    environment.globals["interval"] = wording.interval_text
     return environment

@@ -1,33 +1,31 @@
-"""What a study came to, contender by contender: what the report's tables and figures are made of."""
+"""The results of a study, method by method: what the report's tables and figures are made of."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from micraframe.config import Study
+from micraframe.interfaces import Column
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import Cell, label
-from micraframe.study.report.breakeven import Point
-from micraframe.study.report.definitions import lower_is_better
-from micraframe.study.tables import Difference, Group, Summary
+from micraframe.study.plan import StudyRun, check_columns
+from micraframe.study.report.wording import annotation_text, slugs
+from micraframe.study.tables import CostRow, Difference, Group, StudyTables, Summary
 from micraframe.types import DatasetInfo
 
-if TYPE_CHECKING:
-    from micraframe.study.run import CostRow
-
 ALPHA = 0.05
-"""The level at which a difference is called significant, by F and after Holm's correction."""
+"""The level at which a difference is significant, by F and after Holm's correction."""
 
 _SECONDS_PER_HOUR = 3600
 
 
-class Hours(NamedTuple):
-    """An annotator's time in hours: what is expected, the lowest and the highest that are plausible."""
+class HoursRange(NamedTuple):
+    """An annotation time in hours: expected, lowest and highest plausible."""
 
     value: float
     low: float
@@ -35,197 +33,181 @@ class Hours(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a contender came to on one dataset.
+class MethodResult:
+    """What one method with one annotation achieved on one dataset.
 
     Attributes:
         number: Its number in tables and figures, from 1.
-        cells: Its cells that are done, one per seed, in the order of seeds; at least one.
-        planned: Number of seeds that the study asks for.
-        hours: What its annotation costs with fixed thresholds, mean over seeds.
-        tuned_hours: With thresholds tuned on validation images; None where none are tuned.
+        runs: Its completed runs, one per seed, in the order of seeds; at least one.
+        planned: Number of seeds in the study.
+        hours: Annotation time with fixed thresholds, mean over seeds.
+        tuned_hours: With thresholds tuned on validation images; None where none were tuned.
         summaries: By origin of the thresholds and metric.
     """
 
     number: int
-    cells: tuple[Cell, ...]
+    runs: tuple[StudyRun, ...]
     planned: int
-    hours: Hours
-    tuned_hours: Hours | None
+    hours: HoursRange
+    tuned_hours: HoursRange | None
     summaries: Mapping[tuple[str, str], Summary]
 
     @property
     def method(self) -> str:
         """The method's name in tables."""
-        return self.cells[0].method
+        return self.runs[0].method
 
     @property
-    def annotator(self) -> str:
-        """The annotator's name in tables."""
-        return self.cells[0].annotator
-
-    @property
-    def group(self) -> Group:
-        """What its fixed thresholds' values are known by."""
-        return Group(self.cells[0].info.name, self.annotator, self.method, "fixed")
+    def annotation(self) -> str:
+        """The training annotation in words."""
+        return annotation_text(self.runs[0].annotator)
 
     @property
     def name(self) -> str:
-        """The contender's name, as tests of differences have it."""
-        return self.group.contender
+        """Method + annotation."""
+        return f"{self.method} + {self.annotation}"
+
+    @property
+    def group(self) -> Group:
+        """The group of its values with fixed thresholds."""
+        return Group(self.runs[0].info.name, self.runs[0].annotator, self.method, "fixed")
+
+    @property
+    def key(self) -> str:
+        """Its name in `statistics.csv`."""
+        return self.group.name
 
     @property
     def curve(self) -> str:
-        """What contenders of one curve share: method, by its name in tables, and annotator; not the number of images.
+        """Identifies its curve: the method's label and the annotation without the number of images.
 
-        Their parameters may differ, for whoever has fewer images may want to see them more often.
+        Parameters may differ along a curve: with fewer images, one may want to train for more epochs.
         """
-        cell = self.cells[0]
-        return f"{cell.method} ({label(cell.contender.annotator, 'annotator')})"
+        return re.sub(r", \d+ images$", "", f"{self.method} / {self.runs[0].annotator}")
 
     def mean(self, metric: str, thresholds: str = "fixed") -> float:
-        """Return a metric's mean; NaN where it is not known."""
+        """Return a metric's mean; NaN where unknown."""
         found = self.summaries.get((thresholds, metric))
         return found.mean if found else math.nan
 
-    def point(self, metric: str, end: str = "value") -> Point:
-        """Return where the contender stands: high is good, whatever the metric.
-
-        Args:
-            metric: The metric.
-            end: Which hours: `value`, `low` or `high`.
-        """
-        mean = self.mean(metric)
-        return Point(self.name, getattr(self.hours, end), -mean if lower_is_better(metric) else mean)
+    def quality(self, column: Column) -> float:
+        """Return a metric's mean such that high is good."""
+        return self.mean(column.name) if column.higher_is_better else -self.mean(column.name)
 
 
 @dataclass(frozen=True)
 class DatasetResults:
-    """What a study came to on one dataset.
+    """The results on one dataset.
 
     Attributes:
-        info: The dataset.
-        slug: Its name for files and anchors.
-        results: Of the contenders of which anything is done, in the study's order.
-        missing: Names of the others.
-        metrics: The columns of the table that were measured: the primary metric, then those compared.
-        primary: The metric that figures and examples go by.
-        differences: Those of this dataset, of fixed thresholds.
+        info: Metadata of the dataset.
+        slug: Its name in file names and anchors.
+        results: Of the methods that have completed runs, in the study's order.
+        missing: Names of the other methods.
+        metrics: The measured columns of the table: the primary metric, then the compared ones.
+        primary: The metric of figures and examples.
+        differences: Tests on this dataset with fixed thresholds.
     """
 
     info: DatasetInfo
     slug: str
-    results: tuple[Result, ...]
+    results: tuple[MethodResult, ...]
     missing: tuple[str, ...]
-    metrics: tuple[str, ...]
-    primary: str
+    metrics: tuple[Column, ...]
+    primary: Column
     differences: tuple[Difference, ...]
 
-    def best(self, metric: str) -> Result | None:
-        """Return the contender whose mean is best; the first of equals; None where no mean is known."""
-        known = [result for result in self.results if not math.isnan(result.mean(metric))]
-        return max(known, key=lambda result: result.point(metric).quality) if known else None
+    def best(self, column: Column) -> MethodResult | None:
+        """Return the method with the best mean, the first of equals; None where no mean is known."""
+        known = [result for result in self.results if not math.isnan(result.mean(column.name))]
+        return max(known, key=lambda result: result.quality(column)) if known else None
 
     def overall(self, metric: str) -> Difference | None:
-        """Return the F test of all contenders by a metric; None where there is nothing to compare."""
+        """Return the F test of all methods by a metric; None where there is nothing to compare."""
         return next((found for found in self.differences if (found.metric, found.test) == (metric, "F")), None)
 
-    def pair(self, metric: str, one: Result, other: Result) -> Difference | None:
-        """Return the test of two contenders by a metric; None where they were not compared."""
-        names = {one.name, other.name}
-        return next(
-            (found for found in self.differences if found.metric == metric and {found.first, found.second} == names),
-            None,
+    def differs(self, metric: str, one: MethodResult, other: MethodResult) -> bool:
+        """Return whether two methods differ significantly in a metric, after Holm's correction."""
+        keys = {one.key, other.key}
+        return any(
+            found.metric == metric and {found.first, found.second} == keys and found.p_holm <= ALPHA
+            for found in self.differences
         )
 
-    def differs(self, metric: str, one: Result, other: Result) -> bool:
-        """Return whether two contenders differ significantly by a metric, after Holm's correction."""
-        found = self.pair(metric, one, other)
-        return found is not None and found.p_holm <= ALPHA
+    def curves(self) -> tuple[tuple[MethodResult, ...], ...]:
+        """Return the methods by curve, in order of first appearance; within a curve, by increasing hours.
 
-    def curves(self) -> tuple[tuple[Result, ...], ...]:
-        """Return the contenders by curve, in order of first appearance; of a curve, by rising hours.
-
-        Most are curves of one point.
+        Most curves have a single point.
         """
-        found: dict[str, list[Result]] = {}
+        found: dict[str, list[MethodResult]] = {}
         for result in self.results:
             found.setdefault(result.curve, []).append(result)
         return tuple(tuple(sorted(curve, key=lambda result: result.hours.value)) for curve in found.values())
 
     def object_f1(self) -> tuple[tuple[float, str], ...]:
-        """Return the IOUs at which F1 of objects was measured, rising, each with its metric's name."""
-        names = dict.fromkeys(metric for result in self.results for origin, metric in result.summaries)
+        """Return the IoU thresholds at which F1 of objects was measured, increasing, each with its metric's name."""
+        names = dict.fromkeys(metric for result in self.results for _, metric in result.summaries)
         found = [(float(match[1]), name) for name in names if (match := re.fullmatch(r"object_f1@([\d.e-]+)", name))]
         return tuple(sorted(found))
 
 
 def gather(
-    cells: Sequence[Cell],
-    folder: StudyFolder,
-    summaries: Iterable[Summary],
-    differences: Iterable[Difference],
-    costs: Iterable[CostRow],
-    primary: str,
-    compared: Sequence[str],
+    study: Study, runs: Sequence[StudyRun], folder: StudyFolder, tables: StudyTables
 ) -> tuple[DatasetResults, ...]:
-    """Return what is known, dataset by dataset, in the study's order.
+    """Return the results, dataset by dataset, in the study's order.
 
     Args:
-        cells: All of the study, done or not.
+        study: The study, resolved.
+        runs: All its runs, completed or not.
         folder: Where their results are.
-        summaries: Of the cells that are done.
-        differences: Likewise.
-        costs: Likewise.
-        primary: The metric that comes first.
-        compared: Those that follow.
+        tables: The results of the completed runs.
     """
-    summaries, differences, costs = list(summaries), list(differences), list(costs)
-    slugs: dict[str, str] = {}
+    columns = check_columns(study)
+    datasets = {run.info.name: run.info for run in runs}
     found = []
-    for name in dict.fromkeys(cell.info.name for cell in cells):
-        slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "dataset"
-        while slug in slugs.values():
-            slug += "-2"
-        slugs[name] = slug
-        contenders: dict[tuple[str, str], list[Cell]] = {}
-        for cell in cells:
-            if cell.info.name == name:
-                contenders.setdefault((cell.method, cell.annotator), []).append(cell)
-        results: list[Result] = []
+    for info, slug in zip(datasets.values(), slugs(list(datasets)), strict=True):
+        by_method: dict[tuple[str, str], list[StudyRun]] = {}
+        for run in runs:
+            if run.info.name == info.name:
+                by_method.setdefault((run.method, run.annotator), []).append(run)
+        results: list[MethodResult] = []
         missing = []
-        for mine in contenders.values():
-            done = tuple(cell for cell in mine if folder.is_done(cell))
-            if done:
-                results.append(_result(len(results) + 1, done, len(mine), summaries, costs))
+        for mine in by_method.values():
+            completed = tuple(run for run in mine if folder.is_done(run))
+            if completed:
+                results.append(_result(len(results) + 1, completed, len(mine), tables))
             else:
-                missing.append(f"{mine[0].method} ({mine[0].annotator})")
-        measured = {metric for result in results for origin, metric in result.summaries}
-        columns = tuple(metric for metric in dict.fromkeys([primary, *compared]) if metric in measured)
-        tests = tuple(each for each in differences if (each.dataset, each.thresholds) == (name, "fixed"))
-        info = next(cell.info for cell in cells if cell.info.name == name)
-        found.append(DatasetResults(info, slug, tuple(results), tuple(missing), columns, primary, tests))
+                missing.append(f"{mine[0].method} + {annotation_text(mine[0].annotator)}")
+        measured = {metric for result in results for _, metric in result.summaries}
+        found.append(
+            DatasetResults(
+                info,
+                slug,
+                tuple(results),
+                tuple(missing),
+                tuple(column for name, column in columns.items() if name in measured),
+                columns[study.primary_metric],
+                tuple(each for each in tables.differences if (each.dataset, each.thresholds) == (info.name, "fixed")),
+            )
+        )
     return tuple(found)
 
 
-def _result(
-    number: int, cells: tuple[Cell, ...], planned: int, summaries: Sequence[Summary], costs: Sequence[CostRow]
-) -> Result:
-    named = (cells[0].info.name, cells[0].annotator, cells[0].method)
-    mine = {
+def _result(number: int, runs: tuple[StudyRun, ...], planned: int, tables: StudyTables) -> MethodResult:
+    names = (runs[0].info.name, runs[0].annotator, runs[0].method)
+    summaries = {
         (each.thresholds, each.metric): each
-        for each in summaries
-        if (each.dataset, each.annotator, each.method) == named
+        for each in tables.summaries
+        if (each.dataset, each.annotator, each.method) == names
     }
-    bills = [each for each in costs if (each.dataset, each.annotator, each.method) == named]
-    fixed = _hours([each for each in bills if each.thresholds == "fixed"])
-    assert fixed is not None, "a cell that is done has its cost"
-    tuned = _hours([each for each in bills if each.thresholds == "validation"])
-    return Result(number, cells, planned, fixed, tuned, mine)
+    costs = [each for each in tables.costs if (each.dataset, each.annotator, each.method) == names]
+    fixed, tuned = (_hours([each for each in costs if each.thresholds == origin]) for origin in ("fixed", "validation"))
+    assert fixed is not None, "a completed run has its cost"
+    return MethodResult(number, runs, planned, fixed, tuned, summaries)
 
 
-def _hours(bills: Sequence[CostRow]) -> Hours | None:
-    if not bills:
+def _hours(costs: Sequence[CostRow]) -> HoursRange | None:
+    if not costs:
         return None
-    seconds = np.array([(bill.seconds, bill.seconds_low, bill.seconds_high) for bill in bills], np.float64)
-    return Hours(*(float(value) for value in seconds.mean(axis=0) / _SECONDS_PER_HOUR))
+    seconds = np.array([(cost.seconds, cost.seconds_low, cost.seconds_high) for cost in costs], np.float64)
+    return HoursRange(*(float(value) for value in seconds.mean(axis=0) / _SECONDS_PER_HOUR))

@@ -1,60 +1,61 @@
-"""Fixed thresholds beside tuned ones: what tuning gives, what it costs, and what the thresholds are."""
+"""Fixed thresholds beside tuned ones: what tuning gains, what it costs, and the thresholds themselves."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from micraframe.study.folder import StudyFolder
-from micraframe.study.report.results import DatasetResults, Result
+from micraframe.study.report.results import DatasetResults, MethodResult
+from micraframe.types import Origin
 
-ORIGINS = ("fixed", "validation", "oracle")
-"""Where thresholds come from; the last has seen the test labels and is no result."""
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+"""Where thresholds come from; the last uses test labels: an upper bound, never a result."""
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """One contender's thresholds.
+class MethodThresholds:
+    """One method's thresholds.
 
     Attributes:
-        result: The contender.
-        tuned: Whether it has thresholds that were tuned.
-        extra_hours: What labels to tune on cost, besides those that it learned from; 0 where nothing is tuned.
-        texts: By origin, what the thresholds are, means over seeds.
+        result: The method.
+        tuned: Whether thresholds were tuned.
+        extra_hours: Annotation time of the tuning images beyond the training annotation; 0 where nothing was tuned.
+        texts: By origin, the thresholds, means over seeds.
     """
 
-    result: Result
+    result: MethodResult
     tuned: bool
     extra_hours: float
-    texts: Mapping[str, str]
+    texts: Mapping[Origin, str]
 
 
-def tunings(found: DatasetResults, folder: StudyFolder) -> tuple[Tuning, ...]:
-    """Return the thresholds of all contenders of a dataset."""
-    told = []
+def method_thresholds(found: DatasetResults, folder: StudyFolder) -> tuple[MethodThresholds, ...]:
+    """Return the thresholds of all methods on a dataset."""
+    rows = []
     for result in found.results:
-        per_seed = [folder.thresholds(cell) for cell in result.cells]
+        per_seed = [folder.thresholds(run) for run in result.runs]
         texts = {
             origin: thresholds_text([seed[origin] for seed in per_seed if origin in seed])
             for origin in ORIGINS
             if any(origin in seed for seed in per_seed)
         }
         extra = result.tuned_hours.value - result.hours.value if result.tuned_hours else 0.0
-        told.append(Tuning(result, result.tuned_hours is not None, extra, texts))
-    return tuple(told)
+        rows.append(MethodThresholds(result, result.tuned_hours is not None, extra, texts))
+    return tuple(rows)
 
 
 def thresholds_text(per_seed: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Return what thresholds are: means over seeds, a rule's name where each image has its own.
+    """Return thresholds in words: means over seeds, or the rule's name where each image has its own threshold.
 
     Args:
-        per_seed: For each seed the records of name, value (None where each image has its own) and rule. Those of the
-            presence of several classes are told as their range; one for all classes counts for each of them where
-            other seeds have one for each.
+        per_seed: For each seed, records with name, value (None where each image has its own) and rule. Presence
+            thresholds of several classes are shown as their range; one threshold for all classes counts once for each
+            class if other seeds have one per class.
     """
     named: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for records in per_seed:
@@ -70,17 +71,17 @@ def thresholds_text(per_seed: Sequence[Sequence[Mapping[str, Any]]]) -> str:
 
 
 def _values(records: Sequence[Sequence[Mapping[str, Any]]]) -> str:
-    """Return the value of one kind of threshold, of which there is one for each class, or for all."""
+    """Return the value of one kind of threshold, given the records of each class, or of all classes together."""
     means = [
         float(np.mean([record["value"] for record in mine if record["value"] is not None]))
         for mine in records
         if any(record["value"] is not None for record in mine)
     ]
     every = [record for mine in records for record in mine]
-    rules = dict.fromkeys(record["rule"] or "its own in each image" for record in every if record["value"] is None)
+    rules = dict.fromkeys(record["rule"] or "one per image" for record in every if record["value"] is None)
     if not means:
         return " or ".join(rules)
     low, high = (f"{value:.2f}" for value in (min(means), max(means)))
     text = low if low == high else f"{low} to {high} ({len(records)} classes)"
     count = sum(record["value"] is not None for record in every)
-    return text if not rules else f"{text} ({count} of {len(every)} times), else {' or '.join(rules)}"
+    return text if not rules else f"{text} ({count} of {len(every)} seeds), otherwise {' or '.join(rules)}"

@@ -9,12 +9,14 @@ MICRAFRAME_API = 1
 
 @hookimpl
 def micraframe_components() -> list[Component]:
-    """Return the record of the method."""
+    """Return the plugin's records."""
     return [
         Component(
             "method",
             "forest",
             "micraframe_forest.method:Forest",
             "A random forest on ilastik's pixel features, from scribbles, points, boxes or masks",
+            citation="Berg, S. et al. ilastik: interactive machine learning for (bio)image analysis. Nature Methods "
+            "16, 1226-1232 (2019).",
         )
     ]

@@ -1,4 +1,4 @@
-"""What a pixel is told by: ilastik's filters at several scales.
+"""Pixel features: ilastik's filters at several scales.
 
 For each channel I and each sigma, with G_s the Gaussian of standard deviation s:
 
@@ -13,9 +13,9 @@ Names, order and scales are those of Berg et al., "ilastik: interactive machine 
 Nature Methods 16 (2019). As there, a sigma above 1 is reached by smoothing first and differentiating at 1. The widths
 0.66 sigma and sigma / 2 grow with sigma here, while ilastik's stay those of sigma = 1.
 
-Kernels end at 3.5 sigma. A derivative of order n is made to give 0 for polynomials of a lower order that it must not
-see and n! for x^n, so that a flat image has no edge however narrow or cut the Gaussian is. Beyond its edge an image is
-mirrored about its outermost pixels.
+Kernels are truncated at 3.5 sigma. The kernel of a derivative of order n is corrected to give n! for x^n and 0 for
+polynomials of lower order, so that a flat image has no edges, however narrow the Gaussian. Images are mirrored about
+their outermost pixels.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ FILTERS = (
     "hessian-1",
     "hessian-2",
 )
-"""The filters, in the order in which their responses come."""
+"""The filters, in the order of their responses."""
 
 SIGMAS = (0.3, 0.7, 1.0, 1.6, 3.5, 5.0, 10.0)
 """ilastik's scales, in pixels."""
 
 BAND_VALUES = 2**26
-"""Feature values, of 4 bytes, that are held at a time."""
+"""Feature values of 4 bytes that are in memory at a time."""
 
 
 def names(channels: int, sigmas: Sequence[float] = SIGMAS) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def bands(image: FloatArray, sigmas: Sequence[float] = SIGMAS, values: int = BAN
     Args:
         image: float32 (C, H, W).
         sigmas: Scales in pixels.
-        values: About how many feature values are held at a time.
+        values: Approximate number of feature values in memory at a time.
 
     Yields:
         float32 (F, h, W): what `features` gives for the band.
@@ -89,17 +89,17 @@ def bands(image: FloatArray, sigmas: Sequence[float] = SIGMAS, values: int = BAN
     rows = max(values // (count * width) - 2 * halo, halo)
     for top in range(0, height, rows):
         above, below = max(top - halo, 0), min(top + rows + halo, height)
-        # Where a band is not at the image's edge, the halo keeps what is mirrored there away from it.
+        # Inside the image, the halo keeps the mirrored border out of the band.
         yield features(image[:, above:below], sigmas)[:, top - above : min(top + rows, height) - above]
 
 
 def reach(sigmas: Sequence[float]) -> int:
-    """Return how many pixels away the farthest pixel is that a feature depends on."""
+    """Return the largest distance, in pixels, between a pixel and one that its features depend on."""
     return max(_radius(_before(sigma)) + _radius(min(sigma, 1)) + _radius(sigma / 2) for sigma in sigmas)
 
 
 def kernel(sigma: float, order: int) -> FloatArray:
-    """Return the Gaussian's derivative of an order 0 to 2, float32 (2 r + 1,), to be correlated with."""
+    """Return the Gaussian's derivative of an order 0 to 2, float32 (2 r + 1,), for correlation."""
     radius = _radius(sigma)
     x = np.arange(-radius, radius + 1, dtype=np.float64)
     values = np.exp(-0.5 * (x / sigma) ** 2)
@@ -138,7 +138,7 @@ def smooth(plane: FloatArray, sigma: float) -> FloatArray:
 
 
 def _before(sigma: float) -> float:
-    """Return the sigma to smooth by before differentiating at 1 pixel: variances of Gaussians add up."""
+    """Return the sigma for smoothing before differentiating at 1 pixel: variances of Gaussians add up."""
     return math.sqrt(max(sigma**2 - 1, 0))
 
 
@@ -155,7 +155,7 @@ def _eigenvalues(yy: FloatArray, xx: FloatArray, xy: FloatArray, out: npt.NDArra
     """Write the eigenvalues, larger first, of symmetric 2 x 2 matrices (H, W) to (2, H, W)."""
     middle = (yy + xx) * np.float32(0.5)
     half = (yy - xx) * np.float32(0.5)
-    # Not cv2.magnitude, whose last bit depends on where in memory its result lies.
+    # Not cv2.magnitude: its last bit depends on the memory alignment of its result.
     spread = np.sqrt(half * half + xy * xy)
     np.add(middle, spread, out=out[0])
     np.subtract(middle, spread, out=out[1])

@@ -1,4 +1,4 @@
-"""Which pixels to learn from: what each kind of annotation says of them, and a balanced choice of a few."""
+"""Training pixels: which pixels each kind of annotation covers, and a balanced choice among them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from micraframe.types import BoolArray, FloatArray, Sample
 Indices = npt.NDArray[np.int64]
 
 
-class Known(NamedTuple):
-    """What an annotation says of the pixels of an image.
+class AnnotatedPixels(NamedTuple):
+    """The annotation of an image, per pixel.
 
     Attributes:
         masks: bool (K, H, W): the pixels of each class.
-        where: bool (H, W): the pixels of which it is said; of the others nothing is known.
+        where: bool (H, W): the annotated pixels; the others are unknown.
     """
 
     masks: BoolArray
     where: BoolArray
 
 
-class Chosen(NamedTuple):
-    """Pixels of one image.
+class ChosenPixels(NamedTuple):
+    """Training pixels of one image.
 
     Attributes:
         sample: Index of the sample.
         pixels: int64 (n,): indices into the flat image, ascending.
-        weights: float64 (n,): how many pixels of the training images each stands for.
+        weights: float64 (n,): number of annotated pixels that each stands for.
     """
 
     sample: int
@@ -42,38 +42,39 @@ class Chosen(NamedTuple):
     weights: npt.NDArray[np.float64]
 
 
-def known(sample: Sample, point_radius: float, background_distance: float | None) -> Known:
-    """Return what a sample's strongest annotation says: masks, else objects, else boxes, else points.
+def annotated_pixels(sample: Sample, point_radius: float, background_distance: float | None) -> AnnotatedPixels:
+    """Return the pixels of a sample's strongest annotation: masks, else instances, else boxes, else points.
 
-    Boxes are taken for filled. A point speaks for a disc about it; of the rest nothing is known but what is farther
-    from all points than an object reaches. In an image without any point there are no objects, and all is background.
+    Boxes are filled. A point annotates the disc around it, and, with `background_distance`, the pixels far from all
+    points are background; the rest is unknown. An image without any point is all background.
 
     Args:
         sample: With `ignore` where only some of its pixels are annotated, as by scribbles.
-        point_radius: Of the discs, in pixels.
-        background_distance: Pixels farther than this from all points are background; None: points do not say.
+        point_radius: Radius of the discs, in pixels.
+        background_distance: Pixels farther than this from all points are background; None where points carry no
+            information about the background.
 
     Raises:
-        DataError: If there is no such annotation.
+        DataError: If the sample has none of these annotations.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
     where = np.ones(size, np.bool_) if sample.ignore is None else ~sample.ignore
     if sample.masks is not None:
-        return Known(sample.masks, where)
+        return AnnotatedPixels(sample.masks, where)
     if sample.instances is not None:
-        return Known(sample.instances > 0, where)
+        return AnnotatedPixels(sample.instances > 0, where)
     if sample.boxes is not None:
-        return Known(fill(sample.boxes, size), where)
+        return AnnotatedPixels(fill(sample.boxes, size), where)
     if sample.points is None:
         raise DataError(
-            f"sample {sample.id!r} has no masks, instances, boxes or points, of which a forest learns; choose an "
-            "annotator that gives them (image-level labels are not enough)"
+            f"sample {sample.id!r}: expected masks, instances, boxes or points, which a forest learns from, got none "
+            "of them; choose an annotator that gives them (image-level labels are not enough)"
         )
     distances = np.stack([distance(points, size) for points in sample.points])
     nearest = distances.min(axis=0)
     masks = distances <= point_radius
     far = np.isinf(nearest) if background_distance is None else nearest > background_distance
-    return Known(masks, where & (masks.any(axis=0) | far))
+    return AnnotatedPixels(masks, where & (masks.any(axis=0) | far))
 
 
 def distance(points: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -89,30 +90,30 @@ def distance(points: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.float6
 
 def choose(
     samples: Sequence[Sample],
-    know: Callable[[Sample], Known],
+    annotated: Callable[[Sample], AnnotatedPixels],
     pixels: int,
     classes: Sequence[str],
     seed: int,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[Chosen]:
-    """Choose pixels at random, as many of the background and of each class as there are and the number allows.
+) -> list[ChosenPixels]:
+    """Choose annotated pixels at random, shared as equally as possible between the background and the classes.
 
-    One pass over the samples, in memory that does not grow with their number.
+    It takes one pass over the samples, in memory that does not grow with their number.
 
     Args:
-        samples: Whose pixels to choose from.
-        know: What is known of the pixels of a sample.
-        pixels: How many at most.
+        samples: Training samples.
+        annotated: Returns the annotated pixels of a sample.
+        pixels: Maximum number of pixels.
         classes: Names of the K classes.
-        seed: Fixes the choice.
-        progress: Told how many samples are looked through.
+        seed: Determines the choice.
+        progress: Called with the number of samples read so far.
 
     Returns:
-        In the order of the samples, without those of which no pixel was chosen.
+        Pixels in the order of the samples, without samples of which no pixel was chosen.
 
     Raises:
-        DataError: If no pixel is of any class, or there is a class that no pixel is known not to be of, or there are
-            points and no background.
+        DataError: If no pixel belongs to any class, a class has no pixel without it, or there are points and no
+            background.
     """
     groups = len(classes) + 1  # the background, and each class
     counts = np.zeros(groups, np.int64)
@@ -120,17 +121,15 @@ def choose(
     points_only = False
     kept = [(np.zeros(0), np.zeros(0, np.int64)) for _ in range(groups)]
     for number, sample in enumerate(samples):
-        masks, where = know(sample)
+        masks, where = annotated(sample)
         if len(masks) != len(classes):
-            raise DataError(
-                f"sample {sample.id!r} is annotated for {len(masks)} classes; the dataset has {len(classes)}"
-            )
+            raise DataError(f"sample {sample.id!r}: expected annotation of {len(classes)} classes, got {len(masks)}")
         order = np.random.default_rng([seed, number]).random(where.size)
         for group, mask in enumerate([~masks.any(axis=0), *masks]):
             found = np.flatnonzero(mask & where)
             counts[group] += found.size
             keys, codes = kept[group]
-            # A sample's index and a pixel's in one number.
+            # A sample's and a pixel's index in one number.
             joined = np.concatenate([keys, order[found]]), np.concatenate([codes, number * _PIXELS + found])
             kept[group] = _lowest(*joined, pixels)
         negatives += [np.count_nonzero(where & ~mask) for mask in masks]
@@ -139,27 +138,31 @@ def choose(
     _check(counts, negatives, classes)
     if points_only and not counts[0]:
         raise DataError(
-            "points say where the classes are, and nothing says where there is none: set background_distance, or add "
+            "expected annotated background, got points only, which mark the classes; set background_distance, or add "
             "images without objects"
         )
     chosen, weights = [], []
     for (keys, codes), count, share in zip(kept, counts.tolist(), shares(counts.tolist(), pixels), strict=True):
         chosen.append(_lowest(keys, codes, share)[1])
         weights.append(np.full(share, count / max(share, 1)))
-    # A pixel has one key in all its groups: it is chosen when it is in the group that is chosen most densely.
+    # A pixel has the same key in all its groups, so the group that is sampled most densely decides.
     codes, of = np.unique(np.concatenate(chosen), return_inverse=True)
     weight = np.full(len(codes), np.inf)
     np.minimum.at(weight, of, np.concatenate(weights))
     owner, pixel = np.divmod(codes, _PIXELS)
-    return [Chosen(int(number), pixel[mine], weight[mine]) for number in np.unique(owner) for mine in [owner == number]]
+    return [
+        ChosenPixels(int(number), pixel[mine], weight[mine])
+        for number in np.unique(owner)
+        for mine in [owner == number]
+    ]
 
 
 _PIXELS = 2**40
-"""More than an image has."""
+"""More pixels than an image has."""
 
 
 def shares(counts: Sequence[int], total: int) -> list[int]:
-    """Divide a total into equal shares of which none is larger than its count; what one cannot use, the others get."""
+    """Divide a total into equal shares, none larger than its count; what one cannot use goes to the others."""
     result = [0] * len(counts)
     for done, index in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
         result[index] = min(counts[index], total // (len(counts) - done))
@@ -168,7 +171,7 @@ def shares(counts: Sequence[int], total: int) -> list[int]:
 
 
 def _lowest(keys: npt.NDArray[np.float64], codes: Indices, count: int) -> tuple[npt.NDArray[np.float64], Indices]:
-    """Return the `count` lowest keys and what they belong to: with random keys, a random choice."""
+    """Return the `count` lowest keys and their codes: with random keys, a random choice."""
     if len(keys) <= count:
         return keys, codes
     lowest = np.argsort(keys, kind="stable")[:count]
@@ -177,10 +180,10 @@ def _lowest(keys: npt.NDArray[np.float64], codes: Indices, count: int) -> tuple[
 
 def _check(counts: Indices, negatives: Indices, classes: Sequence[str]) -> None:
     if not counts[1:].any():
-        raise DataError(f"no pixel of the training images is known to be of a class of {', '.join(classes)}")
+        raise DataError(f"expected annotated pixels of {', '.join(classes)}, got none in the training images")
     for name, positive, negative in zip(classes, counts[1:], negatives, strict=True):
         if positive and not negative:
             raise DataError(
-                f"all {positive} pixels of which the training images say something are of class {name!r}: what is not "
-                "could not be learned; add images or strokes without it, or, for points, set background_distance"
+                f"class {name!r}: expected annotated pixels without it, but all {positive} annotated pixels have it; "
+                "add images or strokes without it, or, for points, set background_distance"
             )

@@ -1,6 +1,6 @@
-"""A random forest as plain arrays: grown by scikit-learn, saved as tensors, asked by scikit-learn's own trees.
+"""A random forest as plain arrays: trained by scikit-learn, saved as tensors, evaluated by scikit-learn's own trees.
 
-What was grown and what was loaded are asked in the same way, and so answer the same.
+A new forest and a loaded one are evaluated by the same code, and so give the same probabilities.
 """
 
 from __future__ import annotations
@@ -17,34 +17,33 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree._tree import NODE_DTYPE, Tree
 from torch import Tensor
 
-from micraframe.errors import ModelError
 from micraframe.types import BoolArray, FloatArray, Progress
 
 CHUNK = 2**14
-"""Rows that are asked for together: few enough for the processor's cache, in which all trees then find them."""
+"""Rows that are evaluated together: few enough to stay in the processor's cache for all trees."""
 
 STEP = 10
-"""Trees between two reports of progress."""
+"""Trees per progress report."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trees:
-    """The nodes of T trees, one tree after the other; N nodes in all.
+    """The nodes of T trees, one tree after the other, N nodes in total.
 
-    A node sends a row x to its left child where x[feature] <= threshold, and else to its right child. Children are
-    numbered within their tree, in which the root is 0 and a child comes after its parent.
+    A node passes a row x to its left child if x[feature] <= threshold, and otherwise to its right child. Children are
+    numbered within their tree: the root is 0, and a child comes after its parent.
 
     Attributes:
         sizes: int64 (T,): number of nodes of each tree.
         left: int32 (N,): the left child, or -1 for a leaf.
         right: int32 (N,): the right child, or -1 for a leaf.
-        feature: int32 (N,): what a node asks for; -2 in a leaf.
+        feature: int32 (N,): index of the feature that a node compares; -2 in a leaf.
         threshold: float64 (N,).
-        value: float32 (N, K): the share of the training rows in the node, by their weight, that are of each class.
+        value: float32 (N, K): weighted share of the training rows in the node that belong to each class.
         features: Number of features F of a row.
 
     Raises:
-        ModelError: If the arrays do not fit each other, or a node leads anywhere but on.
+        RuntimeError: If the arrays do not fit each other, or are not trees.
     """
 
     sizes: npt.NDArray[np.int64]
@@ -56,22 +55,22 @@ class Trees:
     features: int
 
     def __post_init__(self) -> None:
-        # scikit-learn follows the nodes wherever they lead, out of their memory too.
+        # scikit-learn follows child indices without checking them, out of its own memory too.
         nodes = len(self.value)
         if self.sizes.ndim != 1 or not self.sizes.size or self.sizes.min() < 1 or self.sizes.sum() != nodes:
-            raise ModelError(f"a forest of {nodes} nodes has trees of {self.sizes.tolist()}; their sum is wanted")
+            raise RuntimeError(f"expected trees of {nodes} nodes in total, got {self.sizes.tolist()}")
         for name in ("left", "right", "feature", "threshold"):
             if getattr(self, name).shape != (nodes,):
-                raise ModelError(f"a forest has {name} of shape {getattr(self, name).shape}; ({nodes},) is wanted")
+                raise RuntimeError(f"expected {name} of shape ({nodes},), got {getattr(self, name).shape}")
         number = np.arange(nodes) - np.repeat(np.cumsum(self.sizes) - self.sizes, self.sizes)
         inner = self.left != -1
         size = np.repeat(self.sizes, self.sizes)
         onward = [(number < child) & (child < size) for child in (self.left, self.right)]
         known = (self.feature >= 0) & (self.feature < self.features)
         if not (onward[0] & onward[1] & known)[inner].all() or (self.right[~inner] != -1).any():
-            raise ModelError("a node of the forest leads nowhere, or asks for a feature that does not exist")
+            raise RuntimeError("expected nodes with children after them and known features, got others")
         if self.value.ndim != 2 or not ((self.value >= 0) & (self.value <= 1)).all():
-            raise ModelError("a forest has shares that are not in [0, 1], (N, K)")
+            raise RuntimeError("expected values (N, K) in [0, 1], got others")
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the arrays by name, as a model file holds them."""
@@ -90,18 +89,16 @@ _TYPES: Mapping[str, Any] = {
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> Trees:
-    """Return the trees that `Trees.tensors` gave.
+    """Return the trees whose `Trees.tensors` these are.
 
     Raises:
-        ModelError: If a tensor is missing or of another type, or they are no forest.
+        KeyError: If a tensor is missing.
+        RuntimeError: If a tensor has another type, or they are not trees.
     """
-    missing = sorted({*_TYPES, "features"} - set(tensors))
-    if missing:
-        raise ModelError(f"the model file has no {', '.join(missing)}; it is not that of a forest")
     arrays = {name: tensors[name].numpy() for name in _TYPES}
-    for name, wanted in _TYPES.items():
-        if arrays[name].dtype != wanted:
-            raise ModelError(f"{name} of the forest is {arrays[name].dtype}; {wanted.__name__} is wanted")
+    for name, dtype in _TYPES.items():
+        if arrays[name].dtype != dtype:
+            raise RuntimeError(f"expected {name} of type {dtype.__name__}, got {arrays[name].dtype}")
     return Trees(**arrays, features=int(tensors["features"]))
 
 
@@ -110,32 +107,31 @@ def grow(
     classes: BoolArray,
     weights: npt.NDArray[np.float64],
     trees: int,
-    minimum_leaf: int,
+    min_samples_leaf: int,
     seed: int,
-    progress: Progress | None = None,
+    progress: Progress,
 ) -> Trees:
-    """Grow a random forest (Breiman 2001); a row may be of several classes or of none.
+    """Train a random forest (Breiman 2001); a row may belong to several classes or to none.
 
-    All classes share the trees: a split is the one that leaves them purest on average.
+    All classes share the trees: a split minimises their mean impurity.
 
     Args:
         rows: float32 (n, F).
         classes: bool (n, K).
-        weights: float64 (n,): how much each row counts.
-        trees: How many.
-        minimum_leaf: Least number of rows in a leaf.
-        seed: Fixes which rows and features each tree sees.
-        progress: Whom to tell.
+        weights: float64 (n,): weight of each row.
+        trees: Number of trees.
+        min_samples_leaf: Minimum number of rows in a leaf.
+        seed: Determines the rows and features that each tree is trained on.
+        progress: Progress callback.
     """
     count = classes.shape[1]
     model = RandomForestClassifier(
-        min_samples_leaf=minimum_leaf, random_state=seed % 2**32, n_jobs=torch.get_num_threads(), warm_start=True
+        min_samples_leaf=min_samples_leaf, random_state=seed % 2**32, n_jobs=torch.get_num_threads(), warm_start=True
     )
     targets = classes if count > 1 else classes[:, 0]
     for done in [*range(STEP, trees, STEP), trees]:
         model.set_params(n_estimators=done).fit(rows, targets, weights)
-        if progress:
-            progress.advance("trees", done, trees)
+        progress.advance("trees", done, trees)
     grown = [estimator.tree_ for estimator in model.estimators_]
     levels = model.classes_ if count > 1 else [model.classes_]
     # The shares of False and True, in this order; a class without both has one column.
@@ -161,8 +157,8 @@ def grow(
 
 
 @final
-class Forest:
-    """Trees, ready to be asked."""
+class TreePredictor:
+    """Evaluates trees."""
 
     def __init__(self, trees: Trees) -> None:
         ends = np.cumsum(trees.sizes)
@@ -173,7 +169,7 @@ class Forest:
         ]
 
     def probabilities(self, features: FloatArray) -> FloatArray:
-        """Return each class's probability: the mean over the trees of its share in the leaf that a row ends in.
+        """Return the probability of each class: the mean over the trees of its share in the leaf that a row reaches.
 
         Args:
             features: float32 (F, n).
@@ -184,22 +180,22 @@ class Forest:
         count = features.shape[1]
         found = np.empty((self._classes, count), np.float32)
 
-        def ask(start: int) -> None:
+        def evaluate(start: int) -> None:
             rows = np.ascontiguousarray(features[:, start : start + CHUNK].T)
             total = np.zeros((len(rows), self._classes))
-            # One tree after the other, whatever the threads do: the same sum to the last bit.
+            # Summed in the order of the trees, so that threads do not change the last bit.
             for tree, value in self._trees:
                 total += value[tree.apply(rows)]
             found[:, start : start + CHUNK] = total.T / len(self._trees)
 
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for _ in pool.map(ask, range(0, count, CHUNK)):
+            for _ in pool.map(evaluate, range(0, count, CHUNK)):
                 pass
         return np.clip(found, 0, 1)
 
 
 def _tree(trees: Trees, part: slice) -> Any:
-    """Return scikit-learn's tree of these nodes; of it only the way to the leaves is used."""
+    """Return a scikit-learn tree with these nodes, of which only `apply` is used."""
     nodes = np.zeros(part.stop - part.start, NODE_DTYPE)
     nodes["left_child"], nodes["right_child"] = trees.left[part], trees.right[part]
     nodes["feature"], nodes["threshold"] = trees.feature[part], trees.threshold[part]

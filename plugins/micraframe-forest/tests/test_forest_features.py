@@ -36,12 +36,12 @@ def oracle(plane, sigma):
 
 @pytest.mark.parametrize("sigma", [1.0, 1.6, 3.5, 5.0])
 def test_features_are_scipys(sigma):
-    # Smoothed a little, as what a microscope shows is: on white noise, scipy's own kernels are no derivatives.
+    # Slightly smoothed, as microscopy images are: on white noise, scipy's own kernels are poor derivatives.
     plane = ndimage.gaussian_filter(noise(90, 77), 1.0)
     found = features(plane[None], [sigma])
-    for name, one, wanted in zip(FILTERS, found, oracle(plane, sigma), strict=True):
-        np.testing.assert_allclose(one, wanted, atol=0.03 * np.ptp(wanted), rtol=0, err_msg=name)
-        assert np.corrcoef(one.ravel(), wanted.ravel())[0, 1] > 0.999, name
+    for name, one, expected in zip(FILTERS, found, oracle(plane, sigma), strict=True):
+        np.testing.assert_allclose(one, expected, atol=0.03 * np.ptp(expected), rtol=0, err_msg=name)
+        assert np.corrcoef(one.ravel(), expected.ravel())[0, 1] > 0.999, name
 
 
 @pytest.mark.parametrize("sigma", SIGMAS)

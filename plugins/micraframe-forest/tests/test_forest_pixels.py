@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from micraframe_forest.pixels import choose, distance, known, shares
+from micraframe_forest.pixels import annotated_pixels, choose, distance, shares
 
 from micraframe.errors import DataError
 from micraframe.types import Sample
@@ -20,12 +20,12 @@ def points(*positions):
     return np.array(positions, np.float32).reshape(-1, 2)
 
 
-def test_masks_say_all_but_what_is_ignored():
+def test_masks_annotate_every_pixel_except_ignored_ones():
     masks = np.zeros((2, 20, 30), bool)
     masks[0, :5] = True
     ignore = np.zeros((20, 30), bool)
     ignore[:, 10:] = True
-    found = known(sample(masks=masks, ignore=ignore, points=(points((1, 1)), points())), 3, None)
+    found = annotated_pixels(sample(masks=masks, ignore=ignore, points=(points((1, 1)), points())), 3, None)
     assert np.array_equal(found.masks, masks)
     assert np.array_equal(found.where, ~ignore)
 
@@ -35,37 +35,37 @@ def test_instances_and_boxes_are_filled():
     instances[0, 2:4, 5:9] = 7
     boxes = (np.array([[2, 5, 4, 9]], np.float32),)
     for one in (sample(instances=instances), sample(boxes=boxes)):
-        found = known(one, 3, None)
+        found = annotated_pixels(one, 3, None)
         assert np.array_equal(found.masks, instances > 0)
         assert found.where.all()
 
 
 def test_points_are_discs_and_the_rest_is_unknown():
     given = sample(points=(points((10, 10)), points((3, 20))))
-    found = known(given, 2, None)
+    found = annotated_pixels(given, 2, None)
     y, x = np.mgrid[:20, :30]
     first, second = np.hypot(y - 10, x - 10), np.hypot(y - 3, x - 20)
     assert np.array_equal(found.masks, np.stack([first <= 2, second <= 2]))
     assert np.array_equal(found.where, found.masks.any(0))
-    wider = known(given, 2, 6)
+    wider = annotated_pixels(given, 2, 6)
     assert np.array_equal(wider.masks, found.masks)
     assert np.array_equal(wider.where, found.masks.any(0) | (np.minimum(first, second) > 6))
 
 
 @pytest.mark.parametrize("background", [None, 6])
 def test_an_image_without_points_is_background(background):
-    found = known(sample(points=(points(), points())), 3, background)
+    found = annotated_pixels(sample(points=(points(), points())), 3, background)
     assert not found.masks.any()
     assert found.where.all()
 
 
-def test_points_outside_are_nowhere():
+def test_points_outside_the_image_have_no_pixel():
     assert np.isinf(distance(points((-3, 4), (5, 30)), (20, 30))).all()
 
 
 def test_labels_are_not_enough():
-    with pytest.raises(DataError, match="'one' has no masks, instances, boxes or points"):
-        known(sample(labels=np.array([True])), 3, None)
+    with pytest.raises(DataError, match="'one': expected masks, instances, boxes or points"):
+        annotated_pixels(sample(labels=np.array([True])), 3, None)
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 200))
@@ -86,10 +86,10 @@ def overlapping():
 
 
 def choose_from(samples, pixels, seed=0, classes=("x", "y")):
-    return choose(samples, lambda one: known(one, 3, None), pixels, classes, seed)
+    return choose(samples, lambda one: annotated_pixels(one, 3, None), pixels, classes, seed)
 
 
-def test_the_choice_is_balanced_and_its_weights_undo_that():
+def test_the_choice_is_balanced_and_its_weights_compensate():
     samples = overlapping()
     found = choose_from(samples, 120)
     weights = sum(one.weights.sum() for one in found)
@@ -105,13 +105,13 @@ def test_the_choice_is_balanced_and_its_weights_undo_that():
         assert (one.weights >= 1).all()
 
 
-def test_all_are_chosen_where_there_is_room():
+def test_all_are_chosen_if_they_fit():
     found = choose_from(overlapping(), 10_000)
     assert [one.sample for one in found] == [0, 1, 2]
     assert all(np.array_equal(one.pixels, np.arange(600)) and (one.weights == 1).all() for one in found)
 
 
-def test_the_seed_fixes_the_choice():
+def test_the_seed_determines_the_choice():
     def flat(seed):
         return [(one.sample, one.pixels.tolist()) for one in choose_from(overlapping(), 50, seed)]
 
@@ -131,13 +131,13 @@ def test_the_choice_is_uniform_within_a_class():
     assert hits.min() > 8
 
 
-def test_what_cannot_be_learned_from():
+def test_unusable_annotation_is_reported():
     full = np.ones((1, 20, 30), bool)
-    with pytest.raises(DataError, match="all 600 pixels .* class 'x'.*background_distance"):
+    with pytest.raises(DataError, match="class 'x': .* all 600 annotated pixels .*background_distance"):
         choose_from([sample(masks=full)], 100, classes=("x",))
-    with pytest.raises(DataError, match="no pixel .* class of x"):
+    with pytest.raises(DataError, match="expected annotated pixels of x, got none"):
         choose_from([sample(masks=~full)], 100, classes=("x",))
-    with pytest.raises(DataError, match="annotated for 1 classes; the dataset has 2"):
+    with pytest.raises(DataError, match="expected annotation of 2 classes, got 1"):
         choose_from([sample(masks=full)], 100)
-    with pytest.raises(DataError, match="nothing says where there is none: set background_distance"):
+    with pytest.raises(DataError, match="expected annotated background, got points only"):
         choose_from([sample(points=(points((4, 4)), points((9, 20))))], 100)

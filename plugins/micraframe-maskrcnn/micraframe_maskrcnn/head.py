@@ -1,4 +1,4 @@
-"""The head that decides which detections are objects, and where these end."""
+"""The head that decides which detections are objects, and which pixels belong to them."""
 
 from __future__ import annotations
 
@@ -7,90 +7,76 @@ from typing import final
 import numpy as np
 from pydantic import Field, field_validator
 
-from micraframe.heads.masks import MaskParams, blank_status, mask_thresholds, place
-from micraframe.heads.presence import Decision, decide_presence
+from micraframe.heads.masks import mask_status
 from micraframe.heads.regions import drop_small
-from micraframe.interfaces import Head, Parameters
+from micraframe.interfaces import Head, MaskHeadParams
 from micraframe.objects import centroids
-from micraframe.thresholds import Rule
-from micraframe.types import FloatArray, Prediction, ScoreMap, Status
-from micraframe_maskrcnn.detections import NOTE, separate
+from micraframe.thresholds import PresenceThreshold, ThresholdRule, presence_records, reaches
+from micraframe.types import DatasetInfo, FloatArray, Prediction, Scores, Status, Threshold
+from micraframe_maskrcnn.detections import separate
 
 
 @final
-class Detections(Head):
-    """Objects from the detections in a score map's notes, best first; without such notes, no objects.
+class DetectedObjectsHead(Head["DetectedObjectsHead.Params"]):
+    """Objects as a detector found them, best first; no objects where the model does not detect any.
 
-    What scores less than its class's decision does not count. Where objects of one class overlap, the pixel is the
-    better one's; one to which less than the share `own` of its pixels is left is the better one, found twice.
+    Objects whose score does not reach the presence threshold of their class do not count. Where objects of one class
+    overlap, the pixel belongs to the better one; an object of which less than `min_visible_fraction` remains is dropped
+    as a duplicate.
     """
 
-    class Params(Parameters):
-        decision: Decision = Field(
-            0.5, description="Score from which on an object, and so its class, is there; one, or one per class."
+    class Params(MaskHeadParams):
+        presence_threshold: PresenceThreshold = Field(
+            0.5, description="Score at which an object, and so its class, counts as present; one, or one per class."
         )
-        threshold: Rule = Field(
-            Rule(name="fixed", value=0.5),
-            description="Probability above which a pixel is of the object: a fixed one, for each object has its own "
-            "map, and the rules that find a threshold are for an image's.",
+        mask_threshold: ThresholdRule = Field(
+            ThresholdRule(name="fixed", value=0.5),
+            description="Probability above which a pixel belongs to an object; only fixed, since each object has a map "
+            "of its own.",
         )
         minimum_size: float = Field(0.0, ge=0, description="Drop objects of fewer square pixels.")
-        own: float = Field(
+        min_visible_fraction: float = Field(
             0.5,
             ge=0,
             le=1,
-            description="Share of its pixels that better objects of the class must leave to an object; less: a double.",
+            description="Fraction of its pixels that better objects of the class must leave to an object.",
         )
 
-        @field_validator("threshold")
+        @field_validator("mask_threshold")
         @classmethod
-        def _is_probability(cls, rule: Rule) -> Rule:
+        def _is_probability(cls, rule: ThresholdRule) -> ThresholdRule:
             if rule.name != "fixed" or rule.value is None or not 0 <= rule.value <= 1:
-                raise ValueError(
-                    f"the masks of detections are cut at a probability, not by the rule {rule}; write "
-                    "{name: fixed, value: 0.5}, or another value from 0 to 1"
-                )
+                raise ValueError(f"expected a fixed probability, such as {{name: fixed, value: 0.5}}, got {rule}")
             return rule
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def wanted(self, scores: FloatArray) -> tuple[int, ...]:
-        """Return the classes that are in the image."""
-        return tuple(int(index) for index in np.flatnonzero(decide_presence(scores, self.params.decision)))
-
-    def decide(self, score_map: ScoreMap, scores: FloatArray, image: FloatArray) -> Prediction:
-        """Return objects, their masks and middles, of all K classes.
-
-        Raises:
-            DataError: If the score map lacks a class that is in the image.
-        """
+    def decide(self, scores: Scores, image: FloatArray, info: DatasetInfo) -> Prediction:
+        """Return the objects, their masks and centroids, of all K classes."""
         params = self.params
-        cut = params.threshold.value
+        cut = params.mask_threshold.value
         assert cut is not None
-        size = (score_map.values.shape[1], score_map.values.shape[2])
-        present = decide_presence(scores, params.decision)
-        instances = np.zeros((len(scores), *size), np.int32)
-        points = [np.zeros((0, 3), np.float32)] * len(scores)
-        status: list[Status] = ["absent"] * len(scores)
-        for index, row in place(score_map, present).items():
-            status[index] = "empty"
-            found = score_map.notes[row].get(NOTE) if score_map.notes else None
-            if found is None:
+        present = self.present(scores.presence)
+        instances = np.zeros((len(present), *scores.size), np.int32)
+        points: list[FloatArray] = [np.zeros((0, 3), np.float32)] * len(present)
+        status: list[Status] = ["empty" if here else "absent" for here in present]
+        for index, found in enumerate(scores.objects or ()):
+            if not present[index]:
                 continue
-            decision = params.decision[index] if isinstance(params.decision, tuple) else params.decision
-            counted = found.chosen(decide_presence(found.scores, decision))
-            labels, heights = separate(counted, size, cut, params.own)
+            limit = params.presence_threshold
+            counted = found.select(reaches(found.scores, limit[index] if isinstance(limit, tuple) else limit))
+            labels, heights = separate(counted, scores.size, cut, params.min_visible_fraction)
             instances[index] = drop_small(labels, params.minimum_size)
-            status[index] = blank_status(instances[index] > 0, "ok")
+            status[index] = mask_status(instances[index] > 0, "ok")
             kept = np.unique(labels[instances[index] > 0]) - 1
             points[index] = np.column_stack([*centroids(instances[index : index + 1]), heights[kept]])
         return Prediction(
-            scores=np.asarray(scores, np.float32),
-            present=present,
+            scores,
+            present,
             masks=instances > 0,
             instances=instances,
             points=tuple(points),
             status=tuple(status),
-            thresholds=mask_thresholds(MaskParams(decision=params.decision, threshold=params.threshold)),
+            thresholds=(
+                *presence_records(params.presence_threshold),
+                Threshold("mask", cut, rule=str(params.mask_threshold)),
+            ),
         )

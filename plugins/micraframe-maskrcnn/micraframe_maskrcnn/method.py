@@ -1,206 +1,142 @@
-"""Mask R-CNN as a method: learns from objects, finds objects."""
+"""The method `mask-rcnn`: learns from objects, finds objects."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, ClassVar, final
+from typing import Annotated, Any, final
 
-import numpy as np
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from micraframe import registry
-from micraframe.config import BackboneChoice, Choice, HeadChoice
-from micraframe.device import choose_device
-from micraframe.errors import DataError, ModelError
-from micraframe.interfaces import Backbone, Fitted, Head, Method, Parameters
-from micraframe.modelfile import ModelFile, load_model, provenance, save_model
+from micraframe.classifier import create_network
+from micraframe.config import BackboneChoice, Choice
+from micraframe.errors import DataError
+from micraframe.interfaces import Backbone, ClassRule, Method, Model, ScoredTile
+from micraframe.parameters import Parameters
+from micraframe.runtime.device import choose_device
 from micraframe.training import Examples, Recipe, fit
-from micraframe.types import (
-    Annotation,
-    DatasetInfo,
-    FloatArray,
-    IntArray,
-    Part,
-    Prediction,
-    Run,
-    Sample,
-    ScoreMap,
-    check_image,
-)
-from micraframe_maskrcnn.detections import as_score_map, best_scores, join
+from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
+from micraframe_maskrcnn.detections import join, score_objects
 from micraframe_maskrcnn.network import LOSSES, Design, MaskRcnnNetwork
 from micraframe_maskrcnn.targets import pack, pad
 
-NAME = "micraframe-maskrcnn/mask-rcnn"
-
-RESNET50 = Choice(name="timm", params={"model": "resnet50", "out_indices": [1, 2, 3, 4]})
+RESNET50 = Choice(name="micraframe/timm", params={"model": "resnet50", "out_indices": [1, 2, 3, 4]})
 
 
 @final
-class MaskRcnn(Method):
-    """Objects, each with a box, a class, a score and a mask (He et al. 2017), from nothing but the samples given.
+class MaskRcnn(Method["MaskRcnn.Params"]):
+    """Objects, each with a box, a class, a score and a mask (He et al. 2017), learned from the samples alone.
 
-    It learns from instances; without them from boxes, whose masks are then the filled boxes, and so are those that it
-    finds; without these from the components of masks. Boxes of background that is mostly ignored do not count.
+    It learns from instances; without them from boxes, whose masks are the filled boxes, and so it finds filled boxes;
+    without either from the connected components of masks. Background boxes that are mostly ignored do not count.
     """
 
     class Params(Parameters):
         backbone: BackboneChoice = Field(
-            RESNET50, description="What sees the image; a timm resnet18 or a unet-encoder suits small machines."
+            RESNET50, description="The network; a timm resnet18 or a unet-encoder suits small machines."
         )
         strides: tuple[PositiveInt, ...] = Field(
             (4, 8, 16, 32),
             min_length=1,
-            description="Strides of the backbone's layers that the feature pyramid is built over, where it has them.",
+            description="Strides of the backbone's layers under the feature pyramid; those that it lacks are skipped.",
         )
         pyramid: int = Field(256, ge=1, description="Channels of the feature pyramid.")
-        box_head: int = Field(1024, ge=1, description="Features of each box, of which class and corners are told.")
+        box_head: int = Field(1024, ge=1, description="Features per box, from which class and corners are predicted.")
         mask_head: tuple[PositiveInt, ...] = Field(
             (256, 256, 256, 256), min_length=1, description="Filters of each 3x3 convolution before the masks."
         )
         anchors: tuple[PositiveFloat, ...] = Field(
-            (2.0,), min_length=1, description="Edges of the boxes that are refined, in strides of their level."
+            (2.0,), min_length=1, description="Sides of the anchor boxes, in strides of their pyramid level."
         )
         ratios: tuple[PositiveFloat, ...] = Field(
-            (0.5, 1.0, 2.0), min_length=1, description="Height by width of these boxes."
+            (0.5, 1.0, 2.0), min_length=1, description="Height by width of the anchor boxes."
         )
-        regions: int = Field(
+        rois_per_image: int = Field(
             512,
             ge=1,
-            description="Boxes of each image that classes and masks are learned from; on a CPU they are most of "
-            "the cost, and 64 do for small images.",
+            description="Regions of interest per image that classes and masks are trained on; on a CPU they are most "
+            "of the cost, and 64 suffice for small images.",
         )
         min_size: int | None = Field(
             None,
             ge=1,
-            description="Pixels to resize the shorter side of every image, or tile, to; none: they stay as they are.",
+            description="Pixels to resize the shorter side of every image, or tile, to; none: keep the size.",
         )
         training: Recipe = Field(
             Recipe(epochs=100, batch_size=4, optimiser="adamw", learning_rate=5e-4, gradient_clipping=10.0),
-            description="How it learns; pos_weight has no meaning here.",
+            description="How the network is trained; pos_weight has no effect here.",
         )
-        overlap: Annotated[float, Field(gt=0, le=1)] = Field(
-            0.5, description="Of boxes of one class with a larger IOU than this, the best one stays."
+        nms_iou: Annotated[float, Field(gt=0, le=1)] = Field(
+            0.5, description="Of boxes of one class with an IoU above this, only the best is kept."
         )
         detections: int = Field(
-            300,
-            ge=1,
-            description="The most detections in an image, or tile; the best stay, before the head decides.",
-        )
-        head: HeadChoice = Field(
-            Choice(name="detections"),
-            description="What decides; other heads see the score map, not the detections that it is made of.",
+            300, ge=1, description="Maximum number of detections per image, or tile, before the head decides."
         )
 
     learns_from = frozenset({Annotation.BOXES, Annotation.MASKS, Annotation.INSTANCES})
-    decided_after: ClassVar[frozenset[str]] = frozenset({"overlap", "detections", "head"})
+    inference_params = frozenset({"nms_iou", "detections"})
+    default_head = ("micraframe-maskrcnn/detections", {})
 
-    def __init__(self, params: Params) -> None:
-        self.params = params
-
-    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, run: Run) -> FittedMaskRcnn:
+    def fit(
+        self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
+    ) -> MaskRcnnModel:
         """Train the network on objects."""
-        count = len(info.classes)
-        network = self._network(self._backbone(), info.channels, count, run.seed)
+        network = self._network(self._backbone(), info, context.seed)
         examples = _examples(train, valid, info)
-        fit(network, *examples, _total, self.params.training, run, _parts, with_targets=True)
-        return FittedMaskRcnn(
-            self.params, network.to(choose_device(run.device)), info, provenance(run.seed, info.fingerprint)
-        )
+        fit(network, *examples, _total, self.params.training, context, _parts, with_targets=True)
+        return MaskRcnnModel(self.params, network.to(choose_device(context.device)))
 
-    def load(self, folder: Path, device: str = "auto") -> FittedMaskRcnn:
-        """Read a trained network."""
-        saved = load_model(folder)
-        if saved.method.name != NAME:
-            raise ModelError(f"{folder} holds a {saved.method.name}; a {NAME} is wanted")
-        network = self._network(self._backbone().untrained(), saved.info.channels, len(saved.info.classes), seed=0)
-        try:
-            network.load_state_dict(dict(saved.tensors))
-        except RuntimeError as error:
-            raise ModelError(f"{folder}: the weights do not fit the network that its configuration names") from error
-        return FittedMaskRcnn(self.params, network.to(choose_device(device)), saved.info, saved.provenance)
+    def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> MaskRcnnModel:
+        """Return the model with these weights."""
+        network = self._network(self._backbone().untrained(), info, seed=0)
+        network.load_state_dict(dict(state))
+        return MaskRcnnModel(self.params, network.to(choose_device(device)))
 
-    def _backbone(self) -> Backbone:
-        choice = self.params.backbone
-        return registry.build("backbone", choice.name, **choice.params)
+    def _backbone(self) -> Backbone[Any]:
+        return registry.build("backbone", self.params.backbone.name, **self.params.backbone.params)
 
-    def _network(self, backbone: Backbone, channels: int, classes: int, seed: int) -> MaskRcnnNetwork:
+    def _network(self, backbone: Backbone[Any], info: DatasetInfo, seed: int) -> MaskRcnnNetwork:
         design = Design(**{name: getattr(self.params, name) for name in Design._fields})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskRcnnNetwork(*backbone.create(channels), classes, design)
+            return MaskRcnnNetwork(*create_network(backbone, info.channels), len(info.classes), design)
 
 
 @final
-class FittedMaskRcnn(Fitted):
-    """A trained network, and the head that makes objects of its detections.
+class MaskRcnnModel(Model):
+    """A trained Mask R-CNN.
 
     Attributes:
         network: The network, in evaluation mode.
-        info: Of the dataset that it learned from.
-        head: What decides.
     """
 
-    head: Head
-
-    def __init__(
-        self, params: MaskRcnn.Params, network: MaskRcnnNetwork, info: DatasetInfo, origin: Mapping[str, str]
-    ) -> None:
+    def __init__(self, params: MaskRcnn.Params, network: MaskRcnnNetwork) -> None:
         self.network = network.eval()
-        self.info = info
         self._params = params
-        self._origin = origin
-        self.head = registry.build("head", params.head.name, **params.head.params)
 
-    def with_head(self, head: Head) -> FittedMaskRcnn:
-        """Return the same with another head."""
-        other = copy.copy(self)
-        other.head = head
-        return other
-
-    def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
-        """Yield a prediction for each image, in order; each is seen by itself, in float32."""
-        for number, image in enumerate(images):
-            check_image(image, f"image {number}")
-            if image.shape[0] != self.info.channels:
-                raise ModelError(
-                    f"image {number} has {image.shape[0]} channels; the model learned from images of "
-                    f"{self.info.channels}"
-                )
-            yield self._predict(image)
-
-    def joined(self, score_map: ScoreMap, scores: FloatArray, parts: Sequence[Part]) -> tuple[ScoreMap, FloatArray]:
-        """Return a score map of the tiles' detections: of each, those whose middle lies where the tile is used.
-
-        What is said of an image is then of a tile: how many `detections` stay, and to what `min_size` it is resized.
-        """
-        size = (score_map.values.shape[1], score_map.values.shape[2])
-        joined = as_score_map(join(parts, self._params.overlap), size)
-        return joined, best_scores(joined)
-
-    def save(self, folder: Path) -> None:
-        """Write weights and configuration to a new folder."""
-        method = Choice(name=NAME, params=self._params.model_dump(mode="json"))
-        save_model(folder, ModelFile(method, self.info, self._origin, self.network.state_dict()))
-
-    def _predict(self, image: FloatArray) -> Prediction:
+    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        """Yield the scores of each image, with objects and maps of all classes, in order; computed in float32."""
         device = next(self.network.parameters()).device
-        found = self.network.detect(torch.from_numpy(np.ascontiguousarray(image)).to(device))
-        score_map = as_score_map(found, (image.shape[1], image.shape[2]))
-        prediction = self.head.decide(score_map, best_scores(score_map), image)
-        return dataclasses.replace(prediction, score_map=score_map, method=NAME)
+        for image in images:
+            found = self.network.detect(torch.tensor(image, device=device))
+            yield score_objects(found, (image.shape[1], image.shape[2]))
+
+    def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
+        """Return the scores of the objects of all tiles; `detections` and `min_size` then apply to a tile."""
+        return score_objects(join(tiles, self._params.nms_iou), merged.size)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return the network's weights."""
+        return self.network.state_dict()
 
 
 def _examples(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo) -> tuple[Examples, Examples]:
-    """Return what is shown, targets of one depth.
+    """Return training and validation examples with equally many planes of objects.
 
     Raises:
-        DataError: If no training sample holds an object of which it is known where it ends.
+        DataError: If no training sample has an object with a known outline.
     """
     count = len(info.classes)
     depth, found = 0, 0
@@ -209,8 +145,8 @@ def _examples(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInf
         depth, found = max(depth, len(packed)), max(found, int(packed[:-1].max(initial=0)))
     if not found:
         raise DataError(
-            f"dataset {info.name!r}: no training sample has an object of which it is known where it ends (scribbles do "
-            "not tell); annotate instances, boxes, or masks of whole objects"
+            f"dataset {info.name!r}: expected training samples with objects of known outline, got none (scribbles do "
+            "not show where an object ends); annotate instances, boxes, or masks of whole objects"
         )
     depth = max([depth, *(len(pack(sample, count)) for sample in valid)])
 

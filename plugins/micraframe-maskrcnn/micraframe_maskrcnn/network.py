@@ -1,4 +1,4 @@
-"""Mask R-CNN, of torchvision's parts, on any backbone.
+"""Mask R-CNN, built from torchvision's parts, on any backbone.
 
 He, K., Gkioxari, G., Dollár, P. and Girshick, R. "Mask R-CNN". ICCV (2017); on feature pyramids, Lin, T.-Y. et al.
 "Feature pyramid networks for object detection". CVPR (2017).
@@ -27,24 +27,23 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from micraframe.errors import ConfigError
-from micraframe.types import Layer
-from micraframe_maskrcnn.detections import Found
-from micraframe_maskrcnn.targets import Objects, unpack
+from micraframe.types import DetectedObjects, Layer
+from micraframe_maskrcnn.targets import TargetObjects, unpack
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
-"""What the loss is the sum of: proposals, their boxes, classes, boxes, masks."""
+"""The terms of the loss: proposals, their boxes, classes, boxes, masks."""
 
 LEAST_SCORE = 0.05
-"""Detections that score less are noise: no decision, however low, makes objects of them."""
+"""Detections with a lower score are noise and are dropped, whatever the head's thresholds."""
 
 IGNORED = 0.5
-"""A box of which a larger share than this is ignored does not count as background."""
+"""A box with a larger fraction of ignored pixels than this does not count as background."""
 
 _TARGET = dict[str, Tensor]
 
 
 class Design(NamedTuple):
-    """How a network is built; see the parameters of the method."""
+    """The design of a network; see the parameters of the method."""
 
     strides: tuple[int, ...]
     pyramid: int
@@ -52,9 +51,9 @@ class Design(NamedTuple):
     mask_head: tuple[int, ...]
     anchors: tuple[float, ...]
     ratios: tuple[float, ...]
-    regions: int
+    rois_per_image: int
     min_size: int | None
-    overlap: float
+    nms_iou: float
     detections: int
 
 
@@ -63,9 +62,9 @@ class MaskRcnnNetwork(nn.Module):
 
     Args:
         backbone: Maps images (B, C, H, W) to the list of its layers' activations.
-        layers: What these are.
+        layers: Description of these layers.
         classes: Number of classes K.
-        design: How the rest is built.
+        design: Design of the rest.
 
     Raises:
         ConfigError: If the backbone has none of the strides, or skips one between them.
@@ -98,11 +97,11 @@ class MaskRcnnNetwork(nn.Module):
             InFloat32(FastRCNNPredictor(design.box_head, classes + 1)),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=design.regions,
+            batch_size_per_image=design.rois_per_image,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=LEAST_SCORE,
-            nms_thresh=design.overlap,
+            nms_thresh=design.nms_iou,
             detections_per_img=design.detections,
             mask_roi_pool=region_pool(strides, 14),
             mask_head=MaskRCNNHeads(width, design.mask_head, dilation=1),
@@ -110,67 +109,68 @@ class MaskRcnnNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Return the losses (B, 5), in the order of `LOSSES`, alike for all images: they are means over the batch.
+        """Return the losses (B, 5), in the order of `LOSSES`: means over the batch, repeated for each image.
 
-        In evaluation mode, proposals are drawn with the same chance each time, so that losses can be compared.
+        In evaluation mode, proposals are sampled with the same random numbers each time, so that losses are comparable.
 
         Args:
             images: float32 (B, C, H, W).
-            targets: int32 (B, D + 1, H, W), as `targets.pack` makes them.
+            targets: int32 (B, D + 1, H, W), from `targets.pack`.
         """
         size = self._size(images)
         if size != tuple(targets.shape[2:]):
             targets = functional.interpolate(targets.float(), size, mode="nearest-exact").to(targets.dtype)
         objects = [unpack(target, self.classes) for target in targets]
-        wanted: list[_TARGET] = [
+        expected: list[_TARGET] = [
             {"boxes": one.boxes, "labels": one.classes + 1, "masks": one.masks, "ignore": one.ignore} for one in objects
         ]
-        with _making_losses(self.rpn, self.roi_heads, images.device, fixed=not self.training):
-            seen, features = self._features(images, size)
-            proposals, losses = self.rpn(seen, features, wanted)
+        with _loss_mode(self.rpn, self.roi_heads, images.device, fixed=not self.training):
+            padded, features = self._features(images, size)
+            proposals, losses = self.rpn(padded, features, expected)
             proposals = [known(boxes, one) for boxes, one in zip(proposals, objects, strict=True)]
             if any(map(len, proposals)) or any(len(one.boxes) for one in objects):
-                losses |= self.roi_heads(features, proposals, seen.image_sizes, wanted)[1]
-        nothing = next(iter(features.values())).sum() * 0
-        summed = torch.stack([losses.get(f"loss_{name}", nothing) for name in LOSSES])
+                losses |= self.roi_heads(features, proposals, padded.image_sizes, expected)[1]
+        zero = next(iter(features.values())).sum() * 0
+        summed = torch.stack([losses.get(f"loss_{name}", zero) for name in LOSSES])
         return summed.expand(len(images), -1)
 
     @torch.no_grad()
-    def detect(self, image: Tensor) -> tuple[Found, ...]:
-        """Return what is in an image (C, H, W), per class; in evaluation mode only."""
+    def detect(self, image: Tensor) -> tuple[DetectedObjects, ...]:
+        """Return the objects of an image (C, H, W), per class; in evaluation mode only."""
         images = image[None]
         size = self._size(images)
-        seen, features = self._features(images, size)
-        proposals, _ = self.rpn(seen, features)
-        [found], _ = self.roi_heads(features, proposals, seen.image_sizes)
+        padded, features = self._features(images, size)
+        proposals, _ = self.rpn(padded, features)
+        [found], _ = self.roi_heads(features, proposals, padded.image_sizes)
         back = [full / small for full, small in zip(image.shape[1:], size, strict=True)][::-1] * 2
         boxes = found["boxes"] * torch.tensor(back, device=image.device)
-        everything = Found(*(part.cpu().numpy() for part in (boxes, found["scores"], found["masks"][:, 0])))
+        boxes = boxes[:, [1, 0, 3, 2]]  # torchvision's are (x0, y0, x1, y1)
+        objects = DetectedObjects(*(part.cpu().numpy() for part in (boxes, found["scores"], found["masks"][:, 0])))
         classes = found["labels"].cpu().numpy() - 1
-        return tuple(everything.chosen(classes == index) for index in range(self.classes))
+        return tuple(objects.select(classes == index) for index in range(self.classes))
 
     def _size(self, images: Tensor) -> tuple[int, int]:
-        """Return the rows and columns that images (B, C, H, W) are seen with."""
+        """Return the rows and columns that images (B, C, H, W) are resized to."""
         height, width = images.shape[2:]
         scale = 1 if self.min_size is None else self.min_size / min(height, width)
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def _features(self, images: Tensor, size: tuple[int, int]) -> tuple[ImageList, dict[str, Tensor]]:
-        """Return images (B, C, H, W), resized and filled up to whole cells of the deepest level, and their pyramid."""
+        """Return images (B, C, H, W), resized and padded to whole cells of the deepest level, and their pyramid."""
         if size != tuple(images.shape[2:]):
             images = functional.interpolate(images, size, mode="bilinear", antialias=True)
         rows, columns = (-edge % self.stride for edge in size)
-        filled = functional.pad(images, (0, columns, 0, rows), mode="replicate")
-        return ImageList(filled, [size] * len(images)), self.pyramid(filled)
+        padded = functional.pad(images, (0, columns, 0, rows), mode="replicate")
+        return ImageList(padded, [size] * len(images)), self.pyramid(padded)
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid over a backbone's layers, one more level on top.
+    """A feature pyramid over a backbone's layers, with one more level on top.
 
     Args:
         backbone: Maps images (B, C, H, W) to the list of its layers' activations.
-        chosen: Indices of the layers that it is built over, shallow to deep.
-        channels: Of each of these.
+        chosen: Indices of the layers under the pyramid, shallow to deep.
+        channels: Channels of each of these.
         width: Channels of every level.
     """
 
@@ -181,18 +181,18 @@ class Pyramid(nn.Module):
         self.fpn = FeaturePyramidNetwork(list(channels), width, LastLevelMaxPool())
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the levels, by name, shallow to deep, in float32: so are the anchors, whose type is the level's."""
+        """Return the levels, by name, shallow to deep, in float32, which anchors then have too."""
         activations = self.backbone(images)
         levels = OrderedDict((str(level), activations[index]) for level, index in enumerate(self.chosen))
         return {name: level.float() for name, level in self.fpn(levels).items()}
 
 
 class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision ships no types
-    """Anchors at the levels' true strides, where torchvision's are what is left of dividing image by cells.
+    """Anchors at the levels' true strides; torchvision derives strides from the sizes of image and level.
 
     Args:
-        strides: Of the levels, in pixels.
-        edges: Of the anchors, in strides.
+        strides: Strides of the levels, in pixels.
+        edges: Sides of the anchors, in strides.
         ratios: Height by width.
     """
 
@@ -212,7 +212,7 @@ class Anchors(AnchorGenerator):  # type: ignore[misc]  # torchvision ships no ty
 
 
 class Proposals(RegionProposalNetwork):  # type: ignore[misc]
-    """torchvision's region proposal network, which does not take for background what is ignored."""
+    """torchvision's region proposal network, except that ignored pixels are not background."""
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[_TARGET]
@@ -225,28 +225,28 @@ class Proposals(RegionProposalNetwork):  # type: ignore[misc]
         return labels, boxes
 
     def compute_loss(
-        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], wanted: list[Tensor]
+        self, objectness: Tensor, deltas: Tensor, labels: list[Tensor], boxes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Return the losses of objectness and boxes: 0 where nothing is said of any anchor."""
+        """Return the losses of objectness and boxes: 0 if no anchor has a label."""
         if not any(bool((label >= 0).any()) for label in labels):
             return objectness.sum() * 0, deltas.sum() * 0
-        return cast("tuple[Tensor, Tensor]", super().compute_loss(objectness, deltas, labels, wanted))
+        return cast("tuple[Tensor, Tensor]", super().compute_loss(objectness, deltas, labels, boxes))
 
 
 class InFloat32(nn.Module):
-    """A module whose outputs become float32: a position in an image has more digits than bfloat16."""
+    """A module whose outputs are converted to float32: bfloat16 cannot represent positions in an image."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, given: Any) -> Any:
-        """Return what the module returns."""
-        return _float32(self.module(given))
+    def forward(self, features: Any) -> Any:
+        """Return the module's outputs in float32."""
+        return _float32(self.module(features))
 
 
 def levels(layers: Sequence[Layer], strides: Sequence[int]) -> list[int]:
-    """Return the index of the deepest layer of each of these strides that there is, shallow to deep.
+    """Return the index of the deepest layer of each of these strides that exists, shallow to deep.
 
     Raises:
         ConfigError: If there is none, or one is not twice the one before it.
@@ -256,23 +256,23 @@ def levels(layers: Sequence[Layer], strides: Sequence[int]) -> list[int]:
     doubled = all(after == 2 * before for before, after in pairwise(found))
     if not (found and doubled and math.log2(found[0]).is_integer()):
         raise ConfigError(
-            f"the backbone has layers of the strides {sorted(deepest)}; of the strides {sorted(strides)} wanted, "
-            f"{found or 'none'} are there: name some of which each is twice the one before, such as 4, 8, 16"
+            f"strides: expected some of the backbone's strides {sorted(deepest)}, each twice the one before, got "
+            f"{sorted(strides)}, of which it has {found or 'none'}"
         )
     return [deepest[stride] for stride in found]
 
 
 def region_pool(strides: Sequence[int], cells: int) -> MultiScaleRoIAlign:
-    """Return what cuts boxes, at these levels' strides, out of the pyramid as (cells, cells)."""
+    """Return a module that crops boxes out of the levels of these strides, as (cells, cells)."""
     pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], cells, sampling_ratio=2)
-    # torchvision would measure these on the first images that it sees, and keep them.
+    # Otherwise torchvision derives these from the first images that it is given, and keeps them.
     pool.scales = [1 / stride for stride in strides]
     pool.map_levels = initLevelMapper(round(math.log2(strides[0])), round(math.log2(strides[-1])))
     return pool
 
 
-def known(boxes: Tensor, objects: Objects) -> Tensor:
-    """Return the boxes (N, 4) without those of background that is ignored: of less than half an IOU with an object."""
+def known(boxes: Tensor, objects: TargetObjects) -> Tensor:
+    """Return the boxes (N, 4) without mostly ignored ones whose IoU with every object is below 0.5."""
     if not objects.ignore.any():
         return boxes
     overlap = functional.pad(box_iou(boxes, objects.boxes), (0, 1)).amax(1)
@@ -280,7 +280,7 @@ def known(boxes: Tensor, objects: Objects) -> Tensor:
 
 
 def ignored_share(boxes: Tensor, ignore: Tensor) -> Tensor:
-    """Return the share of ignored pixels in each box (N, 4), (x0, y0, x1, y1), within the image; 1 if it has no pixel.
+    """Return the fraction of ignored pixels of each box (N, 4), (x0, y0, x1, y1), in the image; 1 if it has no pixel.
 
     Args:
         boxes: In pixels; corners are rounded.
@@ -290,19 +290,19 @@ def ignored_share(boxes: Tensor, ignore: Tensor) -> Tensor:
     sums = functional.pad((~ignore).long().cumsum(0).cumsum(1), (1, 0, 1, 0))
     x0, x1 = (boxes[:, side].round().long().clamp(0, width) for side in (0, 2))
     y0, y1 = (boxes[:, side].round().long().clamp(0, height) for side in (1, 3))
-    told = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
-    return 1 - told / ((y1 - y0) * (x1 - x0)).clamp(min=1)
+    annotated = sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]
+    return 1 - annotated / ((y1 - y0) * (x1 - x0)).clamp(min=1)
 
 
 @contextmanager
-def _making_losses(rpn: nn.Module, roi_heads: nn.Module, device: torch.device, fixed: bool) -> Iterator[None]:
-    """Have torchvision's parts make losses, whatever the mode of the layers in them.
+def _loss_mode(rpn: nn.Module, roi_heads: nn.Module, device: torch.device, fixed: bool) -> Iterator[None]:
+    """Let torchvision's parts compute losses, whatever the mode of the layers in them.
 
     Args:
         rpn: The region proposal network.
         roi_heads: The heads.
-        device: That they are on.
-        fixed: Draw with the same chance each time, and leave torch's generators as they were.
+        device: Their device.
+        fixed: Use the same random numbers each time, and leave torch's generators as they were.
     """
     parts = (rpn, roi_heads)
     modes = [part.training for part in parts]

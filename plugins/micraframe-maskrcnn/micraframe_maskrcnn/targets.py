@@ -1,8 +1,7 @@
-"""What a detector is to say of an image, packed so that it follows the image when that is turned or mirrored.
+"""Targets of a detector, packed as images so that augmentation rotates and mirrors them with the image.
 
-A target is int32 (D + 1, H, W): D planes of numbered objects, none of which covers another of its plane, and a last
-plane that is 1 where nothing is said. Object number n is of class (n - 1) mod K. Boxes are measured after the image's
-changes, so that they are those of what is then seen.
+A target is int32 (D + 1, H, W): D planes of numbered objects that do not overlap within a plane, and a last plane that
+is 1 where pixels are ignored. Object number n has class (n - 1) mod K. Boxes are measured after augmentation.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ from micraframe.objects import components
 from micraframe.types import BoolArray, FloatArray, IntArray, Sample
 
 
-class Objects(NamedTuple):
+class TargetObjects(NamedTuple):
     """The objects of one image.
 
     Attributes:
-        boxes: float32 (N, 4): (x0, y0, x1, y1), the end not included.
+        boxes: float32 (N, 4): (x0, y0, x1, y1), end exclusive.
         classes: int64 (N,), from 0.
         masks: uint8 (N, H, W), 0 or 1.
-        ignore: bool (H, W): pixels of which nothing is said.
+        ignore: bool (H, W): unannotated pixels.
     """
 
     boxes: Tensor
@@ -41,16 +40,16 @@ class Objects(NamedTuple):
 def pack(sample: Sample, classes: int) -> IntArray:
     """Return a sample's target, int32 (D + 1, H, W).
 
-    Objects are its instances; else its boxes, filled; else the components of its masks. Of a component beside ignored
-    pixels, as a scribble is, nobody knows where it ends: it is ignored too.
+    Objects are its instances; else its boxes, filled; else the components of its masks. A component beside ignored
+    pixels, such as a scribble, has no known outline, and is ignored too.
 
     Raises:
-        DataError: If it has none of them, or not of as many classes.
+        DataError: If it has none of them, or not for K classes.
     """
     given = next((part for part in (sample.instances, sample.boxes, sample.masks) if part is not None), None)
     if given is None or len(given) != classes:
-        held = "neither instances, boxes nor masks" if given is None else f"objects of {len(given)} classes"
-        raise DataError(f"sample {sample.id!r} has {held}; instances, boxes or masks of {classes} classes are wanted")
+        got = "none of them" if given is None else f"annotation of {len(given)}"
+        raise DataError(f"sample {sample.id!r}: expected instances, boxes or masks of {classes} classes, got {got}")
     size = (sample.image.shape[1], sample.image.shape[2])
     ignore = np.zeros(size, bool) if sample.ignore is None else sample.ignore
     if sample.instances is not None:
@@ -64,22 +63,22 @@ def pack(sample: Sample, classes: int) -> IntArray:
 
 
 def pad(target: IntArray, depth: int) -> IntArray:
-    """Return a target (D + 1, H, W) with empty planes before it, so that it has `depth` planes in all."""
+    """Return a target (D + 1, H, W) with empty planes before it, so that it has `depth` planes in total."""
     return np.pad(target, ((depth - len(target), 0), (0, 0), (0, 0)))
 
 
-def unpack(target: Tensor, classes: int) -> Objects:
+def unpack(target: Tensor, classes: int) -> TargetObjects:
     """Return the objects of a target (D + 1, H, W), in the order of their numbers."""
     planes, ignore = target[:-1], target[-1] > 0
     numbers = torch.unique(planes)
     numbers = numbers[numbers > 0]
     masks = (planes == numbers[:, None, None, None]).any(1)
     boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=target.device)
-    return Objects(boxes.float(), (numbers.long() - 1) % classes, masks.to(torch.uint8), ignore)
+    return TargetObjects(boxes.float(), (numbers.long() - 1) % classes, masks.to(torch.uint8), ignore)
 
 
 def number(labels: IntArray) -> IntArray:
-    """Return label images (K, H, W) with numbers that no two objects share and that tell the class."""
+    """Return label images (K, H, W) with a distinct number for each object, from which its class follows."""
     numbered = np.zeros_like(labels)
     for index, (plane, output) in enumerate(zip(labels, numbered, strict=True)):
         inside = plane > 0
@@ -89,11 +88,11 @@ def number(labels: IntArray) -> IntArray:
 
 
 def layers(boxes: Sequence[FloatArray], size: tuple[int, int]) -> IntArray:
-    """Return filled boxes, numbered, in as many planes as it takes for none to cover another.
+    """Return filled boxes, numbered, in as few planes as a greedy choice needs for them not to overlap.
 
     Args:
-        boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), the end not included; pixels that they touch are filled,
-            those outside of the image are not.
+        boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), end exclusive; every pixel of the image that they touch is
+            filled.
         size: (H, W).
     """
     planes: list[IntArray] = []
@@ -111,14 +110,14 @@ def layers(boxes: Sequence[FloatArray], size: tuple[int, int]) -> IntArray:
 
 
 def outlined(masks: BoolArray, ignore: BoolArray) -> tuple[IntArray, BoolArray]:
-    """Tell the components whose outline is known from those that border on ignored pixels.
+    """Separate the components with a known outline from those beside ignored pixels.
 
     Args:
         masks: bool (K, H, W).
         ignore: bool (H, W).
 
     Returns:
-        int32 (K, H, W), those that are known, with gaps in their numbers; bool (H, W), the pixels of the others.
+        int32 (K, H, W): those with a known outline, with gaps in their numbers; bool (H, W): pixels of the others.
     """
     labels = components(masks)
     beside = ndimage.binary_dilation(ignore, np.ones((3, 3)))

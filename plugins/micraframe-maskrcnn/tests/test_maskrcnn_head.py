@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from micraframe_maskrcnn.detections import Found, as_score_map, best_scores
+from micraframe_maskrcnn.detections import score_objects
 
 from micraframe import registry
-from micraframe.errors import ConfigError, DataError
+from micraframe.errors import ConfigError
+from micraframe.interfaces import Thresholds
 from micraframe.testing import check
-from micraframe.types import Prediction, ScoreMap
+from micraframe.types import DatasetInfo, DetectedObjects, Normalisation, Prediction, Scores
 
 SIZE = (20, 31)
 IMAGE = np.zeros((1, *SIZE), np.float32)
+INFO = DatasetInfo("shapes", ("a", "b", "c"), 1, Normalisation(), "0" * 64)
 
 Row = tuple[float, tuple[float, float, float, float]]
 
 
-def found(*rows: Row) -> Found:
-    """Detections whose masks are 1 all over their box."""
-    return Found(
+def found(*rows: Row) -> DetectedObjects:
+    """Return objects, (score, box), whose masks are 1 everywhere."""
+    return DetectedObjects(
         np.array([row[1] for row in rows], np.float32).reshape(-1, 4),
         np.array([row[0] for row in rows], np.float32),
         np.ones((len(rows), 28, 28), np.float32),
@@ -29,17 +31,22 @@ def head(**params: object):
 
 
 def decide(*classes: list[Row], **params: object) -> Prediction:
-    score_map = as_score_map([found(*rows) for rows in classes], SIZE)
-    return head(**params).decide(score_map, best_scores(score_map), IMAGE)
+    return head(**params).decide(score_objects([found(*rows) for rows in classes], SIZE), IMAGE, INFO)
 
 
-@pytest.mark.parametrize("params", [{}, {"decision": 0.3, "threshold": {"name": "fixed", "value": 0.2}, "own": 0.0}])
-def test_it_keeps_the_promises_of_a_head(params):
+def fixed(value: float) -> dict[str, object]:
+    return {"name": "fixed", "value": value}
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"presence_threshold": 0.3, "mask_threshold": fixed(0.2), "min_visible_fraction": 0.0}]
+)
+def test_conformance(params):
     check("head", "detections", **params)
 
 
-def test_it_says_what_the_objects_of_each_class_are():
-    result = decide([(0.9, (4, 4, 12, 12)), (0.7, (8, 4, 16, 12))], [(0.8, (6, 6, 14, 14))], [])
+def test_objects_of_each_class():
+    result = decide([(0.9, (4, 4, 12, 12)), (0.7, (4, 8, 12, 16))], [(0.8, (6, 6, 14, 14))], [])
     assert result.present.tolist() == [True, True, False]
     assert result.status == ("ok", "ok", "absent")
     assert [int((result.instances[0] == label).sum()) for label in (1, 2)] == [64, 32]
@@ -49,9 +56,9 @@ def test_it_says_what_the_objects_of_each_class_are():
     assert result.points[2].shape == (0, 3)
 
 
-def test_what_scores_less_than_its_class_must_does_not_count():
-    rows = [(0.6, (2.0, 2.0, 10.0, 10.0)), (0.4, (12.0, 2.0, 20.0, 10.0))]
-    result = decide(rows, rows, decision=(0.6, 0.7))
+def test_objects_below_the_presence_threshold_of_their_class_do_not_count():
+    rows = [(0.6, (2.0, 2.0, 10.0, 10.0)), (0.4, (2.0, 12.0, 10.0, 20.0))]
+    result = decide(rows, rows, presence_threshold=(0.6, 0.7))
     assert result.present.tolist() == [True, False]
     assert result.instances.max((1, 2)).tolist() == [1, 0]
     assert [(one.name, one.value) for one in result.thresholds] == [
@@ -59,20 +66,20 @@ def test_what_scores_less_than_its_class_must_does_not_count():
         ("presence of class 1", 0.7),
         ("mask", 0.5),
     ]
-    assert decide(rows, rows, decision=0.4).instances.max((1, 2)).tolist() == [2, 2]
+    assert decide(rows, rows, presence_threshold=0.4).instances.max((1, 2)).tolist() == [2, 2]
 
 
-def test_a_pixel_is_of_an_object_above_the_threshold():
+def test_a_pixel_belongs_to_an_object_above_the_mask_threshold():
     slope = np.repeat(np.linspace(0, 1, 28, dtype=np.float32)[None], 28, 0)[None]
-    several = Found(np.array([[0, 0, 28, 20]], np.float32), np.ones(1, np.float32), slope)
-    score_map = as_score_map([several], SIZE)
+    several = DetectedObjects(np.array([[0, 0, 20, 28]], np.float32), np.ones(1, np.float32), slope)
+    scores = score_objects([several], SIZE)
     for value in (0.25, 0.5, 1.0):
-        masks = head(threshold={"name": "fixed", "value": value}).decide(score_map, np.ones(1, np.float32), IMAGE).masks
-        assert np.array_equal(masks, score_map.values > value)
+        masks = head(mask_threshold=fixed(value)).decide(scores, IMAGE, INFO).masks
+        assert np.array_equal(masks, scores.maps > value)
 
 
-def test_small_objects_are_dropped_and_the_others_numbered_anew():
-    rows = [(0.9, (4.0, 4.0, 12.0, 12.0)), (0.8, (14.0, 4.0, 17.0, 7.0)), (0.7, (20.0, 4.0, 28.0, 12.0))]
+def test_small_objects_are_dropped_and_the_others_renumbered():
+    rows = [(0.9, (4.0, 4.0, 12.0, 12.0)), (0.8, (4.0, 14.0, 7.0, 17.0)), (0.7, (4.0, 20.0, 12.0, 28.0))]
     result = decide(rows, minimum_size=10)
     assert np.unique(result.instances).tolist() == [0, 1, 2]
     assert np.allclose(result.points[0][:, 2], [0.9, 0.7])
@@ -81,30 +88,23 @@ def test_small_objects_are_dropped_and_the_others_numbered_anew():
     assert gone.present.all()
 
 
-def test_tuned_thresholds_take_the_place_of_its_own_and_nothing_else_changes():
-    tuned = head(own=0.2, minimum_size=3).with_thresholds((0.3, 0.8), 0.15)
-    rule = {"name": "fixed", "value": 0.15}
-    assert tuned.params == head(decision=(0.3, 0.8), threshold=rule, own=0.2, minimum_size=3).params
-    assert head(threshold=rule).with_thresholds((0.3, 0.8)).params.threshold.value == 0.15
+def test_tuned_thresholds_replace_only_its_own():
+    before = head(min_visible_fraction=0.2, minimum_size=3)
+    tuned = before.with_thresholds(Thresholds((0.3, 0.8), 0.15))
+    changed = {"presence_threshold": (0.3, 0.8), "mask_threshold": fixed(0.15)}
+    assert tuned.params == head(min_visible_fraction=0.2, minimum_size=3, **changed).params
+    kept = head(mask_threshold=fixed(0.15)).with_thresholds(Thresholds((0.3, 0.8)))
+    assert kept.params.mask_threshold.value == 0.15
 
 
-@pytest.mark.parametrize("notes", [(), ({}, {"inverted": True})])
-def test_of_a_score_map_without_detections_nothing_is_made(notes):
-    values = np.ones((2, *SIZE), np.float32)
-    score_map = ScoreMap((0, 1), values, values, ("ok", "ok"), notes)
-    result = head().decide(score_map, np.array([0.9, 0.2], np.float32), IMAGE)
+def test_a_model_without_objects_gives_none():
+    scores = Scores(np.array([0.9, 0.2], np.float32), (0, 1), np.ones((2, *SIZE), np.float32))
+    result = head().decide(scores, IMAGE, INFO)
     assert result.status == ("empty", "absent")
     assert not result.masks.any()
 
 
-def test_a_score_map_without_a_class_that_is_there_is_refused():
-    with pytest.raises(DataError, match=r"classes \[1\] are in the image"):
-        head().decide(as_score_map([found()], SIZE), np.ones(2, np.float32), IMAGE)
-
-
-@pytest.mark.parametrize("rule", ["otsu", {"name": "percentile", "value": 50}, {"name": "fixed", "value": 1.5}])
-def test_a_threshold_that_is_no_probability_is_refused(rule):
-    with pytest.raises(
-        ConfigError, match="are cut at a probability, not by the rule .*; write {name: fixed, value: 0.5}"
-    ):
-        head(threshold=rule)
+@pytest.mark.parametrize("rule", ["otsu", {"name": "percentile", "value": 50}, fixed(1.5)])
+def test_a_mask_threshold_that_is_no_probability_is_rejected(rule):
+    with pytest.raises(ConfigError, match="expected a fixed probability, such as {name: fixed, value: 0.5}, got"):
+        head(mask_threshold=rule)

@@ -3,24 +3,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from micraframe import registry
+from micraframe import pipeline, registry
 from micraframe.annotators.scribbles import Scribbles
-from micraframe.errors import ConfigError, DataError, ModelError
-from micraframe.metrics.objects import f1_curve, ious, overlaps
-from micraframe.metrics.overlap import overlap
+from micraframe.config import Choice
+from micraframe.errors import ConfigError, DataError
+from micraframe.interfaces import Thresholds
 from micraframe.objects import bounding_boxes
-from micraframe.study.tuning import redecided, tune
+from micraframe.pipeline import Pipeline
 from micraframe.testing import check
-from micraframe.types import DatasetInfo, Normalisation, Prediction, Progress, Run, Sample
+from micraframe.tiling import Tiling
+from micraframe.tuning import tune
+from micraframe.types import DatasetInfo, FitContext, Normalisation, Prediction, Progress, Sample
 
 INFO = DatasetInfo("shapes", ("bright", "dark"), 2, Normalisation(), "0" * 64)
-RUN = Run(seed=3, device="cpu", precision="float32")
+CONTEXT = FitContext(seed=3, device="cpu", precision="float32")
 TRAINING = {
     "epochs": 20,
     "batch_size": 4,
@@ -38,7 +41,7 @@ SMALL = {
     "mask_head": [16],
     "anchors": [3.0, 5.0],
     "ratios": [1.0],
-    "regions": 32,
+    "rois_per_image": 32,
     "training": TRAINING,
 }
 SHORT = {**SMALL, "training": {**TRAINING, "epochs": 2}}
@@ -69,13 +72,34 @@ def method(params: Mapping[str, object] = SHORT, **changes: object):
     return registry.build("method", "mask-rcnn", **{**params, **changes})
 
 
-def detections(**params: object) -> dict[str, object]:
-    return {"name": "detections", "params": params}
+def fit(train: Sequence[Sample], valid: Sequence[Sample], params=SHORT, context=CONTEXT, **changes) -> Pipeline:
+    return pipeline.fit(Choice(name="mask-rcnn", params={**params, **changes}), train, valid, INFO, context)
+
+
+def detections(**params: object) -> Choice:
+    return Choice(name="detections", params=params)
 
 
 def mean_iou(test: Sequence[Sample], predictions: Iterable[Prediction]) -> float:
-    both = zip(test, predictions, strict=True)
-    return float(np.nanmean([overlap(sample.masks, prediction.masks)["iou"] for sample, prediction in both]))
+    """Return the mean IoU of masks over images and classes, without those that have no mask in either."""
+    pairs = [
+        (truth & mask, truth | mask)
+        for sample, prediction in zip(test, predictions, strict=True)
+        for truth, mask in zip(sample.masks, prediction.masks, strict=True)
+    ]
+    return float(np.mean([both.sum() / either.sum() for both, either in pairs if either.any()]))
+
+
+def f1(truth: np.ndarray, found: np.ndarray) -> float:
+    """Return the F1 of objects at an IoU of 0.7, of label images (H, W); NaN without objects."""
+    pairs = [((truth == i) & (found == j), (truth == i) | (found == j)) for i, j in product(ids(truth), ids(found))]
+    matched = sum(both.sum() > 0.7 * either.sum() for both, either in pairs)
+    count = len(ids(truth)) + len(ids(found))
+    return 2 * matched / count if count else np.nan
+
+
+def ids(labels: np.ndarray) -> list[int]:
+    return np.unique(labels[labels > 0]).tolist()
 
 
 def only(*kinds: str, count: int = 8, start: int = 0) -> list[Sample]:
@@ -84,33 +108,46 @@ def only(*kinds: str, count: int = 8, start: int = 0) -> list[Sample]:
 
 
 def weights(fitted) -> str:
-    state = fitted.network.state_dict()
+    state = fitted.model.state()
     return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
 @pytest.fixture(scope="module")
 def learned():
-    """What was learned from 48 images, and 12 others."""
-    return method(SMALL).fit(samples(48), samples(6, 50), INFO, RUN), samples(12, 100)
+    """Return a pipeline trained on 48 images, and 12 other images."""
+    return fit(samples(48), samples(6, 50), SMALL), samples(12, 100)
 
 
-def test_it_keeps_the_promises_of_a_method():
+def test_conformance():
     check("method", "mask-rcnn", **SHORT)
 
 
-def test_the_default_network_can_be_made_of_any_number_of_channels():
-    made = method({}, backbone={"name": "timm", "params": {"model": "resnet18", "out_indices": [1, 2, 3, 4]}})
-    network = made._network(made._backbone(), channels=4, classes=3, seed=0)
+def test_the_default_network_is_a_resnet50_without_pretraining():
+    default = method({}).params
+    assert default.backbone.params["model"] == "resnet50"
+    assert "pretrained" not in default.backbone.params
+
+
+def test_a_timm_backbone_takes_any_number_of_channels():
+    info = replace(INFO, channels=4, classes=("a", "b", "c"), roles=())
+    backbone = {"name": "timm", "params": {"model": "resnet18", "out_indices": [1, 2, 3, 4]}}
+    given_ = [
+        replace(one, image=np.repeat(one.image, 2, 0), masks=None, boxes=None, instances=one.instances[[0, 1, 0]])
+        for one in samples(2)
+    ]
+    params = {**SHORT, "backbone": backbone, "strides": [4, 8, 16, 32], "training": {**TRAINING, "epochs": 1}}
+    fitted = pipeline.fit(Choice(name="mask-rcnn", params=params), given_, given_, info, CONTEXT)
+    network = fitted.model.network
     assert network.stride == 32
     assert network.roi_heads.box_predictor.module.cls_score.out_features == 4
-    assert method({}).params.backbone.params["model"] == "resnet50"
+    assert not any(getattr(module, "inplace", False) for module in network.pyramid.modules())
 
 
 def test_it_finds_objects_and_their_classes(learned):
     fitted, test = learned
     predictions = list(fitted.predict(sample.image for sample in test))
     found = [
-        f1_curve(ious(overlaps(truth, mine)), [0.7])[0]
+        f1(truth, mine)
         for sample, prediction in zip(test, predictions, strict=True)
         for truth, mine in zip(sample.instances, prediction.instances, strict=True)
     ]
@@ -120,66 +157,84 @@ def test_it_finds_objects_and_their_classes(learned):
     assert not any(prediction.present.any() for prediction in empty)
 
 
-def test_what_was_saved_predicts_the_same(learned, tmp_path: Path):
+def test_a_saved_model_predicts_the_same(learned, tmp_path: Path):
     fitted, test = learned
     fitted.save(tmp_path / "model")
-    loaded = method(SMALL).load(tmp_path / "model", "cpu")
+    loaded = pipeline.load(tmp_path / "model", "cpu")
     images = [sample.image for sample in test]
-    for before, after in zip(fitted.predict(images), loaded.predict(images[:]), strict=True):
+    for before, after in zip(fitted.predict(images), loaded.predict(images), strict=True):
         assert np.array_equal(before.instances, after.instances)
-        assert np.array_equal(before.score_map.values, after.score_map.values)
-        assert before.method == after.method == "micraframe-maskrcnn/mask-rcnn"
+        assert np.array_equal(before.scores.maps, after.scores.maps)
 
 
-def test_what_decides_is_chosen_after_training(learned, tmp_path: Path):
+def test_head_and_inference_parameters_can_change_after_training(learned, tmp_path: Path):
     fitted, test = learned
     fitted.save(tmp_path / "model")
     image = test[0].image
     [before] = fitted.predict([image])
     assert before.present.any()
-    strict = method(SMALL, head=detections(decision=1.0)).load(tmp_path / "model", "cpu")
+    strict = pipeline.load(tmp_path / "model", "cpu", head=detections(presence_threshold=1.0))
     [after] = strict.predict([image])
-    assert np.array_equal(after.scores, before.scores)
+    assert np.array_equal(after.scores.presence, before.scores.presence)
     assert not after.instances.any()
-    [one] = method(SMALL, detections=1).load(tmp_path / "model", "cpu").predict([image])
-    assert np.count_nonzero(one.scores) == 1
-    assert set(type(method()).decided_after) == {"head", "overlap", "detections"}
+    [one] = pipeline.load(tmp_path / "model", "cpu", detections=1).predict([image])
+    assert np.count_nonzero(one.scores.presence) == 1
 
 
-def test_tuned_thresholds_decide_as_a_new_method_with_them_does(learned, tmp_path: Path):
-    fitted, test = learned
+@pytest.mark.parametrize("override", [{"anchors": [9.0]}, {"min_size": 80}, {"pyramid": 8}, {"rois_per_image": 8}])
+def test_learned_parameters_cannot_be_overridden(learned, tmp_path: Path, override):
+    fitted, _ = learned
     fitted.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match="expected a parameter that can change after training"):
+        pipeline.load(tmp_path / "model", "cpu", **override)
+
+
+def test_tuned_thresholds_act_like_the_same_thresholds_in_a_configuration(learned):
+    fitted, test = learned
     images = [sample.image for sample in test]
-    tuned = fitted.with_head(fitted.head.with_thresholds((0.1, 0.95), 0.2))
-    head = detections(decision=[0.1, 0.95], threshold={"name": "fixed", "value": 0.2})
-    new = method(SMALL, head=head).load(tmp_path / "model", "cpu")
-    usual = list(fitted.predict(images))
+    tuned = fitted.with_thresholds(Thresholds((0.1, 0.95), 0.2), "validation")
+    rule = {"name": "fixed", "value": 0.2}
+    configured = fitted.with_head(detections(presence_threshold=[0.1, 0.95], mask_threshold=rule))
     changed = 0
-    for mine, other, before in zip(tuned.predict(images), new.predict(images), usual, strict=True):
-        again = tuned.head.decide(before.score_map, before.scores, IMAGE)
-        for name in ("scores", "present", "masks", "instances"):
+    both = zip(tuned.predict(images), configured.predict(images), fitted.predict(images), images, strict=True)
+    for mine, other, before, image in both:
+        again = tuned.decide(before.scores, image)
+        for name in ("present", "masks", "instances"):
             assert np.array_equal(getattr(mine, name), getattr(other, name))
             assert np.array_equal(getattr(again, name), getattr(other, name))
-        assert mine.thresholds == other.thresholds == again.thresholds
+        assert [(one.name, one.value) for one in mine.thresholds] == [(one.name, one.value) for one in other.thresholds]
+        assert {one.origin for one in mine.thresholds} == {"validation"}
         changed += not np.array_equal(mine.instances, before.instances)
     assert changed
 
 
-def test_thresholds_are_tuned_and_never_for_the_worse(learned):
+def test_tuning_finds_better_thresholds(learned):
     fitted, test = learned
-    strict = fitted.with_head(fitted.head.with_thresholds((1.0, 1.0), 0.95))
-    known = tuple(strict.predict(sample.image for sample in test))
-    tuned = tune(strict, test, known)
-    better = redecided(strict, strict.head.with_thresholds(*tuned), test, known)
-    assert mean_iou(test, better) > 0.6
-    assert not any(prediction.masks.any() for prediction in known)
+    strict = fitted.with_thresholds(Thresholds((1.0, 1.0), 0.95), "validation")
+    scores = list(strict.score(sample.image for sample in test))
+    tuned = strict.with_thresholds(tune(strict, test, scores), "validation")
+    pairs = list(zip(scores, test, strict=True))
+    assert not any(strict.decide(one, sample.image).masks.any() for one, sample in pairs)
+    assert mean_iou(test, (tuned.decide(one, sample.image) for one, sample in pairs)) > 0.6
+
+
+def test_tiles_find_the_objects_of_the_whole_image(learned):
+    fitted, _ = learned
+    image = np.concatenate(
+        [np.concatenate([one.image for one in samples(3, start)], 2) for start in (200, 203, 206)], 1
+    )
+    [whole] = fitted.predict([image])
+    [tiled] = replace(fitted, tiling=Tiling(size=96, halo=32)).predict([image])
+    assert min(f1(one, other) for one, other in zip(whole.instances, tiled.instances, strict=True)) > 0.8
+    best = [several.scores.max(initial=0) for several in tiled.scores.objects]
+    assert tiled.scores.presence.tolist() == best
 
 
 @pytest.mark.parametrize("name", ["semantic", "instance", "detection", "classification"])
-def test_any_other_head_decides_by_the_score_map(learned, name):
+def test_any_other_head_decides_by_the_maps(learned, name):
     fitted, test = learned
     present = [sample.masks.any((1, 2)) for sample in test]
-    other = fitted.with_head(registry.build("head", name))
+    other = fitted.with_head(name)
     predictions = list(other.predict(sample.image for sample in test))
     right = [np.array_equal(one.present, truth) for one, truth in zip(predictions, present, strict=True)]
     assert np.mean(right) > 0.8
@@ -187,28 +242,28 @@ def test_any_other_head_decides_by_the_score_map(learned, name):
         assert mean_iou(test, predictions) > 0.6
 
 
-def test_images_are_seen_at_the_size_that_is_asked_for(learned, tmp_path: Path):
+def test_images_are_resized_to_min_size(learned):
     fitted, test = learned
-    fitted.save(tmp_path / "model")
     sample = test[0]
-    small = torch.nn.functional.interpolate(torch.from_numpy(sample.image)[None], scale_factor=0.5)[0].numpy()
+    small = torch.nn.functional.interpolate(torch.tensor(sample.image)[None], scale_factor=0.5)[0].numpy()
     [plain] = fitted.predict([sample.image])
-    [resized] = method(SMALL, min_size=40).load(tmp_path / "model", "cpu").predict([small])
+    model = method(SMALL, min_size=40).restore(fitted.model.state(), INFO, "cpu")
+    [resized] = replace(fitted, model=model).predict([small])
     assert resized.instances.shape == (2, 20, 24)
-    blown_up = np.kron(resized.masks, np.ones((1, 2, 2), bool))
-    assert (blown_up & plain.masks).sum() > 0.6 * (blown_up | plain.masks).sum()
+    enlarged = np.kron(resized.masks, np.ones((1, 2, 2), bool))
+    assert (enlarged & plain.masks).sum() > 0.6 * (enlarged | plain.masks).sum()
 
 
 def test_same_seed_same_bytes():
     train, valid = samples(6), samples(3, 50)
-    first, again = (weights(method().fit(train, valid, INFO, RUN)) for _ in range(2))
+    first, again = (weights(fit(train, valid)) for _ in range(2))
     assert first == again
-    assert first != weights(method().fit(train, valid, INFO, replace(RUN, seed=4)))
+    assert first != weights(fit(train, valid, context=replace(CONTEXT, seed=4)))
 
 
-def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path):
+def test_a_killed_training_resumes_to_the_same_bytes(tmp_path: Path):
     train, valid = samples(6), samples(3, 50)
-    whole = method().fit(train, valid, INFO, replace(RUN, folder=tmp_path / "whole"))
+    whole = fit(train, valid, context=replace(CONTEXT, folder=tmp_path / "whole"))
 
     class Kill(Progress):
         def advance(self, label, done, total, numbers=None):
@@ -216,8 +271,8 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        method().fit(train, valid, INFO, replace(RUN, folder=tmp_path / "cut", progress=Kill()))
-    resumed = method().fit(train, valid, INFO, replace(RUN, folder=tmp_path / "cut"))
+        fit(train, valid, context=replace(CONTEXT, folder=tmp_path / "cut", progress=Kill()))
+    resumed = fit(train, valid, context=replace(CONTEXT, folder=tmp_path / "cut"))
     assert weights(resumed) == weights(whole)
     header = (tmp_path / "whole" / "log.csv").read_text().splitlines()[0]
     assert "loss mask" in header
@@ -225,39 +280,31 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path):
 
 @pytest.mark.parametrize("kind", ["instances", "boxes", "masks"])
 def test_each_kind_of_annotation_is_enough(kind):
-    fitted = method().fit(only(kind), only(kind, count=3, start=50), INFO, replace(RUN, precision="bfloat16"))
-    assert all(torch.isfinite(tensor.float()).all() for tensor in fitted.network.state_dict().values())
+    fitted = fit(only(kind), only(kind, count=3, start=50), context=replace(CONTEXT, precision="bfloat16"))
+    assert all(torch.isfinite(tensor.float()).all() for tensor in fitted.model.state().values())
 
 
-def test_scribbles_are_refused():
+def test_scribbles_are_rejected():
     scribbles = Scribbles(Scribbles.Params())
     drawn = [scribbles.annotate(sample, 0)[0].keep(method().learns_from) for sample in samples(3)]
-    with pytest.raises(DataError, match="no training sample has an object of which it is known where it ends"):
-        method().fit(drawn, drawn, INFO, RUN)
+    with pytest.raises(DataError, match="expected training samples with objects of known outline, got none"):
+        fit(drawn, drawn)
 
 
-def test_samples_without_objects_are_refused():
-    nothing = [replace(sample, masks=sample.masks * False, instances=None, boxes=None) for sample in samples(3)]
-    with pytest.raises(DataError, match="'shapes': no training sample has an object"):
-        method().fit(nothing, nothing, INFO, RUN)
-    with pytest.raises(DataError, match="'s0' has neither instances, boxes nor masks"):
-        method().fit(only(), only(), INFO, RUN)
+def test_samples_without_objects_are_rejected():
+    nothing = [replace(sample, masks=sample.masks & False, instances=None, boxes=None) for sample in samples(3)]
+    with pytest.raises(DataError, match="'shapes': expected training samples with objects"):
+        fit(nothing, nothing)
+    with pytest.raises(DataError, match="'s0': expected instances, boxes or masks of 2 classes, got none of them"):
+        fit(only(), only())
 
 
-def test_a_backbone_without_the_strides_is_refused():
-    with pytest.raises(ConfigError, match=r"strides \[1, 2, 4\]; of the strides \[16\] wanted, none"):
-        method(strides=[16]).fit(samples(3), samples(3), INFO, RUN)
+def test_a_backbone_without_the_strides_is_rejected():
+    with pytest.raises(ConfigError, match=r"backbone's strides \[1, 2, 4\].*, got \[16\], of which it has none"):
+        fit(samples(3), samples(3), strides=[16])
 
 
-def test_models_that_do_not_fit_are_refused(learned, tmp_path: Path):
-    fitted, test = learned
-    fitted.save(tmp_path / "model")
-    with pytest.raises(ModelError, match="do not fit the network"):
-        method(SMALL, pyramid=8).load(tmp_path / "model", "cpu")
-    with pytest.raises(ModelError, match="image 0 has 1 channels; the model learned from images of 2"):
-        next(fitted.predict([test[0].image[:1]]))
-    control = registry.build("method", "centre-blob")
-    labelled = [replace(sample, labels=sample.masks.any((1, 2))) for sample in samples(3)]
-    control.fit(labelled, labelled, INFO, RUN).save(tmp_path / "control")
-    with pytest.raises(ModelError, match=r"holds a micraframe/centre-blob; a micraframe-maskrcnn/mask-rcnn is wanted"):
-        method().load(tmp_path / "control")
+def test_weights_of_another_network_are_rejected(learned):
+    fitted, _ = learned
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        method(SMALL, pyramid=8).restore(fitted.model.state(), INFO, "cpu")

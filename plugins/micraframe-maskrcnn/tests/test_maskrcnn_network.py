@@ -13,7 +13,7 @@ from micraframe_maskrcnn.network import (
     levels,
     region_pool,
 )
-from micraframe_maskrcnn.targets import Objects
+from micraframe_maskrcnn.targets import TargetObjects
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -28,9 +28,9 @@ DESIGN = Design(
     mask_head=(8,),
     anchors=(2.0,),
     ratios=(0.5, 1.0, 2.0),
-    regions=32,
+    rois_per_image=32,
     min_size=None,
-    overlap=0.5,
+    nms_iou=0.5,
     detections=20,
 )
 
@@ -58,10 +58,10 @@ def test_levels_are_the_deepest_layers_of_their_strides():
     assert levels(row(2, 4, 8, 8), (8,)) == [3]
 
 
-@pytest.mark.parametrize(("strides", "wanted"), [((1, 2), (4, 8)), ((4, 16), (4, 8, 16)), ((3, 6), (3, 6))])
-def test_strides_that_make_no_pyramid_are_refused(strides, wanted):
-    with pytest.raises(ConfigError, match="each is twice the one before"):
-        levels(row(*strides), wanted)
+@pytest.mark.parametrize(("strides", "expected"), [((1, 2), (4, 8)), ((4, 16), (4, 8, 16)), ((3, 6), (3, 6))])
+def test_strides_that_form_no_pyramid_are_rejected(strides, expected):
+    with pytest.raises(ConfigError, match="each twice the one before"):
+        levels(row(*strides), expected)
 
 
 def test_anchors_lie_on_their_cells_whatever_the_image_size():
@@ -76,7 +76,7 @@ def test_anchors_lie_on_their_cells_whatever_the_image_size():
     assert edges[18:].unique().tolist() == [32, 48]
 
 
-def test_regions_are_cut_as_torchvision_does_where_it_measures_the_scale_rightly():
+def test_regions_are_cropped_as_torchvision_does_where_it_derives_the_scale_correctly():
     generator = torch.Generator().manual_seed(0)
     features = {str(n): torch.rand(1, 3, 256 // s, 256 // s, generator=generator) for n, s in enumerate((4, 8, 16))}
     corners = torch.rand(20, 2, generator=generator) * 100
@@ -98,11 +98,11 @@ def test_the_ignored_share_of_boxes_is_counted():
     assert np.allclose(shares.numpy(), expected, atol=1e-6)
 
 
-def test_ignored_background_is_no_background_but_objects_stay_objects():
+def test_ignored_background_does_not_count_but_objects_do():
     ignore = torch.zeros(20, 20, dtype=torch.bool)
     ignore[:, 10:] = True
     boxes = torch.tensor([[0.0, 0, 8, 8], [11, 0, 19, 8], [12, 12, 18, 18]])
-    one = Objects(torch.tensor([[12.0, 12, 18, 19]]), torch.zeros(1).long(), torch.zeros(1, 20, 20), ignore)
+    one = TargetObjects(torch.tensor([[12.0, 12, 18, 19]]), torch.zeros(1).long(), torch.zeros(1, 20, 20), ignore)
     assert known(boxes, one).tolist() == boxes[[0, 2]].tolist()
     none = one._replace(boxes=torch.zeros(0, 4))
     assert known(boxes, none).tolist() == boxes[:1].tolist()
@@ -119,7 +119,7 @@ def test_losses_reach_every_parameter(min_size):
     assert not silent
 
 
-def test_in_evaluation_mode_losses_are_comparable_and_nothing_moves():
+def test_in_evaluation_mode_losses_are_comparable_and_nothing_changes():
     module = network().eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     torch.manual_seed(5)
@@ -135,7 +135,7 @@ def test_in_evaluation_mode_losses_are_comparable_and_nothing_moves():
     assert not module.roi_heads.training
 
 
-def test_of_what_is_ignored_nothing_is_learned():
+def test_nothing_is_learned_from_ignored_pixels():
     module = network().train()
     images, targets = batch()
     targets[:, 0] = 0
@@ -149,7 +149,7 @@ def test_of_what_is_ignored_nothing_is_learned():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 40), (33, 47)])
-def test_what_is_found_lies_in_the_image(size):
+def test_detected_objects_lie_in_the_image(size):
     found = network(min_size=32).eval().detect(torch.rand(2, *size, generator=torch.Generator().manual_seed(0)))
     assert len(found) == 2
     assert any(len(one.scores) for one in found)
@@ -158,5 +158,5 @@ def test_what_is_found_lies_in_the_image(size):
         assert one.boxes.shape == (count, 4)
         assert one.masks.shape == (count, 28, 28)
         assert (one.boxes >= 0).all()
-        assert (one.boxes <= np.array([*size[::-1], *size[::-1]]) + 1e-3).all()
+        assert (one.boxes <= np.array([*size, *size]) + 1e-3).all()
         assert (np.diff(one.scores) <= 0).all()

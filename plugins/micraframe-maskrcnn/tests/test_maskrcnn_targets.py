@@ -38,7 +38,7 @@ def found(target, classes):
 
 @settings(deadline=None)
 @given(st.integers(1, 3), st.integers(0, 2**32 - 1))
-def test_instances_come_back_with_their_boxes_and_areas(classes, seed):
+def test_instances_keep_their_boxes_and_areas(classes, seed):
     labels = np.random.default_rng(seed).integers(0, 5, (classes, *SIZE)).astype(np.int32)
     numbered = number(labels)
     assert np.array_equal(numbered > 0, labels > 0)
@@ -52,7 +52,7 @@ def test_instances_come_back_with_their_boxes_and_areas(classes, seed):
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), *(st.integers(0, 12),) * 4), max_size=12))
-def test_boxes_come_back_whole_however_they_overlap(drawn):
+def test_boxes_keep_their_areas_however_they_overlap(drawn):
     drawn = [(k, min(y, 11), min(x, 15), min(y, 11) + 1 + h % 5, min(x, 15) + 1 + w) for k, y, x, h, w in drawn]
     drawn = [(k, y0, x0, min(y1, SIZE[0]), min(x1, SIZE[1])) for k, y0, x0, y1, x1 in drawn]
     given_ = boxes(*([one[1:] for one in drawn if one[0] == index] for index in range(2)))
@@ -60,7 +60,7 @@ def test_boxes_come_back_whole_however_they_overlap(drawn):
     assert found(pack(sample(boxes=given_), 2), 2) == expected
 
 
-def test_what_a_box_touches_is_filled_within_the_image():
+def test_every_pixel_of_the_image_that_a_box_touches_is_filled():
     packed = layers(boxes([[-3, 2.5, 4.2, 99], [20, 0, 30, 5], [-9, -9, -1, -1]]), SIZE)
     assert packed.shape == (1, *SIZE)
     expected = np.zeros(SIZE, bool)
@@ -90,13 +90,13 @@ def test_a_component_beside_ignored_pixels_is_ignored():
     objects = unpack(torch.from_numpy(pack(sample(masks=masks, ignore=ignore), 1)), 1)
     assert np.array_equal(objects.ignore.numpy(), ignore | unknown)
     assert len(objects.boxes) == 1
-    # With instances, somebody has said where they end.
+    # Instances have known outlines.
     known = unpack(torch.from_numpy(pack(sample(instances=labels * 0 + masks, ignore=ignore), 1)), 1)
     assert np.array_equal(known.ignore.numpy(), ignore)
     assert len(known.boxes) == 1
 
 
-def test_boxes_are_those_of_the_changed_image():
+def test_boxes_are_measured_after_augmentation():
     target = pad(pack(sample(boxes=boxes([[1, 2, 4, 9], [3, 5, 12, 7]])), 1), 5)
     assert target.shape == (5, *SIZE)
     changes = (Flip(probability=1), QuarterTurns(probability=1))
@@ -106,7 +106,7 @@ def test_boxes_are_those_of_the_changed_image():
     assert found(changed.numpy(), 1) == [(0, (1, 5, 10, 7), 18), (0, (9, 2, 12, 9), 21)]
 
 
-def test_nothing_is_a_target_too():
+def test_a_target_may_be_empty():
     empty = unpack(torch.from_numpy(pack(sample(masks=np.zeros((2, *SIZE), bool)), 2)), 2)
     assert empty.boxes.shape == (0, 4)
     assert empty.masks.shape == (0, *SIZE)
@@ -114,6 +114,6 @@ def test_nothing_is_a_target_too():
 
 
 @pytest.mark.parametrize("annotation", [{}, {"boxes": boxes([], [])}])
-def test_what_is_missing_is_named(annotation):
-    with pytest.raises(DataError, match="sample 's' has .*; instances, boxes or masks of 1 classes are wanted"):
+def test_missing_annotation_is_reported(annotation):
+    with pytest.raises(DataError, match="sample 's': expected instances, boxes or masks of 1 classes, got"):
         pack(replace(sample(), **annotation), 1)

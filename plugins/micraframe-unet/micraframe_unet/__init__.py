@@ -1,4 +1,4 @@
-"""U-Nets for micraframe, as a plugin: the fully supervised baseline, and what is left of it with weaker annotation."""
+"""U-Nets for micraframe: the fully supervised baseline of the MICRA-Net paper, also for weaker annotation."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def micraframe_components() -> list[Component]:
             "unet",
             "micraframe_unet.method:UNet",
             "U-Net: masks from masks, polygons, boxes, scribbles or points",
-            install="micraframe-unet",
+            citation="Ronneberger, O., Fischer, P. and Brox, T. U-Net: convolutional networks for biomedical image "
+            "segmentation. MICCAI, 234-241 (2015).",
         )
     ]

@@ -1,7 +1,7 @@
-"""How wrong logits are, measured on the pixels of which something is known.
+"""Losses over annotated pixels.
 
-Each class of each image counts the same, whether all its pixels are known or a few: of a batch, a loss is the mean over
-images of the mean over classes with a known pixel. Logits and targets are (B, K, H, W).
+Every class of every image counts the same, however many of its pixels are annotated: the loss of a batch is the mean
+over images of the mean over classes that have an annotated pixel. Logits and targets are (B, K, H, W).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from micraframe_unet.targets import PRESENT, UNKNOWN
 Loss = Literal["bce", "bce+dice", "mse"]
 
 _SMOOTH = 1.0
-"""Pixels added to both sides of the Dice coefficient, so that an empty class is right when nothing is found."""
+"""Pixels added to numerator and denominator of the Dice coefficient, so that it is 1 for an empty class and mask."""
 
 
 def pixel_loss(logits: Tensor, targets: Tensor, kind: Loss, pos_weight: Tensor) -> Tensor:
     """Return the loss of a batch, a scalar.
 
     `bce` is binary cross-entropy with logits, -(w_c t log p + (1 - t) log(1 - p)); `bce+dice` adds 1 - Dice, the
-    coefficient being made of probabilities (Milletari et al. 2016); `mse` is (p - t)^2, the MICRA-Net paper's for the
-    U-Net of F-actin.
+    coefficient being computed from probabilities (Milletari et al. 2016); `mse` is (p - t)^2, which the MICRA-Net paper
+    uses for its U-Net of F-actin.
 
     Args:
-        logits: What the network says.
-        targets: `ABSENT`, `PRESENT`, `UNKNOWN`.
-        kind: Which.
+        logits: Of the network.
+        targets: `ABSENT`, `PRESENT` or `UNKNOWN`.
+        kind: Name of the loss.
         pos_weight: (K,): w, for the cross-entropy.
     """
     known = targets != UNKNOWN
@@ -46,16 +46,16 @@ def pixel_loss(logits: Tensor, targets: Tensor, kind: Loss, pos_weight: Tensor) 
 
 
 def mean_of_known(values: Tensor, known: Tensor) -> Tensor:
-    """Return the mean over images and classes of the values' (B, K, H, W) mean over the known pixels."""
+    """Return the mean over images and classes of the values' (B, K, H, W) mean over the annotated pixels."""
     pixels = known.sum((2, 3))
-    # Not a product: what is not known may be anything.
+    # Not a product: the values of other pixels need not be finite.
     sums = values.where(known, 0).sum((2, 3))
     classes = (pixels > 0).sum(1)
     return ((sums / pixels.clamp(min=1)).sum(1) / classes.clamp(min=1)).mean()
 
 
 def dice(found: Tensor, targets: Tensor) -> Tensor:
-    """Return the Dice coefficient (B, K) of probabilities or masks (B, K, H, W) on the known pixels."""
+    """Return the Dice coefficient (B, K) of probabilities or masks (B, K, H, W) on the annotated pixels."""
     found = found.where(targets != UNKNOWN, 0).float()
     truth = (targets == PRESENT).float()
     both = (found * truth).sum((2, 3))

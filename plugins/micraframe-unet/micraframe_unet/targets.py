@@ -1,4 +1,4 @@
-"""What a sample says of each pixel and class: present, absent, or nothing."""
+"""Targets: what a sample's annotation says about each pixel and class: present, absent, or nothing."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ PRESENT: Final = 1
 UNKNOWN: Final = 2
 
 TargetArray = npt.NDArray[np.uint8]
-"""(K, H, W) of `ABSENT`, `PRESENT` and `UNKNOWN`. Classes are told apart by planes, so they may overlap."""
+"""(K, H, W) of `ABSENT`, `PRESENT` and `UNKNOWN`. Each class has a plane of its own, so classes may overlap."""
 
 
 class Counts(NamedTuple):
-    """Pixels of the training samples, int64 (K,) each."""
+    """Numbers of annotated pixels in the training samples, int64 (K,) each."""
 
     absent: npt.NDArray[np.int64]
     present: npt.NDArray[np.int64]
 
 
 def pixel_targets(sample: Sample, classes: int, point_radius: float, background_distance: float | None) -> TargetArray:
-    """Return what the strongest annotation of a sample says of its pixels.
+    """Return the targets of a sample, from its strongest annotation.
 
-    Masks (outlines, polygons and scribbles are such) say of every pixel what it is; so do boxes, which are filled. A
-    point says what is within `point_radius`; of what else there is in the image it says nothing, but for what is far
-    from all points. A class without a point is not in the image. Of ignored pixels nothing is ever said.
+    Masks (outlines, polygons and scribbles included) annotate every pixel; so do boxes, which are filled. A point
+    annotates the pixels within `point_radius`, and, with `background_distance`, those far from all points; the rest is
+    unknown. A class without a point is absent from the image. Ignored pixels are always unknown.
 
     Args:
         sample: With masks, boxes or points.
-        classes: The number of classes K.
+        classes: Number of classes K.
         point_radius: In pixels.
         background_distance: A class is absent from pixels that are farther than this from all of its points, in
-            pixels; None where points say nothing of the background.
+            pixels; None where points carry no information about the background.
 
     Raises:
-        DataError: If the sample has none of these annotations, or not of K classes.
+        DataError: If the sample has none of these annotations, or not for K classes.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
     given = next((one for one in (sample.masks, sample.boxes, sample.points) if one is not None), None)
     if given is None:
         raise DataError(
-            f"sample {sample.id!r} has no masks, boxes or points, of which a U-Net learns; choose an annotator that "
-            "gives them (image-level labels are not enough)"
+            f"sample {sample.id!r}: expected masks, boxes or points, which a U-Net learns from, got none of them; "
+            "choose an annotator that gives them (image-level labels are not enough)"
         )
     if len(given) != classes:
-        raise DataError(f"sample {sample.id!r} is annotated for {len(given)} classes; {classes} are wanted")
+        raise DataError(f"sample {sample.id!r}: expected annotation of {classes} classes, got {len(given)}")
     if sample.masks is not None:
         targets = sample.masks.astype(np.uint8)
     elif sample.boxes is not None:
@@ -65,12 +65,12 @@ def pixel_targets(sample: Sample, classes: int, point_radius: float, background_
 
 
 def discs(points: FloatArray, size: tuple[int, int], radius: float, background_distance: float | None) -> TargetArray:
-    """Return what the points of one class say, uint8 (H, W): a disc around each is present.
+    """Return the targets that the points of one class give, uint8 (H, W): a disc around each is present.
 
     Args:
         points: float32 (N, 2): (y, x).
         size: (H, W).
-        radius: Of the discs, in pixels; 1 or more, so that a point between pixels reaches one.
+        radius: Of the discs, in pixels; at least 1, so that the disc of a point between pixels is not empty.
         background_distance: See `pixel_targets`.
     """
     if not len(points):
@@ -87,19 +87,21 @@ def discs(points: FloatArray, size: tuple[int, int], radius: float, background_d
 
 
 def count(targets: TargetArray) -> Counts:
-    """Return how many pixels of a sample (K, H, W) are known to be absent and present."""
+    """Return the numbers of absent and present pixels of a sample (K, H, W)."""
     return Counts(*(np.count_nonzero(targets == value, axis=(1, 2)) for value in (ABSENT, PRESENT)))
 
 
 def check_counts(counts: Counts, names: tuple[str, ...]) -> None:
-    """Raise `DataError` unless a network could learn of these pixels where a class is and where it is not."""
+    """Raise `DataError` unless every class has pixels that show where it is absent."""
     for name, absent, present in zip(names, *counts, strict=True):
         if not absent and not present:
-            raise DataError(f"every pixel of the training samples is ignored: nothing is said of class {name!r}")
+            raise DataError(
+                f"class {name!r}: expected annotated pixels, but all pixels of the training samples are ignored"
+            )
         if not absent:
             raise DataError(
-                f"every pixel of which the training samples say something is of class {name!r}: what is not could not "
-                "be learned; add images or strokes without it, or, for points, set background_distance"
+                f"class {name!r}: expected annotated pixels without it, but all {present} annotated pixels have it; "
+                "add images or strokes without it, or, for points, set background_distance"
             )
 
 
@@ -107,8 +109,8 @@ def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
     """Return the weight of present pixels, float32 (K,).
 
     Args:
-        rule: `auto` for the number of absent pixels by that of present ones; a number for all classes; None for 1.
-        counts: Of the training samples. A class that is nowhere has no ratio, and gets 1.
+        rule: `auto` for the ratio of absent to present pixels; a number for all classes; None for 1.
+        counts: Of the training samples. A class without present pixels has no ratio, and gets 1.
     """
     if rule != "auto":
         return np.full(len(counts.present), 1 if rule is None else rule, np.float32)
@@ -116,11 +118,11 @@ def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
 
 
 def log_odds(counts: Counts, weights: FloatArray) -> FloatArray:
-    """Return the logits, float32 (K,), that are best where one has to serve for all pixels: log(w present / absent).
+    """Return the constant logits, float32 (K,), with the lowest loss over all pixels: log(w present / absent).
 
     Args:
         counts: Of the training samples. Half a pixel is added to each, so that the odds are finite.
-        weights: (K,): w, by which present pixels count more.
+        weights: (K,): w, the weights of present pixels.
     """
     odds: FloatArray = np.log(weights * (counts.present + 0.5) / (counts.absent + 0.5)).astype(np.float32)
     return odds

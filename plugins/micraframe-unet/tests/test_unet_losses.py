@@ -49,7 +49,7 @@ def test_a_loss_is_the_mean_of_means_over_known_pixels(kind: Loss, seed: int) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unknown_pixels_take_no_part(kind: Loss) -> None:
+def test_unknown_pixels_do_not_contribute(kind: Loss) -> None:
     logits, targets, weights = batch(0)
     unknown = targets == UNKNOWN
     logits.requires_grad_()
@@ -61,7 +61,7 @@ def test_unknown_pixels_take_no_part(kind: Loss) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_batch_is_the_mean_of_its_images_and_one_without_a_known_pixel_is_nothing(kind: Loss) -> None:
+def test_a_batch_is_the_mean_of_its_images_and_one_without_known_pixels_adds_nothing(kind: Loss) -> None:
     logits, targets, weights = batch(1)
     targets[0] = UNKNOWN
     together = pixel_loss(logits, targets, kind, weights).item()
@@ -69,12 +69,12 @@ def test_a_batch_is_the_mean_of_its_images_and_one_without_a_known_pixel_is_noth
     assert together == pytest.approx(pixel_loss(logits[1:], targets[1:], kind, weights).item() / 2, rel=1e-6)
 
 
-def test_what_is_not_known_may_be_anything() -> None:
+def test_values_of_unknown_pixels_need_not_be_finite() -> None:
     values = torch.tensor([[[[1.0, math.nan]]]])
     assert mean_of_known(values, ~values.isnan()).item() == 1
 
 
-def test_an_empty_class_is_right_when_nothing_is_found() -> None:
+def test_dice_of_an_empty_class_and_an_empty_mask_is_1() -> None:
     targets = torch.zeros(1, 2, 3, 3, dtype=torch.uint8)
     targets[0, 1, 0] = 1
     assert dice(targets == 1, targets).tolist() == [[1, 1]]

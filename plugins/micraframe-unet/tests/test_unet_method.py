@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from micraframe_unet.method import NAME, FittedUNet, UNet
+from micraframe_unet.method import UNet, UNetModel
 
-from micraframe import registry
-from micraframe.errors import DataError, ModelError
+from micraframe import pipeline, registry
+from micraframe.config import Choice
+from micraframe.errors import ConfigError, DataError, ModelError
+from micraframe.pipeline import Pipeline
 from micraframe.testing import check, full_samples
-from micraframe.tiling import Tiling, predict
-from micraframe.types import Annotation, DatasetInfo, Normalisation, Progress, Run, Sample
+from micraframe.tiling import Tiling
+from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample
 
 INFO = DatasetInfo("discs and squares", ("disc", "square"), 1, Normalisation("min-max"), "0" * 64)
 QUICK: dict[str, Any] = {"widths": (4, 8), "training": {"epochs": 1, "batch_size": 4}}
@@ -33,7 +35,7 @@ LEARNING: dict[str, Any] = {
 
 def samples_of(count: int, annotator: str = "full") -> list[Sample]:
     """Images with a bright disc (class 0) and a dark one (class 1), each absent from every third image."""
-    told = registry.build("annotator", annotator)
+    annotate = registry.build("annotator", annotator).annotate
     rows, columns = np.mgrid[:24, :24]
     samples = []
     for number in range(count):
@@ -44,28 +46,26 @@ def samples_of(count: int, annotator: str = "full") -> list[Sample]:
         image = 0.5 + 0.4 * masks[0] - 0.4 * masks[1] + rng.normal(0, 0.05, (24, 24))
         labels = np.asarray(masks.any((1, 2)))
         sample = Sample(f"{number}", image.astype(np.float32)[None], labels=labels, masks=masks)
-        samples.append(told.annotate(sample, 0)[0])
+        samples.append(annotate(sample, 0)[0])
     return samples
 
 
-def unet(**params: Any) -> UNet:
-    made = registry.build("method", NAME, **params)
-    assert isinstance(made, UNet)
-    return made
+def unet(**params: Any) -> Choice:
+    return Choice(name="micraframe-unet/unet", params=params)
 
 
-def fitted(samples: list[Sample], seed: int = 0, folder: Path | None = None, **params: Any) -> FittedUNet:
+def fitted(samples: list[Sample], seed: int = 0, folder: Path | None = None, **params: Any) -> Pipeline:
     cut = len(samples) * 3 // 4
-    run = Run(seed=seed, folder=folder, device="cpu", precision="float32")
-    return unet(**params).fit(samples[:cut], samples[cut:], INFO, run)
+    context = FitContext(seed=seed, folder=folder, device="cpu", precision="float32")
+    return pipeline.fit(unet(**params), samples[:cut], samples[cut:], INFO, context)
 
 
-def weights(model: FittedUNet) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in model.network.state_dict().items()}
+def weights(model: Pipeline) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in model.model.state().items()}
 
 
 @pytest.mark.parametrize("encoder", ["unet-encoder", "tu-resnet10t"])
-def test_it_keeps_every_promise(encoder: str) -> None:
+def test_conformance(encoder: str) -> None:
     check("method", "unet", encoder=encoder, **QUICK)
 
 
@@ -83,18 +83,17 @@ def test_it_learns_from(annotator: str, least: float) -> None:
     assert mean_iou(fitted(given, **LEARNING)) > least
 
 
-def mean_iou(model: FittedUNet) -> float:
+def mean_iou(model: Pipeline) -> float:
     test = samples_of(80)[64:]
     values = []
     for sample, prediction in zip(test, model.predict(sample.image for sample in test), strict=True):
         assert sample.masks is not None
         assert prediction.masks is not None
-        assert prediction.method == NAME
         values.append((sample.masks & prediction.masks).sum() / (sample.masks | prediction.masks).sum())
     return float(np.mean(values))
 
 
-def test_classes_may_overlap_unless_the_head_forbids_it(tmp_path: Path) -> None:
+def test_classes_may_overlap_unless_the_head_resolves_it(tmp_path: Path) -> None:
     samples = []
     for sample in full_samples(8):
         assert sample.masks is not None
@@ -104,25 +103,28 @@ def test_classes_may_overlap_unless_the_head_forbids_it(tmp_path: Path) -> None:
     assert allowed.masks is not None
     assert allowed.masks.all(0).any()
     model.save(tmp_path / "model")
-    head = {"name": "semantic", "params": {"overlap": "argmax", "threshold": {"name": "fixed", "value": 0.5}}}
-    single = next(unet(head=head, **LEARNING).load(tmp_path / "model", "cpu").predict([samples[1].image]))
+    rule = {"name": "fixed", "value": 0.5}
+    head = Choice(name="semantic", params={"overlap": "argmax", "mask_threshold": rule})
+    single = next(pipeline.load(tmp_path / "model", "cpu", head=head).predict([samples[1].image]))
     assert single.masks is not None
     assert np.array_equal(single.masks.any(0), allowed.masks.any(0))
     assert not single.masks.all(0).any()
 
 
-def test_scores_maps_and_masks_belong_together() -> None:
-    model = fitted(full_samples(8), **QUICK)
+def test_presence_and_masks_follow_from_the_maps() -> None:
+    fit = fitted(full_samples(8), **QUICK)
+    assert isinstance(fit.model, UNetModel)
     images = [np.random.default_rng(0).random((1, *size), np.float32) for size in ((33, 47), (33, 47), (5, 9))]
-    for image, prediction in zip(images, model.predict(images), strict=True):
-        assert prediction.score_map is not None
-        values = prediction.score_map.values
-        assert np.array_equal(prediction.scores, values.max((1, 2)))
-        assert np.array_equal(prediction.masks, values > 0.5)
-        assert np.allclose(values, model.probabilities(image[None])[0], atol=1e-6)
+    for image, prediction in zip(images, fit.predict(images), strict=True):
+        scores = prediction.scores
+        assert scores.classes == (0, 1)
+        assert scores.coarse is None
+        assert np.array_equal(scores.presence, scores.maps.max((1, 2)))
+        assert np.array_equal(prediction.masks, (scores.maps > 0.5) & prediction.present[:, None, None])
+        assert np.allclose(scores.maps, fit.model.probabilities(image[None])[0], atol=1e-6)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_goes_on(tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_resumes(tmp_path: Path) -> None:
     params = QUICK | {"training": {"epochs": 3, "batch_size": 4}}
 
     class Killed(Progress):
@@ -131,22 +133,24 @@ def test_the_same_seed_gives_the_same_bytes_and_a_killed_run_goes_on(tmp_path: P
                 raise KeyboardInterrupt
 
     samples = full_samples(12)
-    run = Run(3, tmp_path / "run", "cpu", "float32")
+    context = FitContext(3, tmp_path / "run", "cpu", "float32")
     with pytest.raises(KeyboardInterrupt):
-        unet(**params).fit(samples[:9], samples[9:], INFO, replace(run, progress=Killed()))
-    resumed = unet(**params).fit(samples[:9], samples[9:], INFO, run)
+        pipeline.fit(unet(**params), samples[:9], samples[9:], INFO, replace(context, progress=Killed()))
+    resumed = pipeline.fit(unet(**params), samples[:9], samples[9:], INFO, context)
     assert weights(resumed) == weights(fitted(samples, 3, **params))
     assert weights(resumed) != weights(fitted(samples, 4, **params))
     header = (tmp_path / "run" / "log.csv").read_text().splitlines()[0]
     assert "dice disc,dice square" in header
 
 
-def test_parameters_have_the_defaults_that_their_recipe_announces() -> None:
-    training = unet(training={"epochs": 7}).params.training
+def test_the_recipe_has_defaults_of_its_own() -> None:
+    built = registry.build("method", "unet", training={"epochs": 7})
+    assert isinstance(built, UNet)
+    training = built.params.training
     assert (training.epochs, training.batch_size, training.pos_weight) == (7, 16, None)
 
 
-def test_weak_labels_are_refused() -> None:
+def test_image_level_labels_are_rejected() -> None:
     assert not UNet.learns_from & {Annotation.LABELS}
     labelled = [sample.keep({Annotation.LABELS}) for sample in full_samples(4)]
     with pytest.raises(DataError, match="image-level labels are not enough"):
@@ -158,29 +162,37 @@ def test_weak_labels_are_refused() -> None:
         fitted(everywhere, **QUICK)
 
 
-def test_a_model_that_is_another_is_refused(tmp_path: Path) -> None:
-    fitted(full_samples(4), **QUICK).save(tmp_path / "model")
-    with pytest.raises(ModelError, match="do not fit"):
-        unet(widths=(4, 8, 16)).load(tmp_path / "model")
-    control = registry.build("method", "centre-blob")
-    samples = full_samples(4)
-    control.fit(samples, samples, INFO, Run()).save(tmp_path / "control")
-    with pytest.raises(ModelError, match=f"centre-blob; a {NAME} is wanted"):
-        unet().load(tmp_path / "control")
-    with pytest.raises(ModelError, match="has 2 channels"):
-        next(unet(**QUICK).load(tmp_path / "model", "cpu").predict([np.zeros((2, 8, 8), np.float32)]))
+def test_a_saved_model_scores_the_same_and_its_learned_parameters_cannot_be_overridden(tmp_path: Path) -> None:
+    fit = fitted(full_samples(4), **QUICK)
+    fit.save(tmp_path / "model")
+    image = np.random.default_rng(0).random((1, 33, 47), np.float32)
+    before, after = (next(one.score([image])) for one in (fit, pipeline.load(tmp_path / "model", "cpu")))
+    assert np.array_equal(before.maps, after.maps)
+    for override in ({"loss": "mse"}, {"widths": (4, 8, 16)}, {"point_radius": 5}):
+        with pytest.raises(ConfigError, match="train again"):
+            pipeline.load(tmp_path / "model", "cpu", **override)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        registry.build("method", "unet", widths=(4, 8, 16)).restore(fit.model.state(), INFO, "cpu")
 
 
-def test_in_tiles_it_says_what_it_says_of_the_whole() -> None:
+def test_pretrained_weights_of_the_own_encoder_do_not_exist() -> None:
+    with pytest.raises(ModelError, match="no published weights"):
+        fitted(full_samples(4), pretrained=True, **QUICK)
+
+
+def test_narrow_normalisation_changes_rounding_only() -> None:
+    image = np.random.default_rng(0).random((1, 33, 47), np.float32)
+    torch_, narrow = (next(fitted(full_samples(8), norm=norm, **QUICK).score([image])) for norm in ("torch", "narrow"))
+    assert 0 < np.abs(torch_.maps - narrow.maps).max() < 1e-3
+
+
+def test_tiles_give_the_maps_of_the_whole_image() -> None:
     model = fitted(samples_of(8), **QUICK)
     image = np.random.default_rng(5).random((1, 150, 203)).astype(np.float32)
-    (whole,) = model.predict([image])
-    (tiled,) = predict(model, [image], Tiling(size=96, halo=32))  # its reach is 18 pixels
-    assert whole.score_map is not None
-    assert tiled.score_map is not None
-    assert np.abs(tiled.score_map.values - whole.score_map.values).max() < 1e-6
-    assert np.abs(tiled.scores - whole.scores).max() < 1e-6
-    (near,) = predict(model, [image], Tiling(size=64, halo=0))
-    assert near.score_map is not None
-    assert np.abs(near.score_map.values - whole.score_map.values).max() > 1e-3, "without a halo, edges show"
-    assert near.scores.tolist() == near.score_map.values.max(axis=(1, 2)).tolist()
+    (whole,) = model.score([image])
+    (tiled,) = replace(model, tiling=Tiling(size=96, halo=32)).score([image])  # its receptive field reaches 18 pixels
+    assert np.abs(tiled.maps - whole.maps).max() < 1e-6
+    assert np.abs(tiled.presence - whole.presence).max() < 1e-6
+    (near,) = replace(model, tiling=Tiling(size=64, halo=0)).score([image])
+    assert np.abs(near.maps - whole.maps).max() > 1e-3, "without a halo, seams are visible"
+    assert near.presence.tolist() == near.maps.max(axis=(1, 2)).tolist()

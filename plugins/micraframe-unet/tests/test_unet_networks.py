@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from micraframe_unet.networks import OWN, Padded, begin_with, create
+from micraframe_unet.networks import OWN, Padded, create, start_at
 from torch import nn
 
 from micraframe.errors import MissingDependency, ModelError
@@ -14,7 +14,7 @@ ENCODERS = (OWN, "tu-resnet10t")
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_an_image_of_any_size_has_logits_of_its_size(encoder: str) -> None:
-    network = create(encoder, (4, 8, 16), False, channels=2, classes=3).eval()
+    network = create(encoder, 2, 3, (4, 8, 16)).eval()
     with torch.no_grad():
         for size in ((1, 1), (33, 47), (64, 32), (5, 80)):
             assert network(torch.rand(2, 2, *size)).shape == (2, 3, *size)
@@ -22,14 +22,14 @@ def test_an_image_of_any_size_has_logits_of_its_size(encoder: str) -> None:
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_smallest_image_can_be_learned_from(encoder: str) -> None:
-    network = create(encoder, (4, 8, 16), False, channels=1, classes=1)
+    network = create(encoder, 1, 1, (4, 8, 16))
     network(torch.rand(1, 1, 1, 1)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
 def test_every_skip_reaches_the_logits() -> None:
     torch.manual_seed(0)
-    network = create(OWN, (4, 8, 16), False, channels=1, classes=1).eval()
+    network = create(OWN, 1, 1, (4, 8, 16)).eval()
     shapes = [tuple(up.enlarge.weight.shape[:2]) for up in network.network.decoder]
     assert shapes == [(16, 8), (8, 4)]
     found = network.network.encoder(torch.rand(1, 1, 16, 16))
@@ -40,13 +40,13 @@ def test_every_skip_reaches_the_logits() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_what_a_network_begins_with(encoder: str) -> None:
+def test_initial_logits(encoder: str) -> None:
     torch.manual_seed(0)
-    network = create(encoder, (4, 8, 16), False, channels=1, classes=3).eval()
+    network = create(encoder, 1, 3, (4, 8, 16)).eval()
     images = torch.rand(2, 1, 20, 24)
-    begin_with(network, torch.zeros(3))
+    start_at(network, torch.zeros(3))
     before = network(images)
-    begin_with(network, torch.tensor([-5.0, 0.0, 2.0]))
+    start_at(network, torch.tensor([-5.0, 0.0, 2.0]))
     torch.testing.assert_close(network(images) - before, torch.tensor([-5.0, 0, 2])[:, None, None].expand_as(before))
 
 
@@ -73,10 +73,10 @@ def test_padding_moves_nothing() -> None:
     assert seen == [(16, 24), (13, 22)]
 
 
-def test_what_the_deepest_cells_see_lies_under_them() -> None:
+def test_the_receptive_field_of_the_deepest_cells_is_centred_on_them() -> None:
     """Of a constant image, inside, and a mirrored one, a network without a preferred side gives mirrored logits."""
     torch.manual_seed(0)
-    network = create(OWN, (4, 8), False, channels=1, classes=1).eval()
+    network = create(OWN, 1, 1, (4, 8)).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             with torch.no_grad():
@@ -86,17 +86,17 @@ def test_what_the_deepest_cells_see_lies_under_them() -> None:
         assert torch.allclose(network(image.flip(3)).flip(3), network(image), atol=1e-5)
 
 
-def test_what_cannot_serve_is_named() -> None:
-    with pytest.raises(ModelError, match="no encoder 'tu-resnt18'; did you mean 'tu-resnet18'"):
-        create("tu-resnt18", (), False, 1, 1)
-    with pytest.raises(ModelError, match="'tu-vit_tiny_patch16_224' cannot serve: ValueError"):
-        create("tu-vit_tiny_patch16_224", (), False, 1, 1)
+def test_unsuitable_encoders_are_named() -> None:
+    with pytest.raises(ModelError, match="unknown encoder 'tu-resnt18'; did you mean 'tu-resnet18'"):
+        create("tu-resnt18", 1, 1)
+    with pytest.raises(ModelError, match="'tu-vit_tiny_patch16_224' is unsuitable: ValueError"):
+        create("tu-vit_tiny_patch16_224", 1, 1)
     with pytest.raises(ModelError, match="pretrained: false"):
-        create(OWN, (4, 8), True, 1, 1)
+        create(OWN, 1, 1, (4, 8), pretrained=True)
 
 
-def test_without_segmentation_models_pytorch_only_other_encoders_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_segmentation_models_pytorch_only_its_encoders_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
-    create(OWN, (4, 8), False, 1, 1)
+    create(OWN, 1, 1, (4, 8))
     with pytest.raises(MissingDependency, match="pip install segmentation-models-pytorch"):
-        create("tu-resnet18", (), False, 1, 1)
+        create("tu-resnet18", 1, 1)

@@ -30,7 +30,7 @@ def points(*positions: tuple[float, float]) -> FloatArray:
     return np.array(positions, np.float32).reshape(-1, 2)
 
 
-def test_masks_say_everything_and_ignored_pixels_nothing() -> None:
+def test_masks_annotate_every_pixel_except_ignored_ones() -> None:
     masks = np.zeros((2, 7, 9), bool)
     masks[0, 1:4, 2:5] = True
     masks[1, 2:6, 3:8] = True  # overlaps the first
@@ -46,9 +46,9 @@ def test_masks_say_everything_and_ignored_pixels_nothing() -> None:
 def test_boxes_are_filled_within_the_image() -> None:
     boxes = (np.array([[-2, 1, 3, 4], [5, 7, 99, 99]], np.float32), np.zeros((0, 4), np.float32))
     targets = pixel_targets(Sample("a", IMAGE, boxes=boxes), 2, 3, None)
-    wanted = np.zeros((2, 7, 9), np.uint8)
-    wanted[0, 0:3, 1:4] = wanted[0, 5:, 7:] = PRESENT
-    assert np.array_equal(targets, wanted)
+    expected = np.zeros((2, 7, 9), np.uint8)
+    expected[0, 0:3, 1:4] = expected[0, 5:, 7:] = PRESENT
+    assert np.array_equal(targets, expected)
 
 
 @given(
@@ -86,11 +86,11 @@ def test_the_strongest_annotation_is_used() -> None:
     assert UNKNOWN not in boxed
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_annotation_is_reported() -> None:
     labelled = Sample("plate 7", IMAGE, labels=np.array([True, False]))
-    with pytest.raises(DataError, match="'plate 7' has no masks, boxes or points"):
+    with pytest.raises(DataError, match="'plate 7': expected masks, boxes or points"):
         pixel_targets(labelled, 2, 3, None)
-    with pytest.raises(DataError, match="annotated for 1 classes; 2 are wanted"):
+    with pytest.raises(DataError, match="expected annotation of 2 classes, got 1"):
         pixel_targets(Sample("plate 7", IMAGE, masks=np.zeros((1, 7, 9), bool)), 2, 3, None)
 
 
@@ -104,11 +104,11 @@ def test_pixels_are_counted_without_the_unknown() -> None:
     assert present.tolist() == [3, 0]
 
 
-def test_a_class_needs_pixels_that_are_not_it() -> None:
+def test_a_class_needs_pixels_without_it() -> None:
     check_counts(counts([5, 5], [5, 0]), ("a", "b"))
-    with pytest.raises(DataError, match=r"of class 'b'.*background_distance"):
+    with pytest.raises(DataError, match=r"class 'b': .* all 5 annotated pixels have it.*background_distance"):
         check_counts(counts([5, 0], [5, 5]), ("a", "b"))
-    with pytest.raises(DataError, match="ignored: nothing is said of class 'a'"):
+    with pytest.raises(DataError, match="class 'a': .* ignored"):
         check_counts(counts([0, 5], [0, 5]), ("a", "b"))
 
 
@@ -127,7 +127,7 @@ def test_log_odds_are_the_best_constant(weights: list[float]) -> None:
     absent, present = (torch.from_numpy(np.asarray(part)).double() + 0.5 for part in given)
 
     def loss(constant: torch.Tensor) -> torch.Tensor:
-        """Return the binary cross-entropy of pixels so many, all of which have one logit."""
+        """Return the binary cross-entropy of these numbers of pixels with one logit for all."""
         one = functional.binary_cross_entropy_with_logits
         weight = torch.tensor(weights, dtype=torch.float64)
         ones = torch.ones(3, dtype=torch.float64)

@@ -1,0 +1,153 @@
+"""Compares annotators' masks of the same images, each against all others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from micraframe import registry
+from micraframe.batch.evaluate import Record, as_records, read_planes
+from micraframe.datasets.paths import images_in
+from micraframe.errors import ConfigError, DataError, MicraframeError
+from micraframe.interfaces import Metric, Statistics
+from micraframe.metrics.agreement import one_against_all
+from micraframe.metrics.reduction import stack, summarise
+from micraframe.types import IntArray, Prediction, Sample, Scores
+
+METRICS: Final[dict[str, dict[str, Any]]] = {
+    "micraframe/overlap": {},
+    "micraframe/objects": {"iou": [0.5]},
+    "micraframe/distances": {},
+}
+_OMITTED = "iou_if_present"
+"""It asks whether a method recognised images without the class; between annotators, IoU says it all."""
+
+
+@dataclass(frozen=True)
+class AnnotatorStatistic:
+    """One statistic of one annotator, image and class: the mean with each other annotator as the truth, or NaN."""
+
+    annotator: str
+    image: str
+    class_: str
+    statistic: str
+    value: float
+
+
+class AnnotatorComparison(NamedTuple):
+    """What `compare_annotators` found.
+
+    Attributes:
+        records: The numbers of each annotator: per metric, those of each class and over all classes.
+        measured: The statistics of each image that they are reduced from.
+        done: Number of images that were compared.
+        failures: What went wrong, by the name of the image.
+    """
+
+    records: list[Record]
+    measured: list[AnnotatorStatistic]
+    done: int
+    failures: dict[str, str]
+
+
+def compare_annotators(folders: Sequence[Path], instances: bool = False) -> AnnotatorComparison:
+    """Measure each annotator's masks, image by image, with each other annotator's as the truth.
+
+    Args:
+        folders: One per annotator, with files of the same names, whatever their suffixes: masks (H, W), or TIFFs of K
+            planes, one for each class. Non-zero pixels are the class.
+        instances: Whether the masks contain numbered objects; otherwise these are the connected components.
+
+    Raises:
+        ConfigError: If there are not at least two different folders.
+        DataError: If a folder is missing or contains no images, or two of the same name.
+    """
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        raise ConfigError(
+            f"expected at least two different folders, one for each annotator, got "
+            f"{', '.join(map(str, folders)) or 'none'}"
+        )
+    files = dict(zip(_names(folders), map(images_in, folders), strict=True))
+    metrics = [registry.build("metric", name, **params) for name, params in METRICS.items()]
+    found: dict[str, list[list[Statistics]]] = {}
+    failures: dict[str, str] = {}
+    classes: list[str] = []
+    for image in sorted(set().union(*files.values())):
+        try:
+            masks = list(_read(image, files).values())
+            classes = classes or [str(index + 1) for index in range(len(masks[0]))]
+            if len(masks[0]) != len(classes):
+                raise DataError(f"expected {len(classes)} classes, as in the images before, got {len(masks[0])}")
+            found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
+        except MicraframeError as error:
+            failures[image] = str(error)
+    records: list[Record] = []
+    measured: list[AnnotatorStatistic] = []
+    for place, annotator in enumerate(files):
+        for number, metric in enumerate(metrics):
+            images = {image: several[number][place] for image, several in found.items()}
+            if images:
+                numbers = as_records(summarise(metric, stack(list(images.values()), len(classes))), classes)
+                records += ({"annotator": annotator, **row} for row in numbers if row["metric"] != _OMITTED)
+            measured += (
+                AnnotatorStatistic(annotator, image, class_, statistic, float(value))
+                for image, statistics in images.items()
+                for statistic, values in statistics.items()
+                if statistic != _OMITTED
+                for class_, value in zip(classes, values, strict=True)
+            )
+    return AnnotatorComparison(records, measured, len(found), failures)
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """Return the folders' names, or their paths where two have the same name."""
+    names = [folder.resolve().name for folder in folders]
+    return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+
+
+def _read(image: str, files: dict[str, dict[str, Path]]) -> dict[str, IntArray]:
+    """Return each annotator's masks of an image, int32 (K, H, W)."""
+    if missing := [annotator for annotator, own in files.items() if image not in own]:
+        raise DataError(
+            f"expected a mask {image}.* of every annotator, got none of {', '.join(missing)}; add it, empty if need be"
+        )
+    found = {annotator: read_planes(own[image]) for annotator, own in files.items()}
+    if len({masks.shape for masks in found.values()}) > 1:
+        shapes = ", ".join(f"{annotator} {masks.shape}" for annotator, masks in found.items())
+        raise DataError(f"expected masks of the same classes and size (K, H, W) of every annotator, got {shapes}")
+    return found
+
+
+def _against_all(image: str, masks: Sequence[IntArray], instances: bool, metric: Metric[Any]) -> list[Statistics]:
+    """Return each annotator's statistics of one image: the means with each other annotator as the truth."""
+    truths = [_sample(image, objects, instances) for objects in masks]
+    predictions = [_prediction(objects, instances) for objects in masks]
+    places = range(len(masks))
+    pairs = {
+        (truth, one): metric.measure(predictions[one], truths[truth])
+        for truth, one in itertools.permutations(places, 2)
+    }
+
+    def means(name: str) -> npt.NDArray[np.float64]:
+        return one_against_all(places, lambda truth, one: pairs[truth, one][name])
+
+    by_name = {name: means(name) for name in pairs[0, 1]}
+    return [{name: values[place] for name, values in by_name.items()} for place in places]
+
+
+def _prediction(objects: IntArray, instances: bool) -> Prediction:
+    masks = objects != 0
+    present = np.asarray(masks.any(axis=(1, 2)))
+    scores = Scores.without_maps(present.astype(np.float32))
+    return Prediction(scores, present, masks, objects if instances else None)
+
+
+def _sample(image: str, objects: IntArray, instances: bool) -> Sample:
+    blank = np.zeros((1, *objects.shape[1:]), np.float32)
+    return Sample(image, blank, masks=objects != 0, instances=objects if instances else None)

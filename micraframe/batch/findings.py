@@ -1,0 +1,178 @@
+"""The tables and outlines of a prediction: what was found in an image, in the image's own pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from micraframe import geojson
+from micraframe.objects import components, windows
+from micraframe.types import FloatArray, IntArray, Prediction
+
+
+@dataclass(frozen=True)
+class ClassFinding:
+    """A row of the table of predictions.
+
+    Attributes:
+        image: The image's file name.
+        class_: The class.
+        presence: Probability that it is in the image, in [0, 1].
+        present: Whether it was judged to be in the image: 1 or 0.
+        area: Pixels of its mask; NaN where the head makes no masks.
+        objects: Number of its instances or, without instances, of its mask's connected components (8-connected); NaN
+            without masks.
+        status: ok, empty, constant, negative or absent.
+    """
+
+    image: str
+    class_: str
+    presence: float
+    present: int
+    area: float
+    objects: float
+    status: str
+
+
+@dataclass(frozen=True)
+class ObjectFinding:
+    """A row of the table of objects.
+
+    Attributes:
+        image: The image's file name.
+        class_: The class.
+        id: The object's number in the label image of its class.
+        area: In pixels.
+        y: Row of its centroid, in pixels.
+        x: Column of its centroid, in pixels.
+        score: Mean of the class's score map in the object, in [0, 1]; NaN without a map.
+        pixel_size_um: Edge of a pixel in micrometres; NaN where unknown.
+    """
+
+    image: str
+    class_: str
+    id: int
+    area: int
+    y: float
+    x: float
+    score: float
+    pixel_size_um: float
+
+
+@dataclass(frozen=True)
+class PointFinding:
+    """A row of the table of points.
+
+    Attributes:
+        image: The image's file name.
+        class_: The class.
+        y: Row, in pixels.
+        x: Column, in pixels.
+        score: High means certain.
+    """
+
+    image: str
+    class_: str
+    y: float
+    x: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found in an image.
+
+    Attributes:
+        classes: A row for each class.
+        objects: A row for each object; None without masks.
+        points: A row for each point; None without points.
+        outlines: GeoJSON features, one for each object.
+    """
+
+    classes: tuple[ClassFinding, ...]
+    objects: tuple[ObjectFinding, ...] | None
+    points: tuple[PointFinding, ...] | None
+    outlines: tuple[dict[str, Any], ...]
+
+
+def objects_in(prediction: Prediction) -> IntArray | None:
+    """Return the instances, int32 (K, H, W), or the connected components of the masks; None without masks."""
+    if prediction.instances is not None:
+        return prediction.instances
+    return None if prediction.masks is None else components(prediction.masks)
+
+
+def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_size_um: float | None) -> Findings:
+    """Return what was found in an image.
+
+    Args:
+        image: The image's file name.
+        prediction: In the image's pixels.
+        classes: Names of the K classes.
+        pixel_size_um: Edge of a pixel in micrometres.
+    """
+    labels = objects_in(prediction)
+    rows: list[ObjectFinding] = []
+    outlines: list[dict[str, Any]] = []
+    for index, name in enumerate(classes if labels is not None else ()):
+        assert labels is not None
+        scores = prediction.scores
+        plane = scores.maps[scores.classes.index(index)] if index in scores.classes else None
+        for number, window in windows(labels[index]):
+            inside = labels[index][window] == number
+            y, x = np.nonzero(inside)
+            row = ObjectFinding(
+                image,
+                name,
+                number,
+                len(y),
+                float(y.mean()) + window[0].start,
+                float(x.mean()) + window[1].start,
+                math.nan if plane is None else float(plane[window][inside].mean(dtype=np.float64)),
+                math.nan if pixel_size_um is None else pixel_size_um,
+            )
+            rows.append(row)
+            polygons = geojson.outlines(inside, (window[0].start, window[1].start))
+            outlines.append(geojson.feature(polygons, f"{name} {number}", (index, name), _measurements(row)))
+    return Findings(
+        tuple(_classes(image, prediction, classes, None if labels is None else rows)),
+        None if labels is None else tuple(rows),
+        None if prediction.points is None else tuple(_points(image, prediction.points, classes)),
+        tuple(outlines),
+    )
+
+
+def _classes(
+    image: str, prediction: Prediction, classes: Sequence[str], objects: Sequence[ObjectFinding] | None
+) -> Iterator[ClassFinding]:
+    for index, name in enumerate(classes):
+        yield ClassFinding(
+            image,
+            name,
+            float(prediction.scores.presence[index]),
+            int(prediction.present[index]),
+            math.nan if prediction.masks is None else int(prediction.masks[index].sum()),
+            math.nan if objects is None else sum(one.class_ == name for one in objects),
+            prediction.status[index] if prediction.status else "",
+        )
+
+
+def _points(image: str, points: Sequence[FloatArray], classes: Sequence[str]) -> Iterator[PointFinding]:
+    for name, rows in zip(classes, points, strict=True):
+        for y, x, score in rows.astype(np.float64):
+            yield PointFinding(image, name, float(y), float(x), float(score))
+
+
+def _measurements(row: ObjectFinding) -> dict[str, float]:
+    return {
+        "id": row.id,
+        "area (px)": row.area,
+        "area (um^2)": row.area * row.pixel_size_um**2,
+        "centroid y (px)": row.y,
+        "centroid x (px)": row.x,
+        "score": row.score,
+    }

@@ -1,0 +1,46 @@
+"""`micraframe compare-annotators`: how well annotators agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from micraframe.cli.output import AsJson, print_records
+
+
+def compare_annotators(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A folder of masks for each annotator, with files of the same names.",
+            metavar="FOLDER...",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Also write the statistics of every image and class to this CSV.", show_default=False),
+    ] = None,
+    instances: Annotated[
+        bool,
+        typer.Option("--instances", help="Masks contain numbered objects; otherwise each connected component is one."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare annotators with one another: each one's masks against all others'.
+
+    The agreement of annotators is the yardstick for a method's agreement with one of them.
+    """
+    from micraframe import batch
+    from micraframe.batch.annotators import AnnotatorStatistic
+    from micraframe.errors import BatchError
+    from micraframe.runtime.tables import write_csv
+
+    found = batch.compare_annotators(folders, instances)
+    print_records(found.records, as_json)
+    if output is not None:
+        write_csv(output, found.measured, AnnotatorStatistic)
+    if found.failures:
+        raise BatchError("compare-annotators", found.failures, found.done)

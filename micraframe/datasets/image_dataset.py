@@ -1,0 +1,327 @@
+"""A dataset of whole images: given their readers, it does the cropping, labelling, splitting and normalising."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar, final
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from micraframe.datasets.annotation import ImageAnnotation, mean_object_areas
+from micraframe.datasets.crops import (
+    Cropping,
+    Handling,
+    LabelRule,
+    PositiveRule,
+    Window,
+    crop_sample,
+    judge_windows,
+    resolve_ambiguous,
+    with_objects,
+)
+from micraframe.datasets.normalisation import NormalisationParams, fit_normalisation
+from micraframe.datasets.sources import (
+    LazySamples,
+    SourceImage,
+    fingerprint,
+    read_annotation,
+    read_scaled,
+    read_whole,
+)
+from micraframe.datasets.splits import check_groups, random_splits
+from micraframe.errors import ConfigError, DataError
+from micraframe.images import scaled_size
+from micraframe.interfaces import Dataset
+from micraframe.parameters import Parameters
+from micraframe.types import DatasetInfo, FloatArray, Normalisation, Role, Sample, Split
+
+_CACHED = 4
+"""Whole images kept in memory: samples are usually read image by image."""
+
+
+class ImageDatasetParams(Parameters):
+    """The parameters of every dataset of whole images."""
+
+    name: str = Field("", description="The dataset's name in tables; by default the dataset chooses one.")
+
+    crop: int | None = Field(None, ge=8, description="Height and width of crops in pixels; null keeps images whole.")
+    stride: int | None = Field(
+        None, ge=1, description="Distance from one crop to the next in pixels; null places crops side by side."
+    )
+    positive_rule: PositiveRule = Field(
+        "share",
+        description="When an image or crop contains a class. share: at least `share` of its pixels are annotated; "
+        "object: at least the area of the training images' mean object is annotated; visible: at least `visible` of "
+        "some object lies inside it.",
+    )
+    share: float = Field(
+        0.0, ge=0, le=1, description="For positive_rule share: fraction of pixels; 0: one annotated pixel is enough."
+    )
+    visible: float = Field(0.5, gt=0, le=1, description="For positive_rule visible: fraction of an object's area.")
+    ambiguous_train_crops: Literal["drop", "negative"] = Field(
+        "drop",
+        description="In training and validation, what becomes of images or crops with some annotation, but not enough.",
+    )
+    ambiguous_test_crops: Handling = Field(
+        "drop", description="In the test split, what becomes of images or crops with some annotation, but not enough."
+    )
+    max_crops_per_image: int | None = Field(
+        None, ge=1, description="Largest number of crops of one image, chosen at random; null keeps all."
+    )
+    limit: int | None = Field(None, ge=1, description="Largest number of images, chosen at random; null keeps all.")
+
+    valid: float = Field(0.2, ge=0, lt=1, description="Fraction of the images for validation.")
+    test: float = Field(0.2, ge=0, lt=1, description="Fraction of the images for testing.")
+    seed: int = Field(0, ge=0, description="Seed of the random choices.")
+
+    contact_class: str = Field(
+        "", description="Class that marks where two objects touch, which the head `instance` separates them by."
+    )
+    normalisation: NormalisationParams = Field(
+        NormalisationParams(), description="How intensities are brought to a common range."
+    )
+    pixel_size_um: float | None = Field(None, gt=0, description="Edge of a pixel of the files in micrometres.")
+    target_pixel_size_um: float | None = Field(
+        None, gt=0, description="Resize images to pixels of this edge in micrometres."
+    )
+    scale: float = Field(1.0, gt=0, description="Resize images by this factor; 0.5 halves height and width.")
+    licence: str = Field("", description="Licence of the data.")
+    citation: str = Field("", description="What to cite for the data.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ImageDatasetParams:
+        if self.stride and self.stride > (self.crop or 0):
+            raise ValueError(f"stride {self.stride} would skip pixels between crops of {self.crop} px")
+        if self.valid + self.test >= 1:
+            raise ValueError(f"valid {self.valid} and test {self.test} leave nothing for training")
+        if self.target_pixel_size_um and not self.pixel_size_um:
+            raise ValueError("target_pixel_size_um needs the pixel_size_um that the files have")
+        if self.target_pixel_size_um and self.scale != 1:
+            raise ValueError("scale and target_pixel_size_um both resize the images: give one of them")
+        return self
+
+    @property
+    def factor(self) -> float:
+        """Pixels of a sample per pixel of its file, along each axis."""
+        if self.target_pixel_size_um and self.pixel_size_um:
+            return self.pixel_size_um / self.target_pixel_size_um
+        return self.scale
+
+
+D = TypeVar("D", bound=ImageDatasetParams)
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What one sample is made of: an image, perhaps one window of it, and the labels."""
+
+    source: SourceImage
+    window: Window | None
+    labels: tuple[bool, ...]
+
+
+class ImageDataset(Dataset[D]):
+    """A dataset of whole images, which are resized, normalised and, if wanted, cut into crops.
+
+    A subclass names the classes and lists its images with their readers. Labels are those of the image or follow from
+    its annotation by `positive_rule`. Images are read on access; an image is resized first, then normalised, then cut.
+    """
+
+    Params: ClassVar[type[ImageDatasetParams]] = ImageDatasetParams
+
+    path_params: ClassVar[tuple[str, ...]] = ()
+    """Parameters that only say where files lie: the same files elsewhere are the same dataset."""
+
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Return the names of the classes."""
+
+    @abstractmethod
+    def sources(self) -> Sequence[SourceImage]:
+        """Return all images, in an order that does not depend on the machine."""
+
+    def default_name(self) -> str:
+        """Return the dataset's name where the parameters give none."""
+        return type(self).__name__
+
+    @final
+    def info(self) -> DatasetInfo:
+        """Return the dataset's metadata.
+
+        Raises:
+            ConfigError: If parameters and files disagree, such as in their classes.
+            DataError: If a file is missing or broken; the message names it.
+        """
+        # Neither its place nor its name changes what a dataset is.
+        ignored = {"name", "licence", "citation", *self.path_params}
+        return self.__collection.info(self.params.name or self.default_name(), ignored)
+
+    @final
+    def samples(self, split: Split) -> LazySamples[SampleKey]:
+        """Return the samples of a split, image by image.
+
+        Raises:
+            ConfigError: As `info`.
+            DataError: If a file is missing or broken; the message names it.
+        """
+        return self.__collection.samples(split)
+
+    @functools.cached_property
+    def __collection(self) -> _ImageCollection:
+        return _ImageCollection(self.params, self.classes(), self.sources())
+
+
+@final
+class _ImageCollection:
+    """Whole images and how samples are made of them; apart from `ImageDataset`, so that subclasses cannot interfere."""
+
+    def __init__(self, params: ImageDatasetParams, classes: tuple[str, ...], sources: Sequence[SourceImage]) -> None:
+        self._params = params
+        self._classes = classes
+        self._sources = _assigned(sources, len(classes), params)
+
+    def info(self, name: str, ignored: set[str]) -> DatasetInfo:
+        params, classes = self._params, self._classes
+        return DatasetInfo(
+            name=name,
+            classes=classes,
+            channels=self._channels,
+            normalisation=self._normalisation,
+            fingerprint=fingerprint(params.model_dump(mode="json", exclude=ignored), classes, self._sources),
+            pixel_size_um=self._pixel_size_um,
+            licence=params.licence,
+            citation=params.citation,
+            image_size=(params.crop, params.crop) if params.crop else None,
+            roles=_roles(classes, params.contact_class),
+            scale=params.factor,
+        )
+
+    def samples(self, split: Split) -> LazySamples[SampleKey]:
+        keys = [key for source in self._sources if source.split == split for key in self._keys(source)]
+        read = functools.lru_cache(_CACHED)(self._whole)
+
+        def make(key: SampleKey) -> Sample:
+            whole = read(key.source)
+            sample = with_objects(crop_sample(whole, key.window) if key.window else whole)
+            return dataclasses.replace(sample, labels=np.array(key.labels, np.bool_))
+
+        return LazySamples(keys, make)
+
+    def _whole(self, source: SourceImage) -> Sample:
+        count, scale = len(self._classes), self._params.factor
+        whole = read_whole(source, count, scale, self._normalisation, self._pixel_size_um)
+        self._check_channels(source, whole.image)
+        return whole
+
+    @functools.cached_property
+    def _channels(self) -> int:
+        return len(self._sources[0].read_image())
+
+    @functools.cached_property
+    def _normalisation(self) -> Normalisation:
+        training = (source for source in self._sources if source.split == "train")
+        return fit_normalisation(self._params.normalisation, map(self._image, training))
+
+    @property
+    def _pixel_size_um(self) -> float | None:
+        size = self._params.pixel_size_um
+        return None if size is None else size / self._params.factor
+
+    @functools.cached_property
+    def _label_rule(self) -> LabelRule:
+        params = self._params
+        if params.positive_rule != "object":
+            return LabelRule(params.positive_rule, getattr(params, params.positive_rule))
+        training = (source for source in self._sources if source.split == "train" and source.read_annotation)
+        areas = mean_object_areas((self._annotation(source)[0] for source in training), len(self._classes))
+        if np.isnan(areas).any():
+            empty = self._classes[int(np.argmax(np.isnan(areas)))]
+            raise DataError(f"positive_rule: object, but no training image has an object of class {empty!r}")
+        return LabelRule("object", tuple(areas.tolist()))
+
+    def _keys(self, source: SourceImage) -> list[SampleKey]:
+        """Return what the samples of an image are made of."""
+        params = self._params
+        if source.labels is not None:
+            return [SampleKey(source, None, source.labels)]
+        cropping = Cropping(params.crop, params.stride, params.max_crops_per_image, params.seed)
+        annotation, size = self._annotation(source)
+        windows = cropping.windows(size)
+        answers = judge_windows(annotation, size, windows, self._label_rule)
+        handling = params.ambiguous_test_crops if source.split == "test" else params.ambiguous_train_crops
+        keys = [
+            SampleKey(source, window if params.crop else None, tuple(labels.tolist()))
+            for window, answer in zip(windows, answers, strict=True)
+            if (labels := resolve_ambiguous(answer, handling)) is not None
+        ]
+        return cropping.choose(keys, source.name)
+
+    def _annotation(self, source: SourceImage) -> tuple[ImageAnnotation, tuple[int, int]]:
+        """Return the annotation of the resized image, and that image's size (H, W)."""
+        annotation = read_annotation(source, len(self._classes))
+        old = annotation.size or source.read_image().shape[1:]
+        new = scaled_size((old[0], old[1]), self._params.factor)
+        return annotation.resized((old[0], old[1]), new), new
+
+    def _image(self, source: SourceImage) -> FloatArray:
+        image, _ = read_scaled(source, self._params.factor)
+        self._check_channels(source, image)
+        return image
+
+    def _check_channels(self, source: SourceImage, image: FloatArray) -> None:
+        if len(image) != self._channels:
+            first = self._sources[0].place
+            raise DataError(f"{source.place}: expected {self._channels} channels, as in {first}, got {len(image)}")
+
+
+def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetParams) -> tuple[SourceImage, ...]:
+    """Return the images to use, each with its group and its split.
+
+    Raises:
+        DataError: If there are none, an image has no labels and no annotation, names repeat, or a group is in two
+            splits.
+    """
+    if not sources:
+        raise DataError("expected a dataset with images, got none")
+    if repeated := [name for name, times in Counter(source.name for source in sources).items() if times > 1]:
+        raise DataError(f"expected distinct names of images, got {repeated[0]!r} more than once")
+    for source in sources:
+        _check_source(source, count, params.crop)
+    if params.limit and params.limit < len(sources):
+        chosen = np.random.default_rng(params.seed).choice(len(sources), params.limit, replace=False)
+        sources = [sources[index] for index in sorted(chosen)]
+    groups = [source.group or source.name for source in sources]
+    splits = [source.split for source in sources if source.split]
+    if not splits:
+        shares: dict[Split, float] = {"train": 1 - params.valid - params.test}
+        splits = random_splits(groups, shares | {"valid": params.valid, "test": params.test}, params.seed)
+    if len(splits) != len(sources):
+        lacking = next(source for source in sources if not source.split)
+        raise DataError(f"{lacking.place}: expected a split, as other images have; give one to all images or none")
+    check_groups(groups, splits)
+    return tuple(
+        dataclasses.replace(source, group=group, split=split)
+        for source, group, split in zip(sources, groups, splits, strict=True)
+    )
+
+
+def _roles(classes: tuple[str, ...], contact: str) -> tuple[Role, ...]:
+    if contact and contact not in classes:
+        raise ConfigError(f"contact_class: expected one of the classes {', '.join(classes)}, got {contact!r}")
+    return tuple("contact" if class_ == contact else "object" for class_ in classes)
+
+
+def _check_source(source: SourceImage, count: int, crop: int | None) -> None:
+    """Raise `DataError` unless the labels of an image are known, or follow from its annotation."""
+    if source.labels is None and source.read_annotation is None:
+        raise DataError(f"{source.place}: expected labels or an annotation of image {source.name!r}, got neither")
+    if source.labels is not None and len(source.labels) != count:
+        raise DataError(f"{source.place}: expected labels of {count} classes, got {len(source.labels)}")
+    if source.labels is not None and crop:
+        raise DataError(f"{source.place}: labels of a whole image do not hold for its crops; set crop: null")

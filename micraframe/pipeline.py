@@ -1,0 +1,284 @@
+"""A trained pipeline, model and head: the only place that predicts, tiles, applies thresholds, saves and loads.
+
+    pipeline = micraframe.load("runs/nuclei/model", combiner="guided")
+    for prediction in pipeline.predict(images):
+        ...
+
+All methods go through it, so a difference between methods is never a difference in post-processing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast, final
+
+from micraframe import registry
+from micraframe.config import Choice, resolve_choice
+from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError
+from micraframe.interfaces import ClassRule, Head, Method, Model, ScoredTile, Thresholds
+from micraframe.modelfile import ModelFile, load_model, provenance, save_model
+from micraframe.tiling import Span, Tiling, lay, stitch
+from micraframe.types import (
+    DatasetInfo,
+    FitContext,
+    FloatArray,
+    Origin,
+    Prediction,
+    Sample,
+    Scores,
+    check_image,
+)
+
+KEEP: Any = object()
+"""Stands for what was saved, where None has a meaning of its own."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """A model and the head that decides on its scores.
+
+    Attributes:
+        method: Qualified name of the method, with all its parameters.
+        model: What it learned.
+        head_name: Qualified name of the head.
+        head: The head.
+        info: Metadata of the dataset that the model learned from.
+        tiling: How large images are cut into tiles; None: they are not.
+        origins: Where thresholds come from that are not fixed, by `presence` and `mask`.
+        provenance: Seed, fingerprint of the data, versions.
+    """
+
+    method: Choice
+    model: Model
+    head_name: str
+    head: Head[Any]
+    info: DatasetInfo
+    tiling: Tiling | None = None
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
+        """Yield a prediction for each image, in order, in constant memory.
+
+        Args:
+            images: Each float32 (C, H, W), of any size, normalised as the training images were.
+
+        Raises:
+            DataError: If an image is not as it must be.
+        """
+        waiting: deque[FloatArray] = deque()
+
+        def seen() -> Iterator[FloatArray]:
+            for image in images:
+                waiting.append(image)
+                yield image
+
+        for scores in self.score(seen()):
+            yield self.decide(scores, waiting.popleft())
+
+    def score(self, images: Iterable[FloatArray], rule: ClassRule | None = None) -> Iterator[Scores]:
+        """Yield the scores of each image, in order; those of images larger than a tile are merged from its tiles.
+
+        The network's memory is that of a tile; image and maps are held whole. What a model scales by the image's own
+        maximum, as MICRA-Net does its maps, is scaled tile by tile, and a class that is not explained in a tile,
+        because it was not found there, has a map of 0 there.
+
+        Args:
+            images: Each float32 (C, H, W).
+            rule: Chooses the classes that need a map; by default the head does.
+
+        Raises:
+            DataError: If an image is not as it must be.
+            InterfaceError: If the model breaks a promise of its interface.
+        """
+        rule = rule or self.head.classes_to_explain
+        checked = self._checked(images)
+        if self.tiling is None:
+            yield from self._score(checked, rule)
+            return
+        for image in checked:
+            rows, columns = (lay(side, self.tiling) for side in image.shape[1:])
+            if len(rows) == len(columns) == 1:
+                yield from self._score([image], rule)
+            else:
+                yield self._score_tiles(image, list(itertools.product(rows, columns)), rule)
+
+    def decide(self, scores: Scores, image: FloatArray) -> Prediction:
+        """Return what the head makes of an image's scores.
+
+        Args:
+            scores: Of the image.
+            image: float32 (C, H, W).
+        """
+        prediction = self.head.decide(scores, image, self.info)
+        for name in ("masks", "instances"):
+            array = getattr(prediction, name)
+            if array is not None and array.shape[1:] != image.shape[1:]:
+                raise InterfaceError(
+                    f"head {self.head_name}: expected {name} of size {image.shape[1:]}, got {array.shape[1:]}"
+                )
+        if not self.origins:
+            return prediction
+        records = [
+            dataclasses.replace(record, origin=self.origins.get(record.name.partition(" ")[0], record.origin))
+            for record in prediction.thresholds
+        ]
+        return dataclasses.replace(prediction, thresholds=tuple(records))
+
+    def with_head(self, head: Choice | str) -> Pipeline:
+        """Return the same model with another head."""
+        name, built = _build_head(head if isinstance(head, Choice) else Choice(name=head))
+        return dataclasses.replace(self, head_name=name, head=built, origins={})
+
+    def with_thresholds(self, thresholds: Thresholds, origin: Origin) -> Pipeline:
+        """Return the same pipeline with tuned thresholds in place of the head's own."""
+        tuned = {"presence": thresholds.presence, "mask": thresholds.mask}
+        origins = {**self.origins, **{name: origin for name, value in tuned.items() if value is not None}}
+        return dataclasses.replace(self, head=self.head.with_thresholds(thresholds), origins=origins)
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model, its head and its thresholds to a folder; no file of it can run code."""
+        head = Choice(name=self.head_name, params=self.head.params.model_dump(mode="json"))
+        saved = ModelFile(self.method, head, self.info, self.model.state(), self.tiling, self.origins, self.provenance)
+        save_model(Path(folder), saved)
+
+    def _checked(self, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
+        for number, image in enumerate(images):
+            check_image(image, f"image {number}")
+            if image.shape[0] != self.info.channels:
+                raise DataError(
+                    f"image {number}: expected {self.info.channels} channels, as in the training images, got "
+                    f"{image.shape[0]}"
+                )
+            yield image
+
+    def _score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        sizes: deque[tuple[int, ...]] = deque()
+
+        def seen() -> Iterator[FloatArray]:
+            for image in images:
+                sizes.append(image.shape[1:])
+                yield image
+
+        for scores in self.model.score(seen(), rule):
+            size, count = sizes.popleft(), len(self.info.classes)
+            if (len(scores.presence), scores.size) != (count, size):
+                raise InterfaceError(
+                    f"{self.method.name}: expected scores of {count} classes and size {size}, got "
+                    f"{len(scores.presence)} classes and size {scores.size}"
+                )
+            yield scores
+        if sizes:
+            raise InterfaceError(f"{self.method.name}: {len(sizes)} images were read but not scored")
+
+    def _score_tiles(self, image: FloatArray, tiles: Sequence[tuple[Any, Any]], rule: ClassRule) -> Scores:
+        crops = (image[:, slice(*rows), slice(*columns)] for (rows, _), (columns, _) in tiles)
+        scored = [
+            ScoredTile(rows, columns, used_rows, used_columns, scores)
+            for ((rows, used_rows), (columns, used_columns)), scores in zip(
+                cast("Sequence[tuple[tuple[Span, Span], tuple[Span, Span]]]", tiles),
+                self._score(crops, rule),
+                strict=True,
+            )
+        ]
+        return self.model.merge_tiles(stitch(scored, (image.shape[1], image.shape[2])), scored)
+
+
+def fit(
+    method: Choice | str,
+    train: Sequence[Sample],
+    valid: Sequence[Sample],
+    info: DatasetInfo,
+    context: FitContext | None = None,
+    head: Choice | str | None = None,
+    tiling: Tiling | None = None,
+) -> Pipeline:
+    """Train a method and return the pipeline with its head.
+
+    Args:
+        method: Name of the method, or name and parameters.
+        train: Training samples, which hold only the annotation that the method learns from.
+        valid: Validation samples, likewise.
+        info: Metadata of the dataset that both come from.
+        context: Seed, device, precision, folder for checkpoints, progress callback.
+        head: Name of the head, or name and parameters; by default the one that suits the method.
+        tiling: How large images are cut into tiles.
+    """
+    context = context or FitContext()
+    choice = resolve_choice("method", Choice.model_validate(method))
+    built = registry.build("method", choice.name, **choice.params)
+    name, chosen = _build_head(Choice.model_validate(head or default_head(built)))
+    model = built.fit(train, valid, info, context)
+    origin = provenance(context.seed, info.fingerprint)
+    return Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+
+
+def load(
+    folder: Path | str,
+    device: str = "auto",
+    *,
+    head: Choice | str | None = None,
+    tiling: Tiling | None = KEEP,
+    **params: Any,
+) -> Pipeline:
+    """Read a saved pipeline. It is what was saved, unless overridden by name.
+
+    Args:
+        folder: What `Pipeline.save` wrote.
+        device: `auto` (a GPU when there is one), or a torch device.
+        head: Another head: its name, or name and parameters.
+        tiling: Other tiling; None for none.
+        **params: Parameters of the method that do not influence what it learned, such as `combiner`.
+
+    Raises:
+        ModelError: If the folder is not a saved model.
+        ConfigError: If a parameter does not exist, or determines what was learned.
+    """
+    saved = load_model(Path(folder))
+    choice = override(saved.method, params, str(folder))
+    method = registry.build("method", choice.name, **choice.params)
+    try:
+        model = method.restore(saved.tensors, saved.info, device)
+    except (RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"{folder}: the weights do not fit the model that its configuration describes: {str(error).splitlines()[0]}"
+        ) from error
+    name, built = _build_head(saved.head if head is None else Choice.model_validate(head))
+    origins = saved.origins if head is None else {}
+    kept = saved.tiling if tiling is KEEP else tiling
+    return Pipeline(choice, model, name, built, saved.info, kept, origins, saved.provenance)
+
+
+def override(method: Choice, params: Mapping[str, Any], where: str) -> Choice:
+    """Return a trained method with other inference parameters.
+
+    Raises:
+        ConfigError: If one determines what was learned; it names those that can be changed.
+    """
+    changeable = registry.load(registry.catalog().find("method", method.name))
+    assert issubclass(changeable, Method)
+    for name in params:
+        if name not in changeable.inference_params:
+            raise ConfigError(
+                f"{where}: expected a parameter that can change after training "
+                f"({', '.join(sorted(changeable.inference_params)) or 'none'}, or head), got {name!r}; train again "
+                "to change it"
+            )
+    return resolve_choice("method", Choice(name=method.name, params={**method.params, **params}))
+
+
+def default_head(method: Method[Any]) -> Choice:
+    """Return the head that suits a method."""
+    name, params = method.default_head
+    return Choice(name=name, params=dict(params))
+
+
+def _build_head(choice: Choice) -> tuple[str, Head[Any]]:
+    resolved = resolve_choice("head", choice)
+    return resolved.name, registry.build("head", resolved.name, **resolved.params)

@@ -1,0 +1,165 @@
+"""Prices of annotation: seconds of an annotator's time, from published timings.
+
+Seconds are per image or crop, and per object drawn in it. Where a source gives no range, half and twice its number
+stand for one. What a source does not report is taken from `micranet2022`.
+
+- `micranet2022` (Bilodeau et al. 2022, Methods): 2 s to judge a crop; 14 s for the outline of an axon; a point, a box
+  and an outline cost as 1 : 2 : 4. A scribble is not reported; it is assumed to take as long as a box.
+- `coco2014` (Lin et al. 2014): 54 to 79 s for the outline of an object in a natural image.
+- `bearman2016` (Bearman et al. 2016): for a whole natural image, 20 s for its labels, 22.1 s with a point for each
+  class, 34.9 s with a scribble, 239.7 s for all outlines.
+- `papadopoulos2017` (Papadopoulos et al. 2017): 7 s for a box by its extreme points, 35 s by dragging its corners.
+- `microsam2024` (Archit et al. 2024): 3.27 s for an organoid's outline by hand, 0.72 s for a corrected proposal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from micraframe.builtin import MICRA_NET
+from micraframe.parameters import Parameters
+from micraframe.types import Task, Work
+
+Preset = Literal["micranet2022", "coco2014", "bearman2016", "papadopoulos2017", "microsam2024"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Time in seconds.
+
+    Attributes:
+        seconds: Expected.
+        low: Lowest plausible value.
+        high: Highest plausible value.
+    """
+
+    seconds: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.seconds + other.seconds, self.low + other.low, self.high + other.high)
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(times * self.seconds, times * self.low, times * self.high)
+
+
+@dataclass(frozen=True)
+class UnitPrice:
+    """What a task costs per image, whatever is in it, and per object."""
+
+    image: Cost = Cost()
+    object: Cost = Cost()
+
+
+def _about(value: float) -> Cost:
+    return Cost(float(value), value / 2, value * 2.0)
+
+
+_LOOK = _about(2)
+"""Whatever is drawn, somebody must look at the image first."""
+
+_MICRANET: Mapping[Task, UnitPrice] = {
+    "image-level": UnitPrice(_LOOK),
+    "point": UnitPrice(_LOOK, _about(14 / 4)),
+    "scribble": UnitPrice(_LOOK, _about(14 / 2)),
+    "box": UnitPrice(_LOOK, _about(14 / 2)),
+    "outline": UnitPrice(_LOOK, _about(14)),
+}
+
+PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
+    {
+        "micranet2022": _MICRANET,
+        "coco2014": {**_MICRANET, "outline": UnitPrice(_LOOK, Cost(66.5, 54, 79))},
+        "bearman2016": {
+            **_MICRANET,
+            "image-level": UnitPrice(_about(20)),
+            "point": UnitPrice(_about(22.1)),
+            "scribble": UnitPrice(_about(34.9)),
+            "outline": UnitPrice(_about(239.7)),
+        },
+        "papadopoulos2017": {**_MICRANET, "box": UnitPrice(_LOOK, Cost(7, 7, 35))},
+        "microsam2024": {**_MICRANET, "outline": UnitPrice(_LOOK, Cost(3.27, 0.72, 3.27))},
+    }
+)
+
+SOURCES: Mapping[Preset, str] = MappingProxyType(
+    {
+        "micranet2022": MICRA_NET,
+        "coco2014": "Lin, T.-Y. et al. Microsoft COCO: common objects in context. ECCV, 740-755 (2014).",
+        "bearman2016": "Bearman, A., Russakovsky, O., Ferrari, V. and Fei-Fei, L. What's the point: semantic "
+        "segmentation with point supervision. ECCV, 549-565 (2016).",
+        "papadopoulos2017": "Papadopoulos, D. P., Uijlings, J. R. R., Keller, F. and Ferrari, V. Extreme clicking for "
+        "efficient object annotation. ICCV, 4930-4939 (2017).",
+        "microsam2024": "Archit, A. et al. Segment Anything for Microscopy. bioRxiv (2024).",
+    }
+)
+"""What to cite for each preset."""
+
+
+class TaskPrices(Parameters):
+    """Prices of one task, in seconds; those left out are the preset's. One given without its range has none."""
+
+    image: float | None = Field(None, ge=0, description="Seconds per image or crop.")
+    image_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per image.")
+    image_high: float | None = Field(None, ge=0, description="Highest plausible seconds per image.")
+    object: float | None = Field(None, ge=0, description="Seconds per object.")
+    object_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per object.")
+    object_high: float | None = Field(None, ge=0, description="Highest plausible seconds per object.")
+
+
+class Prices(Parameters):
+    """The prices of a study: those of a preset, with changes for single tasks."""
+
+    preset: Preset = Field(
+        "micranet2022",
+        description="Published timings: micranet2022, coco2014, bearman2016, papadopoulos2017 or microsam2024.",
+    )
+    tasks: dict[Task, TaskPrices] = Field(
+        {}, description="Other prices by task: image-level, point, scribble, box or outline."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Prices:
+        for task, given in self.tasks.items():
+            found = unit_price(task, self)
+            for unit, cost in (("image", found.image), ("object", found.object)):
+                if cost.low <= cost.seconds <= cost.high:
+                    continue
+                remedy = "" if getattr(given, unit) is not None else f"; {self.preset} gives the value: give {unit} too"
+                raise ValueError(
+                    f"{task}: expected seconds per {unit} in the order low <= value <= high, got {cost.low:g}, "
+                    f"{cost.seconds:g} and {cost.high:g}{remedy}"
+                )
+        return self
+
+
+def unit_price(task: Task, prices: Prices) -> UnitPrice:
+    """Return what a task costs per image and per object."""
+    preset, given = PRESETS[prices.preset][task], prices.tasks.get(task, TaskPrices())
+    return UnitPrice(
+        _replaced(preset.image, given.image, given.image_low, given.image_high),
+        _replaced(preset.object, given.object, given.object_low, given.object_high),
+    )
+
+
+def price(work: Work, prices: Prices) -> Cost:
+    """Return what annotation work costs.
+
+    Args:
+        work: Of one image, or the sum over many.
+        prices: What its task costs.
+    """
+    unit = unit_price(work.task, prices)
+    return unit.image * work.images + unit.object * work.objects
+
+
+def _replaced(cost: Cost, value: float | None, low: float | None, high: float | None) -> Cost:
+    if value is not None:
+        cost = Cost(value, value, value)
+    return Cost(cost.seconds, cost.low if low is None else low, cost.high if high is None else high)

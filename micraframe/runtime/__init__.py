@@ -1,0 +1,1 @@
+"""What the computations run on: devices, memory, files and locks."""

@@ -1,0 +1,40 @@
+"""Locks between processes: while one process works in a folder, others wait, on every operating system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+@contextmanager
+def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock file that only one process can hold; it is released when the process ends, however it ends.
+
+    On a file system without locks, as some clusters mount it, nothing is held.
+
+    Args:
+        path: The lock file; its folder is created.
+        on_wait: Called when another process holds the lock. If it returns, the lock is waited for; it may also raise.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    # A file system without locks raises, and nothing is held.
+    with suppress(OSError, NotImplementedError):
+        if not _acquired(lock):
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True

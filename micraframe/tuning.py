@@ -1,0 +1,240 @@
+"""Tuning of thresholds on labelled images, and deciding again on scores that are already known.
+
+Thresholds tuned on validation images are a result, and the annotation of these images counts. Thresholds tuned on the
+test images are not: they are an upper bound on what is maximised, among the thresholds that are tried.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from micraframe.errors import DataError
+from micraframe.interfaces import Head, Thresholds
+from micraframe.metrics.masks_and_labels import labels_of, masks_of
+from micraframe.metrics.overlap import overlap
+from micraframe.pipeline import Pipeline
+from micraframe.types import BoolArray, FloatArray, Origin, Prediction, Sample, Scores
+
+GRID: Final = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2))
+"""The mask thresholds that are tried, besides the head's own rule."""
+
+_MASKS: Final = (None, *GRID)
+
+ROOM: Final = 1 << 30
+"""Bytes of maps that are kept in memory to decide on again; beyond, images are scored again."""
+
+FILE: Final = "thresholds.json"
+"""The file of a study's run that holds its thresholds."""
+
+
+def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]) -> Thresholds:
+    """Return the thresholds that are best on these samples.
+
+    They have the highest mean over images of the mean IoU over classes, as tables report it. Candidates for presence
+    are the head's own threshold and, for each class, the most accurate one; candidates for masks are the head's own
+    rule and the values of `GRID`. Of equals, the head's own are chosen, so that the result is never worse than they
+    are. If no sample has masks, or the head makes none, presence is tuned for accuracy and the mask rule stays.
+
+    Args:
+        pipeline: A trained pipeline.
+        samples: With masks, labels or both. Those with unknown labels do not count for accuracy.
+        scores: The pipeline's scores of the samples, in their order.
+
+    Raises:
+        DataError: If there are no samples.
+    """
+    if not samples:
+        raise DataError("expected at least 1 image to tune thresholds on, got 0; add images, or set tuning_images: 0")
+    presence = np.stack([each.presence for each in scores])
+    accurate = _most_accurate(presence, [labels_of(sample) for sample in samples])
+    decisions = tuple(dict.fromkeys((None, accurate)))
+    candidates = [Thresholds(decision, mask) for decision in decisions for mask in _MASKS]
+    heads = [[pipeline.head.with_thresholds(Thresholds(decision, mask)) for mask in _MASKS] for decision in decisions]
+    if any(_is_cut(pipeline, sample.image) for sample in samples):
+        deciding, judged = [Thresholds(decision) for decision in decisions], [[row] for row in heads]
+    else:  # Whatever is decided, a class has the same map: scores with the maps that any head needs serve all of them.
+        deciding, judged = [Thresholds(_lowest_explained([row[0] for row in heads], presence))], [heads]
+    images = [sample.image for sample in samples]
+    decided = [apply_head(pipeline, _with(pipeline, thresholds), images, scores) for thresholds in deciding]
+    sums, counts, compared = np.zeros(len(candidates)), np.zeros(len(candidates)), False
+    for sample, *predictions in zip(samples, *decided, strict=True):
+        truth = masks_of(sample)
+        if truth is None or any(masks_of(prediction) is None for prediction in predictions):
+            continue
+        parts = [
+            _ious(rows, prediction.scores, pipeline, sample, truth)
+            for rows, prediction in zip(judged, predictions, strict=True)
+        ]
+        values = np.concatenate(parts)
+        sums += np.nan_to_num(values)
+        counts += ~np.isnan(values)
+        compared = True
+    if not compared:
+        return Thresholds(accurate, None)
+    # Of equals the first: the head's own thresholds, where nothing beats them.
+    return candidates[int(np.argmax(sums / np.maximum(counts, 1)))]
+
+
+def apply_head(
+    pipeline: Pipeline, other: Pipeline, images: Sequence[FloatArray], scores: Sequence[Scores]
+) -> Iterator[Prediction]:
+    """Yield what another pipeline of the same model predicts, from scores at hand where they hold the maps it needs.
+
+    The merged map of a class is 0 in tiles in which the class was not explained because it was judged absent there:
+    images that were cut are scored again if the other head decides on presence differently.
+
+    Args:
+        pipeline: The pipeline that made the scores.
+        other: The same model with another head.
+        images: Each float32 (C, H, W).
+        scores: The first pipeline's scores of the images, in their order; maps may be left out, as by `bounded`.
+    """
+    alike = pipeline.head.params.presence_threshold == other.head.params.presence_threshold
+    at_hand = [
+        set(other.head.classes_to_explain(known.presence)) <= set(known.classes)
+        and (alike or not _is_cut(pipeline, image))
+        for image, known in zip(images, scores, strict=True)
+    ]
+    # Scored one by one, as they are asked for below, in the same order.
+    again = other.score(iter([image for image, has in zip(images, at_hand, strict=True) if not has]))
+    for image, known, has in zip(images, scores, at_hand, strict=True):
+        yield other.decide(known if has else next(again), image)
+
+
+def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
+    """Yield scores, of which those that no longer fit into memory have no maps.
+
+    Args:
+        scores: Of a series of images.
+        room: Bytes that maps and objects may take in total.
+    """
+    for each in scores:
+        size = _bytes([each.maps, each.coarse, each.notes, each.objects])
+        if size <= room:
+            room -= size
+            yield each
+        else:
+            yield Scores.without_maps(each.presence, each.size)
+
+
+def best_presence_threshold(presence: FloatArray, labels: BoolArray, usual: float = 0.5) -> float:
+    """Return the threshold that classifies the most images correctly; of equals the nearest to `usual`.
+
+    Args:
+        presence: float32 (N,): the probability of one class; it counts as present where this reaches the threshold.
+        labels: bool (N,): whether it is present.
+        usual: The preferred threshold.
+    """
+    levels = np.unique(presence.astype(np.float64))
+    candidates = np.array([usual, *((levels[1:] + levels[:-1]) / 2), max(levels[0] / 2, 0.0), (levels[-1] + 1) / 2])
+    candidates = candidates[np.argsort(np.abs(candidates - usual), kind="stable")]
+    # In float32, as heads compare.
+    correct: npt.NDArray[np.float64] = ((presence >= candidates.astype(np.float32)[:, None]) == labels).mean(axis=1)
+    return float(candidates[np.argmax(correct)])
+
+
+class _Tuned(BaseModel):
+    """One origin's entry in a file of thresholds; what else is in it is for people."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    presence: tuple[float, ...] | None
+    mask: float | None
+
+
+def read_thresholds(path: Path, origin: Origin = "validation") -> Thresholds:
+    """Return the thresholds that a study tuned for one of its runs.
+
+    Args:
+        path: The run's folder, `STUDY/runs/KEY`, or its `thresholds.json`.
+        origin: `validation` or `oracle`.
+
+    Raises:
+        DataError: If the file cannot be read, or has no thresholds of this origin.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["tuned"]
+        if origin not in found:
+            raise DataError(
+                f"{file}: no thresholds were tuned on {origin} images; run the study with tuning_images > 0"
+            )
+        tuned = _Tuned.model_validate(found[origin])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{file}: expected the thresholds of a study's run (STUDY/runs/KEY), got {reason}") from error
+    return Thresholds(tuned.presence, tuned.mask)
+
+
+def _with(pipeline: Pipeline, thresholds: Thresholds) -> Pipeline:
+    return pipeline.with_thresholds(thresholds, "validation")
+
+
+def _is_cut(pipeline: Pipeline, image: FloatArray) -> bool:
+    return pipeline.tiling is not None and pipeline.tiling.cuts((image.shape[1], image.shape[2]))
+
+
+def _bytes(value: Any) -> int:
+    """Return the size of the arrays in this, however deep in sequences, mappings and dataclasses."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    elif not isinstance(value, tuple | list):
+        value = list(getattr(value, "__dict__", {}).values())
+    return sum(map(_bytes, value))
+
+
+def _most_accurate(presence: FloatArray, labels: Sequence[BoolArray | None]) -> tuple[float, ...] | None:
+    """Return each class's most accurate threshold of presence (N, K); None without labels."""
+    known = [(row, truth) for row, truth in zip(presence, labels, strict=True) if truth is not None]
+    if not known:
+        return None
+    rows, truths = (np.stack(each) for each in zip(*known, strict=True))
+    return tuple(best_presence_threshold(row, truth) for row, truth in zip(rows.T, truths.T, strict=True))
+
+
+def _lowest_explained(heads: Sequence[Head[Any]], presence: FloatArray) -> tuple[float, ...]:
+    """Return for each of K classes its lowest presence (N, K) at which any head needs its map; 1 where none does."""
+    needed = np.zeros(presence.shape, bool)
+    for head in heads:
+        for row, probabilities in zip(needed, presence, strict=True):
+            row[list(head.classes_to_explain(probabilities))] = True
+    return tuple(np.where(needed, presence, 1.0).min(axis=0).tolist())
+
+
+def _ious(
+    heads: Sequence[Sequence[Head[Any]]], scores: Scores, pipeline: Pipeline, sample: Sample, truth: BoolArray
+) -> npt.NDArray[np.float64]:
+    """Return the mean IoU over classes as each head decides, row by row; NaN where truth and masks are empty.
+
+    Args:
+        heads: They differ in thresholds only; those of a row decide on presence alike.
+        scores: With the maps that any of them needs.
+        pipeline: Where the heads belong.
+        sample: The image.
+        truth: Its masks.
+    """
+    values: list[float] = []
+    for row in heads:
+        # A head that needs no map cuts none: one mask threshold is as good as another.
+        differing = row if row[0].classes_to_explain(scores.presence) else row[:1]
+        decided = (head.decide(scores, sample.image, pipeline.info) for head in differing)
+        found = [_iou(truth, masks_of(each), sample.ignore) for each in decided]
+        values += found if len(found) == len(row) else found * len(row)
+    return np.array(values)
+
+
+def _iou(truth: BoolArray, predicted: BoolArray | None, ignore: BoolArray | None) -> float:
+    """Return the mean IoU over classes; NaN where no class is in truth or prediction."""
+    if predicted is None:
+        return np.nan
+    values = overlap(truth, predicted, ignore)["iou"]
+    return np.nan if np.isnan(values).all() else float(np.nanmean(values, dtype=np.float64))

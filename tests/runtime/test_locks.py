@@ -1,0 +1,47 @@
+"""Only one process at a time holds a lock."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from micraframe.errors import ConfigError
+from micraframe.runtime.locks import exclusive
+
+
+def refuse() -> None:
+    raise ConfigError("taken")
+
+
+def try_to_hold(path: Path, results: multiprocessing.SimpleQueue) -> None:
+    try:
+        with exclusive(path, refuse):
+            results.put("held")
+    except ConfigError as error:
+        results.put(str(error))
+
+
+def in_another_process(path: Path) -> str:
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    process = context.Process(target=try_to_hold, args=(path, results))
+    process.start()
+    found = results.get()
+    process.join()
+    return found
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.lock"
+    with exclusive(path, refuse):
+        assert in_another_process(path) == "taken"
+    assert in_another_process(path) == "held"
+
+
+def test_an_exception_releases_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), exclusive(tmp_path / "a.lock", refuse):
+        raise KeyError
+    with exclusive(tmp_path / "a.lock", refuse):
+        pass

@@ -1,0 +1,83 @@
+"""Prices of annotation work."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from micraframe.pricing import PRESETS, SOURCES, Cost, Preset, Prices, price, unit_price
+from micraframe.types import Task, Work
+
+TASKS = get_args(Task)
+
+
+def test_every_preset_prices_every_task_within_its_range_and_has_a_source() -> None:
+    assert set(PRESETS) == set(SOURCES) == set(get_args(Preset))
+    for preset, task in itertools.product(get_args(Preset), TASKS):
+        unit = unit_price(task, Prices(preset=preset))
+        for cost in (unit.image, unit.object):
+            assert 0 <= cost.low <= cost.seconds <= cost.high
+        assert unit.image.seconds + unit.object.seconds > 0
+
+
+def test_the_papers_numbers() -> None:
+    assert price(Work("image-level"), Prices()).seconds == 2
+    point, box, outline = (unit_price(task, Prices()).object.seconds for task in ("point", "box", "outline"))
+    assert (box / point, outline / point, outline) == (2, 4, 14)
+    coco = unit_price("outline", Prices(preset="coco2014")).object
+    assert (coco.low, coco.high) == (54, 79)
+    bearman = Prices(preset="bearman2016")
+    assert [price(Work(task, objects=5), bearman).seconds for task in ("image-level", "point", "outline")] == [
+        20,
+        22.1,
+        239.7,
+    ]
+    papadopoulos = unit_price("box", Prices(preset="papadopoulos2017")).object
+    assert (papadopoulos.seconds, papadopoulos.high) == (7, 35)
+    microsam = unit_price("outline", Prices(preset="microsam2024")).object
+    assert (microsam.low, microsam.seconds) == (0.72, 3.27)
+
+
+def test_seconds_are_per_image_and_per_object() -> None:
+    given = {"image": 3, "image_low": 1, "image_high": 4, "object": 10, "object_high": 20}
+    prices = Prices.model_validate({"tasks": {"outline": given}})
+    assert price(Work("outline", images=1, objects=5, decisions=77), prices) == Cost(53, 51, 104)
+    assert price(Work("outline", images=2, objects=5), prices) == Cost(56, 52, 108)
+    assert price(Work("box", objects=1), prices) == price(Work("box", objects=1), Prices())
+
+
+def test_work_costs_as_much_together_as_image_by_image() -> None:
+    works = [Work("point", objects=number) for number in range(4)]
+    apart = sum((price(work, Prices()) for work in works), Cost())
+    assert price(sum(works[1:], works[0]), Prices()) == apart == Cost(4 * 2 + 6 * 3.5, 4 * 1 + 6 * 1.75, 4 * 4 + 6 * 7)
+
+
+def test_a_value_given_without_its_range_has_none() -> None:
+    unit = unit_price("outline", Prices.model_validate({"tasks": {"outline": {"object": 5}}}))
+    assert unit.object == Cost(5, 5, 5)
+    assert unit.image == PRESETS["micranet2022"]["outline"].image
+
+
+def test_a_range_about_the_presets_value() -> None:
+    prices = Prices.model_validate({"tasks": {"outline": {"image_low": 1.5, "object_high": 100}}})
+    unit = unit_price("outline", prices)
+    assert (unit.image, unit.object) == (Cost(2, 1.5, 4), Cost(14, 7, 100))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tasks": {"point": {"object": 5, "object_low": 6}}}, "point: expected seconds per object in the order"),
+        ({"tasks": {"point": {"object_high": 1}}}, "got 1.75, 3.5 and 1; micranet2022 gives the value: give object"),
+        ({"tasks": {"box": {"image_low": 5}}}, "got 5, 2 and 4; micranet2022 gives the value: give image too"),
+        ({"preset": "bearman2016", "tasks": {"outline": {"object_low": 1}}}, "got 1, 0 and 0"),
+        ({"tasks": {"lasso": {}}}, "tasks.lasso"),
+        ({"preset": "free"}, "preset"),
+    ],
+)
+def test_wrong_prices_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Prices.model_validate(given)
