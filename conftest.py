@@ -2,9 +2,16 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run: what passed today passes tomorrow. HYPOTHESIS_PROFILE=explore looks for more.
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let studies, those in other processes included, keep unfinished trainings apart from the user's."""
+    os.environ["MICRAFRAME_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))

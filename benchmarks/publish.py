@@ -4,7 +4,12 @@
     .venv/bin/python benchmarks/publish.py runs/NAME
     .venv/bin/python benchmarks/readme.py
 
-`rows.csv`, with a line per image, class and statistic, is too long to commit; running the study again gives the same.
+`rows.csv`, with a line per image, class and statistic, is too long to commit. Committed are `rows.csv.gz`, with the
+statistics of the compared metrics, and `runs.json`:
+
+    micraframe study run STUDY --against benchmarks/studies/NAME --method NEW --output runs/new
+
+compares a new method with these results without running any of them.
 """
 
 from __future__ import annotations
@@ -15,6 +20,11 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+
+from micraframe import config
+from micraframe.config import Study
+from micraframe.study import StudyFolder
+from micraframe.study.committed import export
 
 FILES = ("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html")
 ROOT = Path(__file__).parent / "studies"
@@ -28,14 +38,15 @@ def publish(run: Path) -> Path:
         old.unlink()
     for path in (*(run / name for name in FILES), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
+    export(config.read(run / "study.yaml", Study), StudyFolder(run.absolute()), target)
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)
     path = target / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8"))
-    config = target / "study.yaml"
-    command = f"micraframe study run {config.relative_to(ROOT.parents[1])} --output runs/{run.name}"
-    provenance["command"] = command if config.exists() else f"micraframe {run.name} --output runs/{run.name}"
+    file = target / "study.yaml"
+    command = f"micraframe study run {file.relative_to(ROOT.parents[1])} --output runs/{run.name}"
+    provenance["command"] = command if file.exists() else f"micraframe {run.name} --output runs/{run.name}"
     path.write_text(json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return target
 

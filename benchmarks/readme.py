@@ -45,7 +45,12 @@ def table(folder: Path) -> str:
     images = f"{row['n']} test images"
     if int(row.get("groups") or row["n"]) < int(row["n"]):
         images += f" of {row['groups']} fields"
-    lines += ["", f"*{row['dataset']}: {images}, {row['seeds']} seed(s), {provenance['date']}.*", ""]
+    if "seeds" in row:  # a study from before trained models were counted
+        trained = f"{row['seeds']} seed(s)"
+    else:
+        models = max(int(each["models"]) for each in rows)
+        trained = f"{models} trained models per method" if models > 1 else "one trained model per method"
+    lines += ["", f"*{row['dataset']}: {images}, {trained}, {provenance['date']}.*", ""]
     return "\n".join(lines)
 
 

@@ -199,6 +199,12 @@ def micraframe_components() -> list[Component]:
         ),
         Component(
             "method",
+            "presence-otsu",
+            "micraframe.controls.presence_otsu:PresenceOtsu",
+            "Control: a classifier decides presence, and Otsu's threshold segments the image's own intensities",
+        ),
+        Component(
+            "method",
             "random-map",
             "micraframe.controls.random_map:RandomMap",
             "Control: a smooth random map",

@@ -66,7 +66,7 @@ class Classifier(nn.Module):
         """
         if images.ndim != 4 or images.shape[1] != self.channels:
             raise DataError(
-                f"expected images of shape (B, C, H, W) with C = {self.channels} channels, got {tuple(images.shape)}"
+                f"expected images of shape (B, C, H, W) with C = {self.channels}, got {tuple(images.shape)}"
             )
         try:
             return cast("list[Tensor]", self.backbone(images))

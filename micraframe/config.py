@@ -27,12 +27,13 @@ from micraframe.errors import ConfigError, PluginError
 from micraframe.parameters import Parameters
 from micraframe.pricing import Prices
 from micraframe.tiling import Tiling
-from micraframe.types import Precision
+from micraframe.types import LoggerName, Precision
 
 Model = TypeVar("Model", bound=BaseModel)
 
 SEED: Final = "Determines everything on a CPU."
 DEVICE: Final = "auto (a GPU when there is one), cpu, cuda, cuda:1, mps."
+LOGGERS: Final = "Also log every epoch to local files of tensorboard or mlflow; they need micraframe[loggers]."
 PRECISION: Final = "auto (bfloat16 where it is fast), float32 or bfloat16."
 
 
@@ -82,6 +83,7 @@ class Train(Parameters):
     seed: int = Field(0, ge=0, description=SEED)
     device: str = Field("auto", description=DEVICE)
     precision: Precision = Field("auto", description=PRECISION)
+    loggers: list[LoggerName] = Field([], description=LOGGERS)
 
 
 class FineTune(Parameters):
@@ -93,6 +95,7 @@ class FineTune(Parameters):
     seed: int = Field(0, ge=0, description=SEED)
     device: str = Field("auto", description=DEVICE)
     precision: Precision = Field("auto", description=PRECISION)
+    loggers: list[LoggerName] = Field([], description=LOGGERS)
 
 
 class ComparedMethod(Parameters):
@@ -108,6 +111,27 @@ class ComparedMethod(Parameters):
         description="Number of training images to annotate, drawn by the seed, with the same share of the validation "
         "images; null: all. Methods with the same label and annotator form one curve in the report.",
     )
+    train_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="In place of train_images: the share of the training images to annotate. Training takes more "
+        "epochs, so that it makes as many steps as with all images.",
+    )
+    budgets: list[Annotated[float, Field(gt=0, le=1)]] = Field(
+        [],
+        description="In place of one method: several, one with each of these shares, such as [0.12, 0.25, 0.5, 1]. "
+        "Their results are the method's curve of quality against annotation time.",
+    )
+
+    @model_validator(mode="after")
+    def _one_amount(self) -> ComparedMethod:
+        given = [name for name in ("train_images", "train_share", "budgets") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"expected one of train_images, train_share and budgets, got {' and '.join(given)}")
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError(f"budgets: expected distinct shares, got {self.budgets}")
+        return self
 
 
 class Study(Parameters):
@@ -128,6 +152,21 @@ class Study(Parameters):
         ["correct", "iou", "iou_if_present"],
         description="Further metrics in the report's table; differences in them are tested.",
     )
+    comparisons: list[tuple[str, str]] | None = Field(
+        None,
+        description="The pairs of methods that the question is about, by their names in tables: METHOD, or METHOD "
+        "(ANNOTATION) where a method learns from several. Their differences in the primary metric are tested and "
+        "corrected together; all other differences are exploratory.",
+    )
+    reference: str | None = Field(
+        None, description="In place of comparisons: the method, named likewise, with which every other is compared."
+    )
+    margin: float | None = Field(
+        None,
+        gt=0,
+        description="The largest difference in the primary metric that does not matter: planned comparisons are also "
+        "tested for equivalence within it.",
+    )
     tuning_images: int = Field(
         50,
         ge=0,
@@ -142,9 +181,23 @@ class Study(Parameters):
     tiling: Tiling | None = Field(
         None, description="How large images are cut into tiles, the same for every method; null: they are not."
     )
+    ceilings: bool = Field(
+        True,
+        description="Whether to measure each training annotation as if it were a prediction: what boxes, for example, "
+        "can reach at best.",
+    )
     pictures: int = Field(6, ge=0, description="Number of test images of each dataset to draw.")
     device: str = Field("auto", description=DEVICE)
     precision: Precision = Field("auto", description=PRECISION)
+    loggers: list[LoggerName] = Field([], description=LOGGERS)
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> Study:
+        if self.comparisons and self.reference:
+            raise ValueError("expected comparisons or reference, got both; remove one of them")
+        if self.margin and not (self.comparisons or self.reference):
+            raise ValueError("expected comparisons or reference beside margin, got neither; say what is compared by it")
+        return self
 
 
 Where = Callable[[tuple[int | str, ...]], str]

@@ -7,19 +7,26 @@ MicraframeError
 │   ├── UnknownComponent      no plugin offers a component of this kind and name
 │   ├── AmbiguousComponent    two plugins offer a component of this kind and name
 │   ├── MissingDependency     the component's module needs a distribution that is not installed
-│   └── InterfaceError        the component does not exist or breaks the contract of its kind
+│   └── InterfaceError        the component is missing, or does not implement its interface
 ├── DataError                 a file, an image, an annotation or an array is invalid
 ├── ModelError                a saved model cannot be read, or a backbone cannot be used
 └── BatchError                some items of a batch failed; the others are done
 ```
 
-A message says what was expected, what came and what to do. The command line prints it without a traceback and exits
-with 1, or with 2 where the command itself was wrong (`ConfigError`, `UnknownComponent`, `AmbiguousComponent`).
+A message says what was expected, what was found and what to do. The command line prints it without a traceback and
+exits with 1, or with 2 if the command itself was wrong (`ConfigError`, `UnknownComponent`, `AmbiguousComponent`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from pathlib import PurePath
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun, for a message: `1 channel`, `2 channels`; the plural of most nouns adds an s."""
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 class MicraframeError(Exception):
@@ -47,7 +54,7 @@ class MissingDependency(PluginError):
 
 
 class InterfaceError(PluginError):
-    """The component does not exist or breaks the contract of its kind."""
+    """The component is missing, or does not implement its interface."""
 
 
 class PluginWarning(UserWarning):
@@ -69,11 +76,21 @@ class BatchError(MicraframeError):
         failures: The reason for each failure, by the name of the item.
     """
 
-    def __init__(self, task: str, failures: Mapping[str, str], done: int) -> None:
+    def __init__(self, task: str, failures: Mapping[str, str], done: int, items: str = "images") -> None:
         self.failures = dict(failures)
-        # Errors about files begin with the file's name already.
-        lines = "".join(
-            f"\n  {reason}" if reason.startswith(f"{name}: ") else f"\n  {name}: {reason}"
-            for name, reason in self.failures.items()
-        )
-        super().__init__(f"{task}: {len(self.failures)} failed, {done} done:{lines}")
+        grouped: dict[str, list[str]] = {}
+        for name, reason in self.failures.items():
+            grouped.setdefault(_without_name(reason, name), []).append(name)
+        lines = []
+        for first, *others in grouped.values():
+            # Errors about files begin with the file's name already.
+            reason = self.failures[first].removeprefix(f"{first}: ")
+            many = f"{len(others) + 1} {items}: {reason} (first: {first})"
+            lines.append(f"\n  {many if others else f'{first}: {reason}'}")
+        super().__init__(f"{task}: {len(self.failures)} failed, {done} done:{''.join(lines)}")
+
+
+def _without_name(reason: str, name: str) -> str:
+    """Return a reason without the name of its item, for comparison with the reasons of other items."""
+    stem = PurePath(name).stem
+    return re.sub("|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in (name, stem) if word), "", reason)

@@ -24,9 +24,6 @@ Ring = list[tuple[int, int]]
 Polygon = list[Ring]
 """An outer ring, and the rings of its holes."""
 
-_STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
-"""Right, down, left, up: each is a right turn from the one before."""
-
 
 def outlines(mask: BoolArray, corner: tuple[int, int] = (0, 0)) -> list[Polygon]:
     """Return the polygons that cover exactly the pixels of a mask.

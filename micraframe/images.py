@@ -27,7 +27,7 @@ from PIL import Image
 
 from micraframe.errors import DataError
 from micraframe.runtime.files import atomic, digest
-from micraframe.types import BoolArray, FloatArray, IntArray, check_image
+from micraframe.types import FloatArray, IntArray, check_image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg")
@@ -35,6 +35,8 @@ IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg")
 
 UNNAMED = 4
 """A TIFF axis without a name is read as channels up to this length, and as a stack beyond it."""
+
+ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 Array = npt.NDArray[Any]
 
@@ -158,41 +160,6 @@ def read_class_names(path: Path) -> tuple[str, ...]:
         return tuple(channel.get("Name", "") for channel in channels)
 
 
-def write_masks(path: Path, masks: BoolArray, classes: Sequence[str] = (), pixel_size_um: float | None = None) -> None:
-    """Write masks, bool (K, H, W), as an OME-TIFF of 8 bits: 0, and 255 inside a mask.
-
-    Args:
-        path: The file to write.
-        masks: One plane per class.
-        classes: Names of the K classes.
-        pixel_size_um: Edge of a pixel in micrometres.
-
-    Raises:
-        DataError: If the array is not of that type and shape, or the names are not one per plane.
-    """
-    _check_planes(path, masks, "b")
-    write_tiff(path, masks, classes, pixel_size_um)
-
-
-def write_labels(
-    path: Path, instances: IntArray, classes: Sequence[str] = (), pixel_size_um: float | None = None
-) -> None:
-    """Write numbered objects, integers (K, H, W), as an OME-TIFF of 16 bits, or of 32 where the numbers need them.
-
-    Args:
-        path: The file to write.
-        instances: One plane per class; 0 is background.
-        classes: Names of the K classes.
-        pixel_size_um: Edge of a pixel in micrometres.
-
-    Raises:
-        DataError: If the array is not of that type and shape, a number is negative or beyond 32 bits, or the names are
-            not one per plane.
-    """
-    _check_planes(path, instances, "iu")
-    write_tiff(path, instances.astype(np.uint16) if instances.dtype == np.uint8 else instances, classes, pixel_size_um)
-
-
 def write_tiff(path: Path, array: Array, classes: Sequence[str] = (), pixel_size_um: float | None = None) -> None:
     """Write an OME-TIFF, losslessly compressed.
 
@@ -302,12 +269,6 @@ def _reason(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _check_planes(path: Path, array: Array, kinds: str) -> None:
-    if array.ndim != 3 or array.dtype.kind not in kinds:
-        expected = "bool" if kinds == "b" else "integers"
-        raise DataError(f"{path}: expected {expected} (K, H, W), got {array.dtype} of shape {array.shape}")
-
-
 def _read_tiff(path: Path) -> tuple[Array, bool]:
     with tifffile.TiffFile(path) as file:
         if len(file.series) != 1:
@@ -333,8 +294,7 @@ def _read_tiff(path: Path) -> tuple[Array, bool]:
             "slice or time point, or a projection, as a separate file"
         )
     planes = array.transpose([axes.index(name) for name in others + "YX"])
-    alpha = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
-    if others == "S" and extra and extra[-1] in alpha:
+    if others == "S" and extra and extra[-1] in ALPHA:
         planes = _without_alpha(planes, path)
     return planes, others == "S"
 

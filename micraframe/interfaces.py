@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, final
 
 import numpy as np
@@ -156,10 +156,12 @@ class Thresholds:
     Attributes:
         presence: For each of the K classes, the probability at which it counts as present; None keeps the head's own.
         mask: The value of a map above which a pixel is in the mask; None keeps the head's own rule.
+        quality: Mean IoU over the images on which they were tuned; None where masks were not compared.
     """
 
     presence: tuple[float, ...] | None = None
     mask: float | None = None
+    quality: float | None = field(default=None, compare=False)
 
 
 class HeadParams(Parameters):
@@ -279,12 +281,16 @@ class Method(Configured[P]):
 
     Attributes:
         learns_from: The annotations that it can use. It is given these and no others.
+        uses_validation: Whether it uses validation samples. One that does not is given none, and pays for none.
+        deterministic: Whether every training gives the same model, whatever the seed.
         inference_params: Names of the parameters that do not influence what `fit` learns. They can be changed after
             training, and a study that varies them does not train again.
         default_head: Name and parameters of the head that suits it.
     """
 
     learns_from: ClassVar[frozenset[Annotation]]
+    uses_validation: ClassVar[bool] = True
+    deterministic: ClassVar[bool] = False
     inference_params: ClassVar[frozenset[str]] = frozenset()
     default_head: ClassVar[tuple[str, Mapping[str, Any]]] = ("micraframe/semantic", {})
 
@@ -294,7 +300,7 @@ class Method(Configured[P]):
 
         Args:
             train: Training samples.
-            valid: Validation samples, to select the best model by.
+            valid: Validation samples, to select the best model by; none where `uses_validation` is false.
             info: Metadata of the dataset that both come from.
             context: Seed, device, precision, folder for checkpoints, progress callback.
 

@@ -26,11 +26,11 @@ from micraframe.batching import batches
 from micraframe.classifier import Classifier, Pooling, create_classifier
 from micraframe.combiners.layers import coarse_map
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice
-from micraframe.errors import DataError, InterfaceError
+from micraframe.errors import DataError, InterfaceError, counted
 from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
 from micraframe.runtime.device import choose_device
-from micraframe.training import Recipe, finetune_classifier, fit_classifier
+from micraframe.training import Recipe, fit_classifier, frozen_except
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Maps, Sample, Scores
 
 NAME = "micraframe/micra-net"
@@ -166,8 +166,9 @@ class MicraNetModel(Model):
         if (info.classes, info.channels) != (self.info.classes, self.info.channels):
             raise DataError(
                 f"dataset {info.name!r}: expected the model's classes {', '.join(self.info.classes)} and "
-                f"{self.info.channels} channels, got {', '.join(info.classes)} and {info.channels}"
+                f"{counted(self.info.channels, 'channel')}, got {', '.join(info.classes)} and {info.channels}"
             )
         classifier = copy.deepcopy(self.classifier)
-        finetune_classifier(classifier, unfreeze, train, valid, recipe, context, info.classes)
+        with frozen_except(classifier, unfreeze):
+            fit_classifier(classifier, train, valid, recipe, context, info.classes)
         return MicraNetModel(self.params.model_copy(update={"training": recipe}), classifier, info)

@@ -23,16 +23,15 @@ from micraframe.config import Choice
 from micraframe.errors import MicraframeError, ModelError
 from micraframe.registry import catalog
 from micraframe.runtime.files import atomic_folder, write_json
+from micraframe.runtime.numerics import library_versions
 from micraframe.tiling import Tiling
 from micraframe.types import DatasetInfo, Origin
 
-FORMAT = 2
+FORMAT = 3
 """The version of the format, in `model.json`."""
 
 DESCRIPTION = "model.json"
 WEIGHTS = "weights.safetensors"
-
-_RECORDED = ("micraframe", "torch", "timm", "numpy", "scikit-learn", "opencv-python-headless")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,8 @@ class ModelFile:
         tensors: The model's state, by name.
         tiling: How large images are cut into tiles.
         origins: Where thresholds come from that are not fixed, by `presence` and `mask`.
-        provenance: Seed, fingerprint of the data, versions.
+        untuned: The head before its thresholds were tuned; None: they were not.
+        provenance: Seed, fingerprint of the data, device, precision, processor, versions.
     """
 
     method: Choice
@@ -55,17 +55,18 @@ class ModelFile:
     tensors: Mapping[str, Tensor]
     tiling: Tiling | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    untuned: Choice | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def provenance(seed: int, fingerprint: str) -> dict[str, str]:
-    """Return the seed, the data's fingerprint, and all versions."""
-    return {"seed": str(seed), "data": fingerprint, **versions()}
+def provenance(seed: int, fingerprint: str, computed_with: Mapping[str, str]) -> dict[str, str]:
+    """Return the seed, the data's fingerprint, what else determined the weights (as `numerics`), and all versions."""
+    return {"seed": str(seed), "data": fingerprint, **computed_with, **versions()}
 
 
 def versions() -> dict[str, str]:
     """Return the versions of everything that takes part in a computation, plugins included."""
-    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in _RECORDED}
+    found = {"python": platform.python_version(), "micraframe": metadata.version("micraframe"), **library_versions()}
     return found | {plugin.distribution: plugin.version for plugin in catalog().plugins}
 
 
@@ -84,6 +85,7 @@ def save_model(folder: Path, model: ModelFile) -> None:
         "info": dataclasses.asdict(model.info),
         "tiling": model.tiling and model.tiling.model_dump(mode="json"),
         "origins": dict(model.origins),
+        "untuned": model.untuned and model.untuned.model_dump(mode="json"),
         "provenance": dict(model.provenance),
         "sha256": _sha256(weights),
     }
@@ -102,8 +104,9 @@ def load_model(folder: Path) -> ModelFile:
         described = (folder / DESCRIPTION).read_text(encoding="utf-8")
         weights = (folder / WEIGHTS).read_bytes()
     except (OSError, UnicodeDecodeError) as error:
+        reason = _why_unreadable(folder, error)
         raise ModelError(
-            f"{folder}: expected a saved model, a folder with {DESCRIPTION} and {WEIGHTS}, got {error}"
+            f"{folder}: expected a saved model, a folder with {DESCRIPTION} and {WEIGHTS}; {reason}"
         ) from error
     try:
         record = json.loads(described)
@@ -128,6 +131,7 @@ def load_model(folder: Path) -> ModelFile:
             tensors=safetensors.torch.load(weights),
             tiling=TypeAdapter(Tiling | None).validate_python(record["tiling"]),
             origins=TypeAdapter(dict[str, Origin]).validate_python(record["origins"]),
+            untuned=TypeAdapter(Choice | None).validate_python(record["untuned"]),
             provenance=TypeAdapter(dict[str, str]).validate_python(record["provenance"]),
         )
     except KeyError as error:
@@ -135,6 +139,20 @@ def load_model(folder: Path) -> ModelFile:
     except (ValidationError, MicraframeError, TypeError, safetensors.SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"{folder}: cannot be read: {reason}; save the model again") from error
+
+
+def _why_unreadable(folder: Path, error: OSError | UnicodeDecodeError) -> str:
+    """Return why a folder cannot be read as a saved model, and the model that was probably meant."""
+    inner = folder / "model"
+    if (inner / DESCRIPTION).is_file():
+        return f"did you mean {inner}?"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{DESCRIPTION} is not UTF-8 text"
+    if not folder.exists():
+        return "there is no such folder"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"there is no {Path(error.filename).name} in it" if folder.is_dir() else "it is a file"
+    return f"{error.filename}: {error.strerror}"
 
 
 def _serialised(tensors: Mapping[str, Tensor]) -> bytes:

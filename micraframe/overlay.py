@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,9 +63,36 @@ def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.N
     return np.round(canvas).astype(np.uint8)
 
 
-def legend(classes: Sequence[str]) -> dict[str, tuple[float, float, float]]:
-    """Return the colour of each class: red, green and blue in [0, 1]."""
-    colours = (COLOURS[index % len(COLOURS)] for index in range(len(classes)))
-    return {
-        name: (red / 255, green / 255, blue / 255) for name, (red, green, blue) in zip(classes, colours, strict=True)
-    }
+TRUE, PREDICTED = (255, 255, 255), (240, 228, 66)
+FALSE_POSITIVE, FALSE_NEGATIVE = (213, 94, 0), (86, 180, 233)
+"""Colours of `contours`: of the true and the predicted outline, and of the pixels that are wrong."""
+
+
+def contours(predicted: BoolArray | None, truth: BoolArray | None) -> npt.NDArray[np.uint8]:
+    """Return the outlines of masks, and their errors hatched, on a transparent ground: to lie over the raw image.
+
+    Args:
+        predicted: bool (K, H, W); None: nothing was predicted that could be wrong.
+        truth: bool (K, H, W); None where it is unknown.
+
+    Returns:
+        uint8 (H, W, 4). Of several classes, all outlines are drawn, and a pixel is wrong if it is wrong for any class.
+    """
+    known = [masks for masks in (predicted, truth) if masks is not None]
+    height, width = known[0].shape[1:]
+    canvas = np.zeros((height, width, 4), np.uint8)
+    y, x = np.indices((height, width))
+    if predicted is not None and truth is not None:
+        for wrong, colour, stripe in (
+            ((predicted & ~truth).any(axis=0), FALSE_POSITIVE, x + y),
+            ((truth & ~predicted).any(axis=0), FALSE_NEGATIVE, x - y),
+        ):
+            canvas[wrong & (stripe % 6 < 2)] = (*colour, 255)
+    for masks, colour in ((truth, TRUE), (predicted, PREDICTED)):
+        outline = np.zeros((height, width), np.bool_)
+        for mask in masks if masks is not None else ():
+            outline |= mask & ~ndimage.binary_erosion(mask, iterations=2)
+        # A dark rim keeps the outline visible on bright images.
+        canvas[ndimage.binary_dilation(outline) & ~outline & (canvas[..., 3] == 0)] = (0, 0, 0, 150)
+        canvas[outline] = (*colour, 255)
+    return canvas

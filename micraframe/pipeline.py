@@ -19,11 +19,14 @@ from typing import Any, cast, final
 
 from micraframe import registry
 from micraframe.config import Choice, resolve_choice
-from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError
+from micraframe.datasets.sources import LazySamples
+from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError, counted
 from micraframe.interfaces import ClassRule, Head, Method, Model, ScoredTile, Thresholds
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
+from micraframe.runtime.numerics import numerics
 from micraframe.tiling import Span, Tiling, lay, stitch
 from micraframe.types import (
+    Annotation,
     DatasetInfo,
     FitContext,
     FloatArray,
@@ -51,6 +54,7 @@ class Pipeline:
         info: Metadata of the dataset that the model learned from.
         tiling: How large images are cut into tiles; None: they are not.
         origins: Where thresholds come from that are not fixed, by `presence` and `mask`.
+        untuned: The head before its thresholds were tuned; None: they were not.
         provenance: Seed, fingerprint of the data, versions.
     """
 
@@ -61,6 +65,7 @@ class Pipeline:
     info: DatasetInfo
     tiling: Tiling | None = None
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    untuned: Head[Any] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def predict(self, images: Iterable[FloatArray]) -> Iterator[Prediction]:
@@ -134,18 +139,25 @@ class Pipeline:
     def with_head(self, head: Choice | str) -> Pipeline:
         """Return the same model with another head."""
         name, built = _build_head(head if isinstance(head, Choice) else Choice(name=head))
-        return dataclasses.replace(self, head_name=name, head=built, origins={})
+        return dataclasses.replace(self, head_name=name, head=built, origins={}, untuned=None)
 
     def with_thresholds(self, thresholds: Thresholds, origin: Origin) -> Pipeline:
         """Return the same pipeline with tuned thresholds in place of the head's own."""
         tuned = {"presence": thresholds.presence, "mask": thresholds.mask}
         origins = {**self.origins, **{name: origin for name, value in tuned.items() if value is not None}}
-        return dataclasses.replace(self, head=self.head.with_thresholds(thresholds), origins=origins)
+        head = self.head.with_thresholds(thresholds)
+        return dataclasses.replace(self, head=head, origins=origins, untuned=self.untuned or self.head)
+
+    def without_tuning(self) -> Pipeline:
+        """Return the same pipeline with the thresholds that its head had before they were tuned."""
+        return dataclasses.replace(self, head=self.untuned or self.head, origins={}, untuned=None)
 
     def save(self, folder: Path | str) -> None:
         """Write the model, its head and its thresholds to a folder; no file of it can run code."""
-        head = Choice(name=self.head_name, params=self.head.params.model_dump(mode="json"))
-        saved = ModelFile(self.method, head, self.info, self.model.state(), self.tiling, self.origins, self.provenance)
+        head = _as_choice(self.head_name, self.head)
+        untuned = None if self.untuned is None else _as_choice(self.head_name, self.untuned)
+        state = self.model.state()
+        saved = ModelFile(self.method, head, self.info, state, self.tiling, self.origins, untuned, self.provenance)
         save_model(Path(folder), saved)
 
     def _checked(self, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
@@ -153,8 +165,8 @@ class Pipeline:
             check_image(image, f"image {number}")
             if image.shape[0] != self.info.channels:
                 raise DataError(
-                    f"image {number}: expected {self.info.channels} channels, as in the training images, got "
-                    f"{image.shape[0]}"
+                    f"image {number}: expected {counted(self.info.channels, 'channel')}, as in the training images, "
+                    f"got {image.shape[0]}"
                 )
             yield image
 
@@ -170,12 +182,15 @@ class Pipeline:
             size, count = sizes.popleft(), len(self.info.classes)
             if (len(scores.presence), scores.size) != (count, size):
                 raise InterfaceError(
-                    f"{self.method.name}: expected scores of {count} classes and size {size}, got "
-                    f"{len(scores.presence)} classes and size {scores.size}"
+                    f"method {self.method.name}: expected scores of {counted(count, 'class', 'classes')} and size "
+                    f"{size}, got {counted(len(scores.presence), 'class', 'classes')} and size {scores.size}"
                 )
             yield scores
         if sizes:
-            raise InterfaceError(f"{self.method.name}: {len(sizes)} images were read but not scored")
+            raise InterfaceError(
+                f"method {self.method.name}: expected scores of all images, got none of the last "
+                f"{counted(len(sizes), 'image')} that it read"
+            )
 
     def _score_tiles(self, image: FloatArray, tiles: Sequence[tuple[Any, Any]], rule: ClassRule) -> Scores:
         crops = (image[:, slice(*rows), slice(*columns)] for (rows, _), (columns, _) in tiles)
@@ -209,14 +224,57 @@ def fit(
         context: Seed, device, precision, folder for checkpoints, progress callback.
         head: Name of the head, or name and parameters; by default the one that suits the method.
         tiling: How large images are cut into tiles.
+
+    Raises:
+        DataError: If there is no training sample, or one has not the dataset's channels and classes, or no annotation
+            that the method learns from.
     """
+    if not train:
+        raise DataError(f"dataset {info.name!r}: expected one or more training samples, got none")
     context = context or FitContext()
     choice = resolve_choice("method", Choice.model_validate(method))
     built = registry.build("method", choice.name, **choice.params)
     name, chosen = _build_head(Choice.model_validate(head or default_head(built)))
+    train, valid = (checked_samples(samples, built.learns_from, info) for samples in (train, valid))
     model = built.fit(train, valid, info, context)
-    origin = provenance(context.seed, info.fingerprint)
+    origin = provenance(context.seed, info.fingerprint, numerics(context.device, context.precision))
     return Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+
+
+def checked_samples(
+    samples: Sequence[Sample], learns_from: frozenset[Annotation], info: DatasetInfo
+) -> Sequence[Sample]:
+    """Return samples that are checked on access, so that no method has to.
+
+    Reading one raises `DataError`, naming it, if it has not the dataset's channels and classes, or no annotation of
+    those that the method learns from.
+    """
+
+    def check(sample: Sample) -> Sample:
+        if len(sample.image) != info.channels:
+            expected = counted(info.channels, "channel")
+            raise DataError(f"sample {sample.id!r}: expected {expected}, got {len(sample.image)}")
+        given = {str(kind): len(getattr(sample, kind)) for kind in Annotation if getattr(sample, kind) is not None}
+        if not given.keys() & learns_from:
+            expected = " or ".join(kind for kind in Annotation if kind in learns_from)
+            raise DataError(
+                f"sample {sample.id!r}: expected {expected}, which the method learns from, got "
+                f"{' and '.join(given) or 'no annotation'}; choose an annotator that provides it, such as `annotator: "
+                f"{_annotator_of(learns_from)}`"
+            )
+        if set(given.values()) != {len(info.classes)}:
+            got = " and ".join(f"{name} of {count}" for name, count in given.items())
+            expected = counted(len(info.classes), "class", "classes")
+            raise DataError(f"sample {sample.id!r}: expected annotation of {expected}, got {got}")
+        return sample
+
+    return LazySamples(samples, check)
+
+
+def _annotator_of(learns_from: frozenset[Annotation]) -> str:
+    """Return the annotator that gives a method the strongest annotation that it learns from."""
+    annotators = {"instances": "full", "masks": "full", "boxes": "boxes", "points": "points", "labels": "image-level"}
+    return next(name for annotation, name in annotators.items() if annotation in learns_from)
 
 
 def load(
@@ -249,10 +307,13 @@ def load(
         raise ModelError(
             f"{folder}: the weights do not fit the model that its configuration describes: {str(error).splitlines()[0]}"
         ) from error
-    name, built = _build_head(saved.head if head is None else Choice.model_validate(head))
-    origins = saved.origins if head is None else {}
     kept = saved.tiling if tiling is KEEP else tiling
-    return Pipeline(choice, model, name, built, saved.info, kept, origins, saved.provenance)
+    name, built = _build_head(saved.head if head is None else Choice.model_validate(head))
+    loaded = Pipeline(choice, model, name, built, saved.info, kept, provenance=saved.provenance)
+    if head is not None:
+        return loaded
+    untuned = None if saved.untuned is None else _build_head(saved.untuned)[1]
+    return dataclasses.replace(loaded, origins=saved.origins, untuned=untuned)
 
 
 def override(method: Choice, params: Mapping[str, Any], where: str) -> Choice:
@@ -265,10 +326,10 @@ def override(method: Choice, params: Mapping[str, Any], where: str) -> Choice:
     assert issubclass(changeable, Method)
     for name in params:
         if name not in changeable.inference_params:
+            allowed = ", ".join(sorted(changeable.inference_params))
             raise ConfigError(
-                f"{where}: expected a parameter that can change after training "
-                f"({', '.join(sorted(changeable.inference_params)) or 'none'}, or head), got {name!r}; train again "
-                "to change it"
+                f"{where}: {name!r} is not a parameter of method {method.name.rpartition('/')[2]} that can be changed "
+                f"after training; only {f'{allowed} and the head' if allowed else 'the head'} can"
             )
     return resolve_choice("method", Choice(name=method.name, params={**method.params, **params}))
 
@@ -282,3 +343,7 @@ def default_head(method: Method[Any]) -> Choice:
 def _build_head(choice: Choice) -> tuple[str, Head[Any]]:
     resolved = resolve_choice("head", choice)
     return resolved.name, registry.build("head", resolved.name, **resolved.params)
+
+
+def _as_choice(name: str, head: Head[Any]) -> Choice:
+    return Choice(name=name, params=head.params.model_dump(mode="json"))

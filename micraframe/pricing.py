@@ -1,10 +1,14 @@
 """Prices of annotation: seconds of an annotator's time, from published timings.
 
-Seconds are per image or crop, and per object drawn in it. Where a source gives no range, half and twice its number
-stand for one. What a source does not report is taken from `micranet2022`.
+Seconds are per image or crop, per class judged to be in it or not, and per object drawn in it. Where a source gives no
+range, half and twice its number stand for one. What a source does not report is taken from `micranet2022`.
 
-- `micranet2022` (Bilodeau et al. 2022, Methods): 2 s to judge a crop; 14 s for the outline of an axon; a point, a box
-  and an outline cost as 1 : 2 : 4. A scribble is not reported; it is assumed to take as long as a box.
+- `micranet2022` (Bilodeau et al. 2022, Methods): 2 s to judge a crop, however many classes there are; 14 s for the
+  outline of an axon; a point, a box and an outline cost as 1 : 2 : 4. A scribble is not reported; it is assumed to take
+  as long as a box.
+- `per-class`: as `micranet2022`, but 2 s for *each* class of a crop, whatever is drawn in it. This is an assumption:
+  the paper's 2 s are for one answer, positive or negative. The lowest value, 1 s, is that of Bearman et al. (2016),
+  whose 20 s for an image are 1 s for each of 20 classes; the highest is 4 s. With one class, the presets are the same.
 - `coco2014` (Lin et al. 2014): 54 to 79 s for the outline of an object in a natural image.
 - `bearman2016` (Bearman et al. 2016): for a whole natural image, 20 s for its labels, 22.1 s with a point for each
   class, 34.9 s with a scribble, 239.7 s for all outlines.
@@ -14,10 +18,10 @@ stand for one. What a source does not report is taken from `micranet2022`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -25,7 +29,9 @@ from micraframe.builtin import MICRA_NET
 from micraframe.parameters import Parameters
 from micraframe.types import Task, Work
 
-Preset = Literal["micranet2022", "coco2014", "bearman2016", "papadopoulos2017", "microsam2024"]
+Preset = Literal["micranet2022", "per-class", "coco2014", "bearman2016", "papadopoulos2017", "microsam2024"]
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,17 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.seconds + other.seconds, self.low + other.low, self.high + other.high)
 
-    def __mul__(self, times: int) -> Cost:
+    def __mul__(self, times: float) -> Cost:
         return Cost(times * self.seconds, times * self.low, times * self.high)
 
 
 @dataclass(frozen=True)
 class UnitPrice:
-    """What a task costs per image, whatever is in it, and per object."""
+    """What a task costs per image, whatever is in it, per object, and per class judged to be present or absent."""
 
     image: Cost = Cost()
     object: Cost = Cost()
+    judgement: Cost = Cost()
 
 
 def _about(value: float) -> Cost:
@@ -72,9 +79,13 @@ _MICRANET: Mapping[Task, UnitPrice] = {
     "outline": UnitPrice(_LOOK, _about(14)),
 }
 
+_JUDGEMENT = Cost(2, 1, 4)
+"""A class of a crop: 2 s is the paper's for a crop; 1 s is that of Bearman et al. (2016)."""
+
 PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
     {
         "micranet2022": _MICRANET,
+        "per-class": {task: UnitPrice(object=unit.object, judgement=_JUDGEMENT) for task, unit in _MICRANET.items()},
         "coco2014": {**_MICRANET, "outline": UnitPrice(_LOOK, Cost(66.5, 54, 79))},
         "bearman2016": {
             **_MICRANET,
@@ -91,6 +102,7 @@ PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
 SOURCES: Mapping[Preset, str] = MappingProxyType(
     {
         "micranet2022": MICRA_NET,
+        "per-class": f"{MICRA_NET} With its 2 s for each class of a crop, which is an assumption.",
         "coco2014": "Lin, T.-Y. et al. Microsoft COCO: common objects in context. ECCV, 740-755 (2014).",
         "bearman2016": "Bearman, A., Russakovsky, O., Ferrari, V. and Fei-Fei, L. What's the point: semantic "
         "segmentation with point supervision. ECCV, 549-565 (2016).",
@@ -111,6 +123,9 @@ class TaskPrices(Parameters):
     object: float | None = Field(None, ge=0, description="Seconds per object.")
     object_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per object.")
     object_high: float | None = Field(None, ge=0, description="Highest plausible seconds per object.")
+    judgement: float | None = Field(None, ge=0, description="Seconds per class that is judged present or absent.")
+    judgement_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per class judged.")
+    judgement_high: float | None = Field(None, ge=0, description="Highest plausible seconds per class judged.")
 
 
 class Prices(Parameters):
@@ -118,7 +133,8 @@ class Prices(Parameters):
 
     preset: Preset = Field(
         "micranet2022",
-        description="Published timings: micranet2022, coco2014, bearman2016, papadopoulos2017 or microsam2024.",
+        description="Published timings: micranet2022, coco2014, bearman2016, papadopoulos2017 or microsam2024; or "
+        "per-class, which charges labels for each class.",
     )
     tasks: dict[Task, TaskPrices] = Field(
         {}, description="Other prices by task: image-level, point, scribble, box or outline."
@@ -128,7 +144,7 @@ class Prices(Parameters):
     def _in_order(self) -> Prices:
         for task, given in self.tasks.items():
             found = unit_price(task, self)
-            for unit, cost in (("image", found.image), ("object", found.object)):
+            for unit, cost in (("image", found.image), ("object", found.object), ("judgement", found.judgement)):
                 if cost.low <= cost.seconds <= cost.high:
                     continue
                 remedy = "" if getattr(given, unit) is not None else f"; {self.preset} gives the value: give {unit} too"
@@ -140,11 +156,12 @@ class Prices(Parameters):
 
 
 def unit_price(task: Task, prices: Prices) -> UnitPrice:
-    """Return what a task costs per image and per object."""
+    """Return what a task costs per image, per object and per class judged."""
     preset, given = PRESETS[prices.preset][task], prices.tasks.get(task, TaskPrices())
     return UnitPrice(
         _replaced(preset.image, given.image, given.image_low, given.image_high),
         _replaced(preset.object, given.object, given.object_low, given.object_high),
+        _replaced(preset.judgement, given.judgement, given.judgement_low, given.judgement_high),
     )
 
 
@@ -156,7 +173,27 @@ def price(work: Work, prices: Prices) -> Cost:
         prices: What its task costs.
     """
     unit = unit_price(work.task, prices)
-    return unit.image * work.images + unit.object * work.objects
+    return unit.image * work.images + unit.object * work.objects + unit.judgement * work.judgements
+
+
+def crossed(costs: Mapping[Key, Cost], weak: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
+    """Return seconds with weak annotation at its dearest and all other at its cheapest, and the other way round.
+
+    Where all prices rise and fall together, the order of costs hardly changes. These are the two ends at which it may:
+    whoever claims that it does not depend on prices must find the same order at both.
+
+    Args:
+        costs: Of each method.
+        weak: Those whose annotation is weak: labels, points, scribbles and boxes, but no outlines.
+    """
+    dear = {key: cost.high if key in weak else cost.low for key, cost in costs.items()}
+    cheap = {key: cost.low if key in weak else cost.high for key, cost in costs.items()}
+    return dear, cheap
+
+
+def is_weak(works: Iterable[Work]) -> bool:
+    """Return whether annotation work includes no outlines, so that its price may be wrong in another direction."""
+    return all(work.task != "outline" for work in works)
 
 
 def _replaced(cost: Cost, value: float | None, low: float | None, high: float | None) -> Cost:

@@ -14,13 +14,14 @@ import difflib
 import functools
 import importlib
 import os
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
 import pluggy
 
@@ -50,6 +51,37 @@ if TYPE_CHECKING:
     )
 
 BUILTIN = "micraframe"
+
+_EXPECTED: Final[Mapping[str, str]] = {
+    "literal_error": "{expected}",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "finite_number": "a finite number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "too_short": "{min_length} or more entries",
+    "too_long": "no more than {max_length} entries",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "none_required": "null",
+}
+"""What was expected, by pydantic's type of error, with placeholders for the error's context."""
+
+_UNION_STEP: Final = re.compile(r"int|float|bool|str|none|constrained-\w+|(literal|tuple|list|dict)\[.*\]")
+"""What pydantic inserts into the path of a problem for each type of a union."""
+
+_ALMOST: Final = 0.85
+"""Similarity from which a component of another kind is suggested for an unknown name."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,7 @@ class Catalog:
 
         Args:
             kind: One of `micraframe.plugin.KINDS`.
-            name: The component's name, or `plugin/name` where two plugins offer it.
+            name: The component's name, or `plugin/name` if two plugins offer it.
 
         Raises:
             UnknownComponent: If there is none. The message lists other kinds that have the name, similar names, and
@@ -150,17 +182,20 @@ class Catalog:
         raise UnknownComponent(message)
 
     def _hint(self, kind: str, name: str) -> str:
-        """Suggest components that could be meant by an unknown name: of its own kind first, then of any other."""
+        """Suggest components of that kind with a similar name; if there are none, list all of that kind.
+
+        A component of another kind is suggested only if its name is the same or almost the same.
+        """
         others = [entry for entry in self.entries() if entry.component.kind != kind]
         same = [entry for entry in others if name in (entry.component.name, entry.qualified)]
         parts = [f"there is {_and(_indefinite(entry.component.kind) + f' {name!r}' for entry in same)}"] if same else []
         known = [entry.component.name for entry in self.entries(kind)]
         if near := _near(name, known):
             parts.append(f"did you mean {' or '.join(map(repr, near))}?")
-        elif not same and (near := _near(name, [entry.component.name for entry in others])):
-            meant = (f"the {e.component.kind} {e.component.name!r}" for e in others if e.component.name in near)
-            parts.append(f"did you mean {' or '.join(dict.fromkeys(meant))}?")
         elif not same:
+            if near := _near(name, [entry.component.name for entry in others], _ALMOST):
+                meant = (f"the {e.component.kind} {e.component.name!r}" for e in others if e.component.name in near)
+                parts.append(f"did you mean {' or '.join(dict.fromkeys(meant))}")
             parts.append(f"there are: {', '.join(sorted(set(known))) or 'none'}")
         return "; ".join(parts)
 
@@ -199,7 +234,7 @@ def load(entry: CatalogEntry) -> type[Configured[Any]]:
 
     Raises:
         MissingDependency: If its module needs a distribution that is not installed.
-        InterfaceError: If the target does not exist, breaks the contract of its kind, or ends the program on import.
+        InterfaceError: If the target is missing, does not implement its interface, or ends the program on import.
     """
     component = entry.component
     what = f"{component.kind} {entry.qualified!r} ({component.target}, {entry.plugin.distribution})"
@@ -282,9 +317,10 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
         error: The error.
         known: The fields of the model that did not validate, by name.
     """
-    parts = []
+    parts: list[str] = []
+    alternatives: dict[tuple[str, str], int] = {}  # of a union, which reports one problem for each of its types
     for problem in error.errors(include_url=False):
-        where = ".".join(str(step) for step in problem["loc"])
+        where = ".".join(str(step) for step in problem["loc"] if not _UNION_STEP.fullmatch(str(step)))
         if problem["type"] == "extra_forbidden":
             *outer, last = problem["loc"]
             names = list(_fields_inside(known, outer))
@@ -296,9 +332,34 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
         elif not where:
             # About several parameters at once: the message names them, and the input would be all parameters.
             parts.append(problem["msg"].removeprefix("Value error, "))
+        elif problem["type"] in _EXPECTED:
+            if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+                continue  # its entries are wrong, which other problems say
+            ending = f", got {problem['input']!r}"
+            place = alternatives.setdefault((where, ending), len(parts))
+            if place < len(parts):
+                parts[place] = f"{parts[place].removesuffix(ending)} or {_expected(problem)}{ending}"
+            else:
+                parts.append(f"{where}: {expectation(problem)}")
         else:
-            parts.append(f"{where}: {problem['msg'].removeprefix('Value error, ')} (got {problem['input']!r})")
+            parts.append(f"{where}: {expectation(problem)}")
     return "; ".join(parts)
+
+
+def expectation(problem: Mapping[str, Any]) -> str:
+    """Describe one of the problems in a pydantic `ValidationError` as `expected X, got Y`.
+
+    Args:
+        problem: One of `ValidationError.errors()`.
+    """
+    message, got = problem["msg"].removeprefix("Value error, "), problem["input"]
+    if problem["type"] in _EXPECTED:
+        return f"expected {_expected(problem)}, got {got!r}"
+    return message if ", got " in message else f"{message} (got {got!r})"
+
+
+def _expected(problem: Mapping[str, Any]) -> str:
+    return _EXPECTED[problem["type"]].format(**problem.get("ctx", {}))
 
 
 def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapping[str, Any]:
@@ -357,9 +418,9 @@ def _check_kind(kind: str) -> None:
         raise UnknownComponent(f"there is no kind of component {kind!r}; {hint}")
 
 
-def _near(name: str, known: Sequence[str]) -> list[str]:
+def _near(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:
     """Return up to three known names that resemble one, best first; a plugin's name in front of it does not count."""
-    return difflib.get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(known)), n=3, cutoff=0.5)
+    return difflib.get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(known)), n=3, cutoff=cutoff)
 
 
 def _indefinite(noun: str) -> str:

@@ -74,7 +74,9 @@ def check(kind: str, name: str, /, **params: Any) -> None:
     try:
         _CHECKS[kind](Choice(name=name, params=params))
     except MicraframeError as error:
-        raise AssertionError(f"{kind} {name}: {error}") from error
+        # Many errors of the framework name the component already.
+        message = str(error)
+        raise AssertionError(message if message.startswith(f"{kind} ") else f"{kind} {name}: {message}") from error
 
 
 def _check_dataset(choice: Choice) -> None:
@@ -205,8 +207,9 @@ def _check_method(choice: Choice) -> None:
     assert not unknown, f"inference_params are parameters; {sorted(unknown)} are not"
     samples = [sample.keep(method.learns_from) for sample in full_samples(8)]
     context = FitContext(seed=1, precision="float32", device="cpu")
+    valid = samples[6:] if method.uses_validation else ()
     with _unchanged(samples):
-        fitted = pipeline.fit(choice, samples[:6], samples[6:], _info(2), context)
+        fitted = pipeline.fit(choice, samples[:6], valid, _info(2), context)
     images = [sample.image for sample in samples] + [np.zeros((1, 40, 56), np.float32)]
     with _unchanged(images):
         predictions = list(fitted.predict(images))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,7 +80,9 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
     if not compared:
         return Thresholds(accurate, None)
     # Of equals the first: the head's own thresholds, where nothing beats them.
-    return candidates[int(np.argmax(sums / np.maximum(counts, 1)))]
+    means = sums / np.maximum(counts, 1)
+    best = int(np.argmax(means))
+    return replace(candidates[best], quality=float(means[best]) if counts[best] else None)
 
 
 def apply_head(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, counted
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -32,6 +33,9 @@ Role = Literal["object", "contact"]
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
+LoggerName = Literal["tensorboard", "mlflow"]
+"""A tool that draws the numbers of a training's epochs."""
+
 Origin = Literal["fixed", "validation", "oracle"]
 """Where a threshold comes from."""
 
@@ -44,6 +48,22 @@ class Annotation(StrEnum):
     BOXES = "boxes"
     MASKS = "masks"
     INSTANCES = "instances"
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """How a sample was made from a whole image. Only prices depend on it.
+
+    Attributes:
+        image: Name of the whole image that the sample is a crop of, unique within the dataset; empty: it is no crop.
+        objects: The objects of the whole image that the crop shows, in whole or in part: (class index, number).
+        judged: How many images or crops somebody had to look at to obtain this one: itself, and its share of those that
+            were dropped as ambiguous.
+    """
+
+    image: str = ""
+    objects: frozenset[tuple[int, int]] = frozenset()
+    judged: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +82,7 @@ class Sample:
         pixel_size_um: Edge of a pixel in micrometres.
         group: What a split must keep together: a patient, a slide, a field.
         source: Where the image came from: a path or a description.
+        part: How it was made from a whole image.
 
     Raises:
         DataError: If an array has the wrong type or shape, or the image is empty or not finite.
@@ -78,6 +99,7 @@ class Sample:
     pixel_size_um: float | None = None
     group: str | None = None
     source: str = ""
+    part: ImagePart = ImagePart()
 
     def __post_init__(self) -> None:
         check_image(self.image, self.id)
@@ -106,7 +128,7 @@ class Sample:
             removed["source"] = ""
             # Views of the same arrays would lead back to them through `base`.
             removed["image"] = self.image.copy()
-        return dataclasses.replace(self, **removed)
+        return dataclasses.replace(self, part=ImagePart(), **removed)
 
 
 @dataclass(frozen=True)
@@ -159,8 +181,8 @@ class DatasetInfo:
             object.__setattr__(self, "roles", ("object",) * len(self.classes))
         if len(self.roles) != len(self.classes) or self.roles.count("contact") > 1:
             raise DataError(
-                f"dataset {self.name!r}: expected a role for each of {len(self.classes)} classes and at most one "
-                f"contact class, got {self.roles}"
+                f"dataset {self.name!r}: expected one role per class ({len(self.classes)}) and at most one contact "
+                f"class, got {self.roles}"
             )
 
 
@@ -219,8 +241,8 @@ class Normalisation:
             offset, scale = (np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (self.offset, self.scale))
             if max(offset.shape[0], scale.shape[0]) not in (1, image.shape[0]):
                 raise DataError(
-                    f"normalisation: expected an image with {max(offset.shape[0], scale.shape[0])} channels, "
-                    f"got {image.shape[0]}"
+                    f"normalisation: expected an image with {counted(max(len(offset), len(scale)), 'channel')}, got "
+                    f"{image.shape[0]}"
                 )
         elif self.kind == "mean-sd":
             offset = image.mean(axes, dtype=np.float64, keepdims=True)
@@ -442,7 +464,9 @@ class Prediction:
         for name in ("points", "status"):
             value = getattr(self, name)
             if value and len(value) != count:
-                raise DataError(f"prediction: expected {name} of {count} classes, got {len(value)}")
+                raise DataError(
+                    f"prediction: expected {name} of {counted(count, 'class', 'classes')}, got {len(value)}"
+                )
         _freeze(self)
 
 
@@ -457,24 +481,31 @@ class Work:
     Attributes:
         task: What was done.
         images: Images or crops that were looked at.
-        objects: Points, strokes, boxes or outlines that were drawn.
+        objects: Points, strokes, boxes or outlines that were drawn; of an object that is shared by several crops, a
+            fraction.
         decisions: Crops judged, points set, or edge pixels drawn.
+        judgements: Classes that were judged to be present or absent: one for each image and class.
     """
 
     task: Task
     images: int = 1
-    objects: int = 0
+    objects: float = 0
     decisions: int = 0
+    judgements: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.images, self.objects, self.decisions) < 0:
+        if min(self.images, self.objects, self.decisions, self.judgements) < 0:
             raise DataError(f"expected counts of work that are not negative, got {self}")
 
     def __add__(self, other: Work) -> Work:
         if other.task != self.task:
             raise DataError(f"expected work of task {self.task!r}, got {other.task!r}; add up each task separately")
         return Work(
-            self.task, self.images + other.images, self.objects + other.objects, self.decisions + other.decisions
+            self.task,
+            self.images + other.images,
+            self.objects + other.objects,
+            self.decisions + other.decisions,
+            self.judgements + other.judgements,
         )
 
 
@@ -483,6 +514,22 @@ class Progress:
 
     def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
         """Report that `done` of `total` steps are finished, and numbers worth showing, such as a loss."""
+
+
+class EpochLogger(ABC):
+    """Receives the numbers of every epoch of a training, for a tool that draws them."""
+
+    @abstractmethod
+    def log(self, folder: Path, epoch: int, numbers: Mapping[str, float]) -> None:
+        """Record an epoch.
+
+        A training that resumes from a checkpoint may log the epochs after it again, with the same numbers.
+
+        Args:
+            folder: The training's folder, to write to.
+            epoch: Counted from 1.
+            numbers: By name, as in `log.csv`: losses, measures of the validation samples, learning rate, seconds.
+        """
 
 
 @dataclass(frozen=True)
@@ -495,6 +542,7 @@ class FitContext:
         device: `auto` (a GPU when there is one), or a torch device.
         precision: `auto` (bfloat16 where it is fast), `float32` or `bfloat16`.
         progress: Progress callback.
+        loggers: Receive the numbers of every epoch, if there is a folder.
     """
 
     seed: int = 0
@@ -502,6 +550,7 @@ class FitContext:
     device: str = "auto"
     precision: Precision = "auto"
     progress: Progress = dataclasses.field(default_factory=Progress)
+    loggers: tuple[EpochLogger, ...] = ()
 
 
 def check_image(image: object, name: str) -> None:

@@ -171,3 +171,19 @@ def test_a_plugin_with_the_names_of_the_builtins_breaks_no_default(install):
     assert config.resolve(study).metrics[0].name == "micraframe/classification"
     with pytest.raises(AmbiguousComponent):
         config.resolve(Train(dataset=Choice(name="modified-digits")))
+
+
+PLANNED = "datasets: [modified-digits]\nmethods: [{method: micra-net}, {method: centre-blob}]\n"
+
+
+def test_a_study_plans_its_comparisons_in_one_way():
+    read = config.parse(f"{PLANNED}comparisons: [[micra-net, centre-blob]]\nmargin: 0.05", Study)
+    assert read.comparisons == [("micra-net", "centre-blob")]
+    both = f"{PLANNED}comparisons: [[micra-net, centre-blob]]\nreference: centre-blob"
+    for text, reason in (
+        (both, "got both"),
+        (f"{PLANNED}margin: 0.05", "got neither"),
+        (f"{PLANNED}margin: 0", "margin"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            config.parse(text, Study)

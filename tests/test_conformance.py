@@ -7,13 +7,15 @@ import pytest
 from micraframe import catalog
 from micraframe.testing import check
 
+MICRA_NET = {
+    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
+    "dropout": 0.0,
+    "training": {"epochs": 2, "batch_size": 3},
+}
 QUICK = {
     ("dataset", "modified-digits"): {"size": 64, "counts": [1, 2], "train": 6, "valid": 3, "test": 3},
-    ("method", "micra-net"): {
-        "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-        "dropout": 0.0,
-        "training": {"epochs": 2, "batch_size": 3},
-    },
+    ("method", "micra-net"): MICRA_NET,
+    ("method", "presence-otsu"): {"classifier": {"name": "micra-net", "params": MICRA_NET}},
 }
 NEEDS_FILES = {("dataset", "folder")}
 
@@ -72,8 +74,13 @@ class Broken(Head[HeadParams]):
 @pytest.mark.parametrize(
     ("kind", "source", "change", "message"),
     [
-        ("combiner", COMBINER, "values = values.swapaxes(1, 2).copy()", "expected maps of classes .* and size"),
-        ("combiner", COMBINER, "values += 2", r"in \[0, 1\]"),
+        (
+            "combiner",
+            COMBINER,
+            "values = values.swapaxes(1, 2).copy()",
+            "^combiner broken: expected maps of classes .* and size",
+        ),
+        ("combiner", COMBINER, "values += 2", r"^combiner broken: scores: expected maps in \[0, 1\]"),
         ("combiner", COMBINER, "values += np.random.default_rng().random(dtype=np.float32)", "same maps, same bytes"),
         ("combiner", COMBINER, "maps.maps[0][:] = 0", "does not write to its inputs"),
         ("combiner", COMBINER, "image[0, 0, 0] = 2", "leaves its inputs"),

@@ -43,7 +43,8 @@ def model() -> ModelFile:
         },
         Tiling(size=256, halo=32),
         {"presence": "validation"},
-        provenance(3, INFO.fingerprint),
+        Choice(name="micraframe/semantic", params={"presence_threshold": 0.5}),
+        provenance(3, INFO.fingerprint, {}),
     )
 
 
@@ -51,7 +52,7 @@ def test_what_is_saved_is_read(tmp_path: Path) -> None:
     saved = model()
     save_model(tmp_path / "model", saved)
     read = load_model(tmp_path / "model")
-    for name in ("method", "head", "info", "tiling", "origins", "provenance"):
+    for name in ("method", "head", "info", "tiling", "origins", "untuned", "provenance"):
         assert getattr(read, name) == getattr(saved, name)
     assert read.tensors.keys() == saved.tensors.keys()
     for name, tensor in saved.tensors.items():
@@ -86,8 +87,9 @@ def test_a_failure_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_provenance_names_versions_and_seed() -> None:
-    record = provenance(3, "abc")
+    record = provenance(3, "abc", {"device": "cpu"})
     assert record["seed"] == "3"
+    assert record["device"] == "cpu"
     assert record["data"] == "abc"
     assert record["torch"] == torch.__version__.partition("+")[0] or record["torch"] == torch.__version__
     assert {"micraframe", "timm", "python"} <= record.keys()
@@ -113,19 +115,27 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [DESCRIPTION, WEIGHTS])
 def test_a_missing_file(saved: Path, name: str) -> None:
     (saved / name).unlink()
-    with pytest.raises(ModelError, match=f"expected a saved model.*{name}"):
+    with pytest.raises(ModelError, match=f"expected a saved model.*; there is no {name} in it$"):
         load_model(saved)
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="nowhere: expected a saved model"):
+    with pytest.raises(ModelError, match="nowhere: expected a saved model, .*; there is no such folder$"):
         load_model(tmp_path / "nowhere")
+
+
+def test_the_folder_of_a_training_instead_of_its_model(saved: Path) -> None:
+    training = saved.with_name("training")
+    training.mkdir()
+    saved.rename(training / "model")
+    with pytest.raises(ModelError, match=rf"training: expected .*; did you mean {training}/model\?$"):
+        load_model(training)
 
 
 @pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version(saved: Path, version: Any) -> None:
     edit(saved, format=version)
-    with pytest.raises(ModelError, match=f"expected format 2, got {version!r}"):
+    with pytest.raises(ModelError, match=f"expected format 3, got {version!r}"):
         load_model(saved)
 
 

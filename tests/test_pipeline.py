@@ -16,7 +16,7 @@ from micraframe.pipeline import Pipeline, fit
 from micraframe.registry import build
 from micraframe.testing import full_samples
 from micraframe.tiling import ALIGNMENT, Tiling
-from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Scores
+from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Sample, Scores
 
 INFO = DatasetInfo("bright", ("one", "two"), 2, Normalisation(), "0" * 64)
 
@@ -99,7 +99,7 @@ def test_invalid_images_are_refused_before_the_model_sees_them(image, reason):
     [
         (Scores.without_maps(np.zeros(3, np.float32), (8, 8)), "expected scores of 2 classes"),
         (Scores.without_maps(np.zeros(2, np.float32), (8, 9)), r"size \(8, 8\), got 2 classes and size \(8, 9\)"),
-        (None, "1 images were read but not scored"),
+        (None, "expected scores of all images, got none of the last 1 image that it read"),
     ],
 )
 def test_a_model_that_breaks_its_promises_is_named(broken, reason):
@@ -126,6 +126,41 @@ def test_thresholds_are_replaced_and_their_origin_is_recorded():
     (other,) = tuned.with_head("micraframe/classification").predict([image])
     assert other.masks is None
     assert {threshold.origin for threshold in other.thresholds} == {"fixed"}
+
+
+def annotated(name: str, channels: int = 2, labels: int | None = 2, masks: int | None = 2) -> Sample:
+    made = np.ones((channels, 16, 16), np.float32)
+    planes = None if masks is None else np.tile(np.eye(16, dtype=bool), (masks, 1, 1))
+    return Sample(name, made, labels=None if labels is None else np.ones(labels, bool), masks=planes)
+
+
+@pytest.mark.parametrize("method", ["micra-net", "centre-blob", "unet", "mask-rcnn", "forest"])
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"channels": 3}, "'odd': expected 2 channels, got 3"),
+        ({"labels": 3, "masks": 3}, "'odd': expected annotation of 2 classes, got labels of 3 and masks of 3"),
+        ({"labels": None, "masks": None}, "'odd': expected .*, which the method learns from, got no annotation"),
+    ],
+)
+def test_a_training_sample_unlike_its_dataset_is_named_whatever_the_method(method, odd, reason):
+    samples = [annotated("a"), annotated("odd", **odd)]
+    with pytest.raises(DataError, match=reason):
+        fit(method, samples, [annotated("b")], INFO, FitContext(device="cpu"))
+    with pytest.raises(DataError, match="dataset 'bright': expected one or more training samples, got none"):
+        fit(method, [], [annotated("b")], INFO)
+
+
+@pytest.mark.parametrize("method", ["micra-net", "unet", "mask-rcnn"])
+def test_a_validation_sample_unlike_its_dataset_is_named(method):
+    with pytest.raises(DataError, match="'odd': expected 2 channels, got 3"):
+        fit(method, [annotated("a"), annotated("b")], [annotated("odd", channels=3)], INFO, FitContext(device="cpu"))
+
+
+def test_a_sample_with_stronger_annotation_only_is_refused():
+    expected = "'odd': expected labels, which the method learns from, got masks; .*`annotator: image-level`"
+    with pytest.raises(DataError, match=expected):
+        fit("centre-blob", [annotated("odd", labels=None)], [], INFO)
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +221,10 @@ def test_a_model_is_what_was_saved_unless_overridden_by_name(trained, tmp_path):
 @pytest.mark.parametrize("name", ["pooling", "backbone", "surely"])
 def test_what_was_learned_cannot_be_overridden(trained, tmp_path, name):
     trained.save(tmp_path / "model")
-    with pytest.raises(ConfigError, match=f"combiner, extractor.* got '{name}'; train again"):
+    with pytest.raises(
+        ConfigError,
+        match=f"'{name}' is not a parameter of method micra-net that can .*only combiner, extractor and the head can",
+    ):
         micraframe.load(tmp_path / "model", "cpu", **{name: "mean"})
 
 

@@ -223,8 +223,12 @@ def test_a_name_of_another_kind_is_recognised():
         catalog().find("method", "semantic")
     with pytest.raises(UnknownComponent, match="there is a head 'detection' and a metric 'detection'"):
         catalog().find("backbone", "detection")
-    with pytest.raises(UnknownComponent, match="no combiner 'grad-cm'; did you mean the extractor 'grad-cam'"):
+    hint = r"no combiner 'grad-cm'; did you mean the extractor 'grad-cam'; there are: guided, last-layer, pca, select"
+    with pytest.raises(UnknownComponent, match=hint):
         catalog().find("combiner", "grad-cm")
+    # Similar to the dataset `folder`, but not nearly the same.
+    with pytest.raises(UnknownComponent, match="no combiner 'holder'; there are: guided, last-layer, pca, select"):
+        catalog().find("combiner", "holder")
     with pytest.raises(UnknownComponent, match="there is an extractor 'grad-cam'"):
         catalog().find("combiner", "grad-cam")
 
@@ -235,6 +239,23 @@ def test_parameters_are_checked(install):
         build("metric", "nothing", wieght=2)
     with pytest.raises(ConfigError, match="metric 'nothing': weight: .*'heavy'"):
         build("metric", "nothing", weight="heavy")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "params", "message"),
+    [
+        ("combiner", "pca", {"weight": "corse"}, "weight: expected 'none' or 'coarse', got 'corse'"),
+        ("backbone", "unet-encoder", {"widths": []}, "widths: expected 1 or more entries, got []"),
+        ("metric", "overlap", {"radius": 0}, "radius: expected a number of at least 1, got 0"),
+        ("metric", "overlap", {"radius": 1.5}, "radius: expected a whole number, got 1.5"),
+        ("head", "semantic", {"presence_threshold": "a"}, "presence_threshold: expected a number or a list, got 'a'"),
+        ("dataset", "modified-digits", {"counts": ["a"]}, "counts.0: expected a whole number or 'max', got 'a'"),
+    ],
+)
+def test_values_that_are_not_allowed_are_explained_in_house_form(kind, name, params, message):
+    with pytest.raises(ConfigError) as caught:
+        build(kind, name, **params)
+    assert str(caught.value) == f"{kind} {name!r}: {message}"
 
 
 @pytest.mark.parametrize("entry", catalog().entries(), ids=lambda entry: f"{entry.component.kind}-{entry.qualified}")

@@ -42,7 +42,7 @@ class Altered(Annotator["Altered.Params"]):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=altered > 0, instances=altered),
-            Work("outline", objects=count(objects), decisions=edge_pixels(altered)),
+            Work("outline", objects=count(objects), decisions=edge_pixels(altered), judgements=len(objects)),
         )
 
 

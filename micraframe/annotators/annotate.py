@@ -2,39 +2,99 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from micraframe.interfaces import Annotator
-from micraframe.types import Annotation, Sample, Task, Work
+from micraframe.objects import count, objects_of
+from micraframe.types import Annotation, ImagePart, Sample, Task, Work
+
+
+@dataclass(frozen=True)
+class SampleWork:
+    """The work of annotating one sample, and what `total_work` needs to add it to that of others.
+
+    Attributes:
+        work: The annotator's.
+        part: What the sample shows of its whole image.
+        pieces: Number of objects in the sample, if it is a crop: whole ones and parts.
+    """
+
+    work: Work
+    part: ImagePart
+    pieces: int
 
 
 def annotate_samples(
     samples: Iterable[Sample], annotator: Annotator[Any], allowed: frozenset[Annotation], seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Work, ...]]:
-    """Return what a method may see of samples, and the work of annotating them, summed for each task.
-
-    The samples hold the annotator's annotation without the fields that the method may not use, and nothing that leads
-    back to the dataset or to what the annotator removed.
-
-    Args:
-        samples: Fully annotated.
-        annotator: The simulated person.
-        allowed: The annotations that the method can learn from.
-        seed: Determines, together with each sample's id, everything random.
-    """
+    """Return what a method may see of samples, and the work of annotating them together: `annotate`, `total_work`."""
     kept: list[Sample] = []
-    works: list[Work] = []
+    works: list[SampleWork] = []
     for sample in samples:
-        annotated, work = annotator.annotate(sample, seed)
-        kept.append(annotated.keep(allowed))
+        annotated, work = annotate(sample, annotator, allowed, seed)
+        kept.append(annotated)
         works.append(work)
     return tuple(kept), total_work(works)
 
 
-def total_work(works: Iterable[Work]) -> tuple[Work, ...]:
-    """Return the sum of work for each task, in order of first appearance."""
+def annotate(
+    sample: Sample, annotator: Annotator[Any], allowed: frozenset[Annotation], seed: int
+) -> tuple[Sample, SampleWork]:
+    """Return what a method may see of a sample, and the work of annotating it.
+
+    The sample holds the annotator's annotation without the fields that the method may not use, and nothing that leads
+    back to the dataset or to what the annotator removed. Where nothing was drawn, because the image is empty, it was
+    only judged: the work is that of an image-level label, whatever the annotator would have drawn.
+
+    Args:
+        sample: Fully annotated.
+        annotator: The simulated person.
+        allowed: The annotations that the method can learn from.
+        seed: Determines, together with the sample's id, everything random.
+    """
+    annotated, work = annotator.annotate(sample, seed)
+    if not work.objects:
+        work = dataclasses.replace(work, task="image-level", decisions=max(work.decisions, 1))
+    pieces = count(objects_of(sample)) if work.objects and sample.part.image else 0
+    return annotated.keep(allowed), SampleWork(work, sample.part, pieces)
+
+
+def total_work(works: Iterable[SampleWork]) -> tuple[Work, ...]:
+    """Return the work of annotating samples together, for each task, in order of first appearance.
+
+    An object that edges of crops divide is drawn once, in the whole image, not once for each crop. So of the samples
+    that are crops, the sum of what was drawn is multiplied by
+
+        distinct objects of the whole images that the crops show / objects in the crops, whole and in parts,
+
+    which is exact where every object is drawn. Crops that were looked at and dropped as ambiguous are judged images.
+    """
+    listed = list(works)
     total: dict[Task, Work] = {}
-    for work in works:
-        total[work.task] = total[work.task] + work if work.task in total else work
+    for task in dict.fromkeys(each.work.task for each in listed):
+        same = [each for each in listed if each.work.task == task]
+        total[task] = dataclasses.replace(_sum(same), objects=_objects(same))
+    dropped = round(sum(each.part.judged - 1 for each in listed))
+    if dropped:
+        judgements = round(sum((each.part.judged - 1) * each.work.judgements for each in listed))
+        looks = Work("image-level", dropped, 0, dropped, judgements)
+        total[looks.task] = total[looks.task] + looks if looks.task in total else looks
     return tuple(total.values())
+
+
+def _sum(works: Iterable[SampleWork]) -> Work:
+    first, *rest = (each.work for each in works)
+    return sum(rest, first)
+
+
+def _objects(works: Iterable[SampleWork]) -> float:
+    """Return how many objects were drawn, those of crops shared among the crops of an image."""
+    whole = [each for each in works if not each.part.image]
+    crops = [each for each in works if each.part.image]
+    drawn, pieces = sum(each.work.objects for each in crops), sum(each.pieces for each in crops)
+    distinct = {(each.part.image, *numbers) for each in crops for numbers in each.part.objects}
+    shared = drawn * len(distinct) / pieces if pieces else drawn
+    return sum(each.work.objects for each in whole) + shared

@@ -35,7 +35,7 @@ class Boxes(Annotator["Boxes.Params"]):
         drawn = sum(map(len, boxes))
         return (
             replace(sample.keep({Annotation.LABELS}), boxes=boxes, masks=masks),
-            Work("box", objects=drawn, decisions=drawn),
+            Work("box", objects=drawn, decisions=drawn, judgements=len(boxes)),
         )
 
 

@@ -38,7 +38,7 @@ class Dilated(Annotator["Dilated.Params"]):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=wider > 0, instances=wider),
-            Work("outline", objects=count(objects), decisions=edge_pixels(wider)),
+            Work("outline", objects=count(objects), decisions=edge_pixels(wider), judgements=len(objects)),
         )
 
 

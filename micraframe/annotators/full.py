@@ -24,4 +24,5 @@ class Full(Annotator[Parameters]):
         objects = objects_of(sample)
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         masks = objects > 0 if sample.masks is None else sample.masks
-        return replace(kept, masks=masks), Work("outline", objects=count(objects), decisions=edge_pixels(objects))
+        work = Work("outline", objects=count(objects), decisions=edge_pixels(objects), judgements=len(objects))
+        return replace(kept, masks=masks), work

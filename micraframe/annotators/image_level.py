@@ -22,4 +22,4 @@ class ImageLevel(Annotator[Parameters]):
         """
         if sample.labels is None:
             raise DataError(f"sample {sample.id!r}: expected labels, got none; its dataset must provide them")
-        return sample.keep({Annotation.LABELS}), Work("image-level", decisions=1)
+        return sample.keep({Annotation.LABELS}), Work("image-level", decisions=1, judgements=len(sample.labels))

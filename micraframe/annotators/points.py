@@ -40,7 +40,7 @@ class Points(Annotator["Points.Params"]):
         number = sum(map(len, points))
         return (
             replace(sample.keep({Annotation.LABELS}), points=points),
-            Work("point", objects=number, decisions=number),
+            Work("point", objects=number, decisions=number, judgements=len(points)),
         )
 
 

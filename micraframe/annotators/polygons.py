@@ -40,7 +40,7 @@ class Polygons(Annotator["Polygons.Params"]):
         kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
         return (
             replace(kept, masks=drawn > 0, instances=drawn),
-            Work("outline", objects=count(objects), decisions=corners),
+            Work("outline", objects=count(objects), decisions=corners, judgements=len(objects)),
         )
 
 

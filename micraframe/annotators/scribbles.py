@@ -21,7 +21,8 @@ from micraframe.types import Annotation, BoolArray, Sample, Work
 class Scribbles(Annotator["Scribbles.Params"]):
     """Draws strokes inside objects and in the background; all other pixels stay unannotated (`Sample.ignore`).
 
-    Each stroke is one decision. A class that is present gets at least one stroke.
+    Each stroke is one decision. A class that is present gets at least one stroke. An image without any object is
+    judged, not scribbled on: all of its pixels are background.
     """
 
     class Params(Parameters):
@@ -46,16 +47,19 @@ class Scribbles(Annotator["Scribbles.Params"]):
             numbers = np.unique(labels[labels > 0])
             chosen = rng.permutation(numbers)[: math.ceil(params.share * len(numbers))]
             regions += [(labels == number) & allowed for number in np.sort(chosen)]
-        regions += [~masks.any(axis=0) & allowed] * params.background
         regions = [region for region in regions if region.any()]
-
-        drawn = np.zeros(masks.shape[1:], np.bool_)
+        if regions:
+            background = ~masks.any(axis=0) & allowed
+            regions += [background] * params.background if background.any() else []
+            drawn = np.zeros(masks.shape[1:], np.bool_)
+        else:
+            drawn = allowed
         for region in regions:
             drawn |= stroke(region, params.length, params.width, rng)
         kept = sample.keep({Annotation.LABELS})
         return (
             replace(kept, masks=masks & drawn, ignore=~drawn),
-            Work("scribble", objects=len(regions), decisions=len(regions)),
+            Work("scribble", objects=len(regions), decisions=len(regions), judgements=len(masks)),
         )
 
 

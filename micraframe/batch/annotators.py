@@ -1,4 +1,4 @@
-"""Compares annotators' masks of the same images, each against all others."""
+"""Compares annotators' masks of the same images: each annotator's masks against everyone else's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from micraframe import registry
 from micraframe.batch.evaluate import Record, as_records, read_planes
 from micraframe.datasets.paths import images_in
-from micraframe.errors import ConfigError, DataError, MicraframeError
+from micraframe.errors import ConfigError, DataError, MicraframeError, counted
+from micraframe.images import read_class_names
 from micraframe.interfaces import Metric, Statistics
 from micraframe.metrics.agreement import one_against_all
 from micraframe.metrics.reduction import stack, summarise
@@ -26,7 +27,7 @@ METRICS: Final[dict[str, dict[str, Any]]] = {
     "micraframe/distances": {},
 }
 _OMITTED = "iou_if_present"
-"""It asks whether a method recognised images without the class; between annotators, IoU says it all."""
+"""It shows whether a method recognises images without the class; between annotators, IoU is enough."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class AnnotatorStatistic:
 
 
 class AnnotatorComparison(NamedTuple):
-    """What `compare_annotators` found.
+    """The result of `compare_annotators`.
 
     Attributes:
         records: The numbers of each annotator: per metric, those of each class and over all classes.
@@ -60,7 +61,7 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
     """Measure each annotator's masks, image by image, with each other annotator's as the truth.
 
     Args:
-        folders: One per annotator, with files of the same names, whatever their suffixes: masks (H, W), or TIFFs of K
+        folders: One per annotator, with files of the same names, except for suffixes: masks (H, W), or TIFFs of K
             planes, one for each class. Non-zero pixels are the class.
         instances: Whether the masks contain numbered objects; otherwise these are the connected components.
 
@@ -71,7 +72,7 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ConfigError(
             f"expected at least two different folders, one for each annotator, got "
-            f"{', '.join(map(str, folders)) or 'none'}"
+            f"{', '.join(map(str, folders)) or 'none'}; name one more"
         )
     files = dict(zip(_names(folders), map(images_in, folders), strict=True))
     metrics = [registry.build("metric", name, **params) for name, params in METRICS.items()]
@@ -81,9 +82,12 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
     for image in sorted(set().union(*files.values())):
         try:
             masks = list(_read(image, files).values())
-            classes = classes or [str(index + 1) for index in range(len(masks[0]))]
+            classes = classes or _class_names(folders, [own[image] for own in files.values()], len(masks[0]))
             if len(masks[0]) != len(classes):
-                raise DataError(f"expected {len(classes)} classes, as in the images before, got {len(masks[0])}")
+                raise DataError(
+                    f"expected {counted(len(classes), 'class', 'classes')} as in the images before, got "
+                    f"{len(masks[0])}; split or merge the masks"
+                )
             found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
         except MicraframeError as error:
             failures[image] = str(error)
@@ -111,16 +115,33 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return names if len(set(names)) == len(names) else [str(folder) for folder in folders]
 
 
+def _class_names(folders: Sequence[Path], masks: Sequence[Path], count: int) -> list[str]:
+    """Return the names of the classes: those that a TIFF contains, or the name of all folders, or else numbers.
+
+    Args:
+        folders: The annotators' folders.
+        masks: The file of each annotator for one image.
+        count: Number of classes.
+    """
+    for path in masks:
+        names = read_class_names(path) if path.suffix.lower() in (".tif", ".tiff") else ()
+        if len(set(names) - {""}) == count:
+            return list(names)
+    shared = {folder.resolve().name for folder in folders}
+    return list(shared) if len(shared) == count == 1 else [str(index + 1) for index in range(count)]
+
+
 def _read(image: str, files: dict[str, dict[str, Path]]) -> dict[str, IntArray]:
     """Return each annotator's masks of an image, int32 (K, H, W)."""
     if missing := [annotator for annotator, own in files.items() if image not in own]:
         raise DataError(
-            f"expected a mask {image}.* of every annotator, got none of {', '.join(missing)}; add it, empty if need be"
+            f"expected a mask {image}.* from every annotator, got none from {', '.join(missing)}; add one (all zeros "
+            "if nothing was marked)"
         )
     found = {annotator: read_planes(own[image]) for annotator, own in files.items()}
     if len({masks.shape for masks in found.values()}) > 1:
         shapes = ", ".join(f"{annotator} {masks.shape}" for annotator, masks in found.items())
-        raise DataError(f"expected masks of the same classes and size (K, H, W) of every annotator, got {shapes}")
+        raise DataError(f"expected masks of the same shape (K, H, W) from every annotator, got {shapes}; correct them")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from micraframe import registry
-from micraframe.batch.predict import POINTS, TABLE, OutputFiles
+from micraframe.batch.predict import POINTS, TABLE, output_files
 from micraframe.config import Choice
 from micraframe.datasets.tables import Rows, labels_of, read_table
 from micraframe.errors import DataError, MicraframeError
@@ -52,10 +52,11 @@ class CurvePoint:
 
 
 class Evaluation(NamedTuple):
-    """What `evaluate_files` found.
+    """The result of `evaluate_files`.
 
     Attributes:
-        records: The numbers: per metric, those of each class and over all classes (see `as_records`).
+        records: The numbers: per metric, those of each class and over all classes (see `as_records`), with the component
+            that measured them.
         measured: The statistics of each image that they are reduced from.
         curves: By class, precision against recall of the points in all images; empty without predicted or true points.
         done: Number of images that were evaluated.
@@ -111,7 +112,7 @@ def evaluate_files(
             statistics[name] = [metric.measure(prediction, sample) for metric in built]
         except MicraframeError as error:
             failures[name] = str(error)
-        except Exception as error:  # a plugin's metric may raise anything; the other images are evaluated all the same
+        except Exception as error:  # a plugin's metric may raise anything; the other images are still evaluated
             failures[name] = f"{type(error).__name__}: {error}"
     measured = [
         ImageStatistic(name, class_, statistic, float(value))
@@ -122,16 +123,16 @@ def evaluate_files(
     ]
     records: list[Record] = []
     curves: dict[str, PrecisionRecall] = {}
-    for metric, several in zip(built, zip(*statistics.values(), strict=True), strict=bool(statistics)):
+    for choice, metric, several in zip(metrics, built, zip(*statistics.values(), strict=True), strict=bool(statistics)):
         stacked = stack(several, len(classes))
-        records += as_records(summarise(metric, stacked), classes)
+        records += ({"component": choice.name, **row} for row in as_records(summarise(metric, stacked), classes))
         if isinstance(metric, DetectionMetric) and not np.isnan(stacked["detection_true"]).all():
             curves = dict(zip(classes, pooled_curves(stacked), strict=True))
     return Evaluation(records, measured, curves, len(statistics), failures)
 
 
 def as_records(found: Iterable[Reduced], classes: Sequence[str]) -> list[Record]:
-    """Return a record per metric and class, and of several classes one over all, with how images were reduced."""
+    """Return a record per metric and class, another over several classes, each with how images were reduced."""
     records: list[Record] = []
     for each in found:
         rows: list[tuple[str, Any, Any]] = list(zip(classes, each.per_class, each.images_per_class, strict=True))
@@ -168,7 +169,7 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read; `micraframe predict` writes this table") from error
+        raise DataError(f"{path}: cannot be read; name a folder that `micraframe predict` wrote") from error
     needed = {"image", "class", "presence", "present"}
     if not rows or not needed <= rows[0].keys():
         raise DataError(f"{path}: expected rows with the columns {', '.join(sorted(needed))}")
@@ -179,7 +180,7 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def _read_points(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[FloatArray, ...]] | None:
-    """Return the points by image and class; None where there is no table of them."""
+    """Return the points by image and class; None without a table of points."""
     if not path.exists():
         return None
     found: dict[str, list[list[tuple[float, ...]]]] = defaultdict(lambda: [[] for _ in classes])
@@ -206,9 +207,10 @@ def _prediction(
 ) -> Prediction:
     if [row["class"] for row in rows] != list(classes):
         raise DataError(
-            f"{folder / TABLE}: expected one row of {name!r} for each of {', '.join(classes)}, in this order"
+            f"{folder / TABLE}: expected one row of {name!r} for each of {', '.join(classes)}, in this order; run "
+            "predict again"
         )
-    files = OutputFiles(Path(name).stem)
+    files = output_files(Path(name).stem)
     masks, instances = (
         read_planes(folder / file) if (folder / file).exists() else None for file in (files.masks, files.labels)
     )

@@ -15,13 +15,24 @@ from micraframe.types import FloatArray, IntArray, Prediction
 
 
 @dataclass(frozen=True)
-class ClassFinding:
-    """A row of the table of predictions.
+class Finding:
+    """The first columns of every table.
 
     Attributes:
         image: The image's file name.
         class_: The class.
-        presence: Probability that it is in the image, in [0, 1].
+    """
+
+    image: str
+    class_: str
+
+
+@dataclass(frozen=True)
+class ClassFinding(Finding):
+    """A row of the table of predictions.
+
+    Attributes:
+        presence: Probability that the class is in the image, in [0, 1].
         present: Whether it was judged to be in the image: 1 or 0.
         area: Pixels of its mask; NaN where the head makes no masks.
         objects: Number of its instances or, without instances, of its mask's connected components (8-connected); NaN
@@ -29,8 +40,6 @@ class ClassFinding:
         status: ok, empty, constant, negative or absent.
     """
 
-    image: str
-    class_: str
     presence: float
     present: int
     area: float
@@ -39,12 +48,10 @@ class ClassFinding:
 
 
 @dataclass(frozen=True)
-class ObjectFinding:
+class ObjectFinding(Finding):
     """A row of the table of objects.
 
     Attributes:
-        image: The image's file name.
-        class_: The class.
         id: The object's number in the label image of its class.
         area: In pixels.
         y: Row of its centroid, in pixels.
@@ -53,8 +60,6 @@ class ObjectFinding:
         pixel_size_um: Edge of a pixel in micrometres; NaN where unknown.
     """
 
-    image: str
-    class_: str
     id: int
     area: int
     y: float
@@ -64,19 +69,15 @@ class ObjectFinding:
 
 
 @dataclass(frozen=True)
-class PointFinding:
+class PointFinding(Finding):
     """A row of the table of points.
 
     Attributes:
-        image: The image's file name.
-        class_: The class.
         y: Row, in pixels.
         x: Column, in pixels.
-        score: High means certain.
+        score: Confidence; higher is more certain.
     """
 
-    image: str
-    class_: str
     y: float
     x: float
     score: float

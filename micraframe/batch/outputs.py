@@ -11,22 +11,21 @@ from micraframe.errors import ConfigError
 from micraframe.runtime.files import write_json
 
 MANIFEST: Final = "predict.json"
-"""What made the predictions in a folder, and the names of their files."""
+"""Lists the predictions in a folder, with the method, head and thresholds that made them."""
 
 _SHOWN = 3
-"""Names of foreign files in an error message."""
+"""Number of foreign files that an error message names."""
 
 
-def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:
-    """Prepare a folder for new predictions: remove earlier ones, and write the manifest.
+def refuse_foreign(folder: Path, planned: Iterable[str]) -> None:
+    """Check that new predictions would replace no files but earlier predictions; nothing is changed.
 
     Args:
-        folder: Created if it does not exist.
+        folder: Need not exist.
         planned: Names of all files that may be written.
-        record: What makes the predictions; kept in the manifest.
 
     Raises:
-        ConfigError: If the folder holds files of these names that no earlier prediction wrote. Nothing is changed.
+        ConfigError: If the folder holds files of these names that no earlier prediction wrote.
     """
     names = [MANIFEST, *planned]
     owned = _owned(folder)
@@ -37,13 +36,33 @@ def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> No
             f"{folder}: expected a new folder or one that predict wrote, got files that it would replace ({shown}); "
             "choose another folder, or move them"
         )
-    write_manifest(folder, names, record)
+
+
+def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:
+    """Prepare a folder for new predictions: remove earlier ones, and list the new ones in the manifest.
+
+    Args:
+        folder: Created if it does not exist.
+        planned: Names of all files that may be written.
+        record: How the predictions are made; kept in the manifest.
+
+    Raises:
+        ConfigError: As `refuse_foreign`.
+    """
+    names = list(planned)
+    refuse_foreign(folder, names)
+    owned = _owned(folder)
+    _write_manifest(folder, names, record)
     for name in owned - {MANIFEST}:
         (folder / name).unlink(missing_ok=True)
 
 
-def write_manifest(folder: Path, names: Iterable[str], record: Mapping[str, Any]) -> None:
-    """Write which files in a folder are predictions, and what made them."""
+def list_written(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:
+    """Reduce the manifest to the files that were written."""
+    _write_manifest(folder, (name for name in planned if (folder / name).exists()), record)
+
+
+def _write_manifest(folder: Path, names: Iterable[str], record: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, {**record, "files": sorted({MANIFEST, *names})})
 
 
@@ -54,5 +73,5 @@ def _owned(folder: Path) -> set[str]:
         names = {name for name in files if isinstance(name, str)}
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return set()
-    # Whatever a manifest lists, nothing outside the folder is removed.
+    # Even if the manifest was edited, nothing outside the folder is removed.
     return {name for name in names if Path(name).name == name != ".."} if MANIFEST in names else set()

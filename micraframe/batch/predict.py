@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from micraframe.batch.findings import ClassFinding, Findings, ObjectFinding, PointFinding, findings
-from micraframe.batch.outputs import claim, write_manifest
+from micraframe.batch.findings import ClassFinding, ObjectFinding, PointFinding, findings
+from micraframe.batch.outputs import claim, list_written, refuse_foreign
 from micraframe.batching import BATCH_PIXELS
 from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.geojson import write_features
@@ -22,8 +22,6 @@ from micraframe.images import (
     read_image,
     resize,
     scaled_size,
-    write_labels,
-    write_masks,
     write_png,
     write_tiff,
 )
@@ -38,44 +36,28 @@ POINTS: Final = "points.csv"
 TABLES: Final = (TABLE, OBJECTS, POINTS)
 
 
-@dataclass(frozen=True)
-class OutputFiles:
+class OutputFiles(NamedTuple):
     """The names of what is written for an image.
 
     Attributes:
-        stem: The image's file name without its suffix.
+        masks: One mask for each class, 0 and 255.
+        labels: Numbered objects of each class.
+        scores: Score map of each class.
+        overlay: The masks, drawn over the image.
+        outlines: Outlines of all objects.
     """
 
-    stem: str
+    masks: str
+    labels: str
+    scores: str
+    overlay: str
+    outlines: str
 
-    @property
-    def masks(self) -> str:
-        """One mask for each class, 0 and 255."""
-        return f"{self.stem}.tif"
 
-    @property
-    def labels(self) -> str:
-        """Numbered objects of each class."""
-        return f"{self.stem}-labels.tif"
-
-    @property
-    def scores(self) -> str:
-        """Score map of each class."""
-        return f"{self.stem}-scores.tif"
-
-    @property
-    def overlay(self) -> str:
-        """The masks, drawn over the image."""
-        return f"{self.stem}-overlay.png"
-
-    @property
-    def outlines(self) -> str:
-        """Outlines of all objects."""
-        return f"{self.stem}.geojson"
-
-    def all(self) -> tuple[str, ...]:
-        """Return all names."""
-        return self.masks, self.labels, self.scores, self.overlay, self.outlines
+def output_files(stem: str) -> OutputFiles:
+    """Return the names for an image file of this name without its suffix."""
+    endings = (".tif", "-labels.tif", "-scores.tif", "-overlay.png", ".geojson")
+    return OutputFiles(*(f"{stem}{ending}" for ending in endings))
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +92,8 @@ def predict_files(
 
     Args:
         pipeline: A trained model and its head.
-        images: Files, and folders of which every image is taken.
-        output: Folder to write to.
+        images: Files, and folders, from which every image is taken.
+        output: Folder to write to. Nothing in it changes before the first image is predicted.
         scores: Also write the score maps, `NAME-scores.tif`: float32, 0 for classes without a map.
         progress: Progress callback.
 
@@ -120,8 +102,10 @@ def predict_files(
 
     Raises:
         ConfigError: If `output` holds images to predict, or files that no prediction wrote and this one would replace.
-        DataError: If there is no image at all.
+        DataError: If a path does not exist, or there is no image at all.
     """
+    if missing := [str(path) for path in images if not path.exists()]:
+        raise DataError(f"{', '.join(missing)}: no such file or folder; correct the path")
     files = list(_expand(images))
     if not files:
         raise DataError(
@@ -131,22 +115,26 @@ def predict_files(
         raise ConfigError(f"{output}: expected an output folder other than that of the images; choose another folder")
     progress = progress or Progress()
     unique, failures = _without_clashes(files)
-    names = [name for file in unique for name in OutputFiles(file.stem).all()]
+    names = [name for file in unique for name in output_files(file.stem)]
+    planned = [*TABLES, *names]
+    refuse_foreign(output, planned)
     record = _record(pipeline)
-    claim(output, [*TABLES, *names], record)
-    done = 0
-    try:
-        with ExitStack() as stack:
-            tables = {name: stack.enter_context(CsvStream(output / name)) for name in TABLES}
-            tables[TABLE].write((), ClassFinding)
-            for number, (file, result) in enumerate(_predict(pipeline, unique), start=1):
-                reason = result if isinstance(result, str) else _write(output, *result, pipeline.info, scores, tables)
-                if reason:
-                    failures[str(file)] = reason
-                done += not reason
-                progress.advance("predict", number, len(unique))
-    finally:
-        write_manifest(output, (name for name in [*TABLES, *names] if (output / name).exists()), record)
+    done, claimed = 0, False
+    with ExitStack() as stack:
+        tables = {name: stack.enter_context(CsvStream(output / name)) for name in TABLES}
+        for number, (file, result) in enumerate(_predict(pipeline, unique), start=1):
+            if isinstance(result, str):
+                reason = result
+            else:
+                if not claimed:
+                    claim(output, planned, record)
+                    stack.callback(list_written, output, planned, record)
+                    claimed = True
+                reason = _write(output, *result, pipeline.info, scores, tables)
+            if reason:
+                failures[str(file)] = reason
+            done += not reason
+            progress.advance("predict", number, len(unique))
     return done, failures
 
 
@@ -194,7 +182,7 @@ def _without_clashes(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]]
     unique: list[Path] = []
     for file in dict.fromkeys(files):
         # Some file systems do not distinguish upper and lower case.
-        names = [name.casefold() for name in OutputFiles(file.stem).all()]
+        names = [name.casefold() for name in output_files(file.stem)]
         clashes = [owners[name] for name in names if name in owners]
         if not clashes:
             owners |= dict.fromkeys(names, file)
@@ -226,7 +214,7 @@ def _predict(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[tuple[Path, 
         if len(read) > 1:
             try:
                 together = list(pipeline.predict(image.scored for image in read))
-            except Exception:  # whatever a component raises, it is raised again for the image that causes it
+            except Exception:  # raised again below, for the image that causes it
                 together = []
         remaining = iter(together)
         for file, image in group:
@@ -285,34 +273,30 @@ def _write(
     tables: dict[str, CsvStream],
 ) -> str:
     """Write all that belongs to an image; return the reason if its prediction cannot be written, or nothing."""
-    names = OutputFiles(image.path.stem)
+    names = output_files(image.path.stem)
     pixel_size = None if info.pixel_size_um is None else info.pixel_size_um * info.scale
     try:
         prediction = restore_size(prediction, (image.shown.shape[1], image.shown.shape[2]))
         found = findings(image.path.name, prediction, info.classes, pixel_size)
         if prediction.masks is not None:
-            write_masks(output / names.masks, prediction.masks, info.classes, pixel_size)
+            write_tiff(output / names.masks, prediction.masks, info.classes, pixel_size)
             write_png(output / names.overlay, overlay(image.shown, prediction.masks))
         if prediction.instances is not None:
-            write_labels(output / names.labels, prediction.instances, info.classes, pixel_size)
+            write_tiff(output / names.labels, prediction.instances, info.classes, pixel_size)
         if found.objects is not None:
             write_features(output / names.outlines, found.outlines)
         if scores:
             write_tiff(output / names.scores, _all_maps(prediction), info.classes, pixel_size)
     except (MemoryError, MicraframeError) as error:
-        for name in names.all():
+        for name in names:
             (output / name).unlink(missing_ok=True)
         return _reason(image.path, error, image.shown, None)
-    _write_rows(tables, found)
-    return ""
-
-
-def _write_rows(tables: dict[str, CsvStream], found: Findings) -> None:
     tables[TABLE].write(found.classes, ClassFinding)
     if found.objects is not None:
         tables[OBJECTS].write(found.objects, ObjectFinding)
     if found.points is not None:
         tables[POINTS].write(found.points, PointFinding)
+    return ""
 
 
 def _all_maps(prediction: Prediction) -> FloatArray:

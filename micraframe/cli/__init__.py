@@ -19,11 +19,12 @@ from micraframe.cli import (
     sweep,
     train,
 )
+from micraframe.cli.interrupts import interrupts, print_interrupted
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
 
 app = typer.Typer(
     name="micraframe",
-    help="How far do image-level labels take a microscopy segmentation, and what would full annotation buy?",
+    help="Compare microscopy segmentation from image-level labels with segmentation from full annotation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -33,11 +34,11 @@ app.command("demo", short_help="Run a comparison on embedded data; minutes, no n
 app.command("list", short_help="List the components that can be used.")(catalog.list_components)
 app.command("show", short_help="Show a component and its parameters.")(catalog.show)
 app.command("plugins", short_help="List plugins, and why any was rejected.")(catalog.plugins)
-app.command("check", short_help="Check a configuration.")(check.check)
+app.command("check", short_help="Check a configuration without reading data.")(check.check)
 app.command("train", short_help="Train a method on a dataset.")(train.train)
 app.command("finetune", short_help="Continue training a model on another dataset.")(finetune.finetune)
 app.command("predict", short_help="Predict images with a saved model.")(predict.predict)
-app.command("evaluate", short_help="Compare predictions with the truth.")(evaluate.evaluate)
+app.command("evaluate", short_help="Measure predictions against the truth.")(evaluate.evaluate)
 app.command("compare-annotators", short_help="Measure how well annotators agree.")(
     compare_annotators.compare_annotators
 )
@@ -60,23 +61,18 @@ def _options(
         bool, typer.Option("--version", help="Print the version and exit.", callback=print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """How far do image-level labels take a microscopy segmentation, and what would full annotation buy?"""
+    """Compare microscopy segmentation from image-level labels with segmentation from full annotation."""
 
 
 def main() -> None:
-    """Run the command line. The exit code is 0 if all is done, 1 if something failed, 2 for wrong usage."""
-    try:
-        app()
-    except MicraframeError as error:
-        print(f"micraframe: {error}", file=sys.stderr)
-        wrong_usage = isinstance(error, ConfigError | UnknownComponent | AmbiguousComponent)
-        sys.exit(2 if wrong_usage else 1)
-    except OSError as error:  # a full disk, a folder without write permission
-        print(f"micraframe: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(
-            "micraframe: interrupted; train, finetune, study and sweep continue when the same command runs again",
-            file=sys.stderr,
-        )
-        sys.exit(130)
+    """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted (Ctrl-C)."""
+    with interrupts() as interrupted:
+        try:
+            app()
+        except BaseException as error:
+            if interrupted():  # whatever a library made of it
+                sys.exit(print_interrupted())
+            if not isinstance(error, MicraframeError | OSError):  # of the latter, a full disk or missing permission
+                raise
+            print(f"micraframe: {error}", file=sys.stderr)
+            sys.exit(2 if isinstance(error, ConfigError | UnknownComponent | AmbiguousComponent) else 1)

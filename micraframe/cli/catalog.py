@@ -160,7 +160,7 @@ def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") 
 
 
 def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str, Any]]:
-    """Yield the records of models of which a file names one, by a field with a single possible value: its `kind`."""
+    """Yield the records of alternative models: a file chooses one by a field with a single value, its `kind`."""
     for model in models:
         constants = [
             (name, field.default)

@@ -1,4 +1,4 @@
-"""`micraframe check`: a configuration with everything looked up and written out."""
+"""`micraframe check`: looks up all components of a configuration, and writes out every default."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ if TYPE_CHECKING:
 
 
 def check(file: ConfigFile) -> None:
-    """Check a configuration for train, finetune or study, and print it with every default written out."""
+    """Check a configuration for train, finetune or study, and print it with every default written out.
+
+    It reads no data: whether files exist and annotation suffices is checked by train and by study run --dry-run.
+    """
     from micraframe import config
 
     print(config.to_yaml(read_any(Path(file))), end="")
 
 
 def read_any(path: Path) -> Train | FineTune | Study:
-    """Read and resolve a configuration of the kind that its keys suggest."""
+    """Read and resolve a configuration; its keys tell which command it is for."""
     from micraframe import config
 
     keys = {line.partition(":")[0] for line in _lines(path)}

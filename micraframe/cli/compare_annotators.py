@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from micraframe.cli.output import AsJson, print_records
+from micraframe.cli.output import AsJson, print_measures
 
 
 def compare_annotators(
@@ -29,9 +29,11 @@ def compare_annotators(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare annotators with one another: each one's masks against all others'.
+    """Compare annotators with one another: each annotator's masks against everyone else's.
 
-    The agreement of annotators is the yardstick for a method's agreement with one of them.
+    Inter-annotator agreement is the benchmark against which to judge a method. Only images with a mask from every
+    annotator, all of the same shape, are compared; the others are listed at the end, with the reason. Where nothing
+    was marked, the mask is all zeros.
     """
     from micraframe import batch
     from micraframe.batch.annotators import AnnotatorStatistic
@@ -39,7 +41,7 @@ def compare_annotators(
     from micraframe.runtime.tables import write_csv
 
     found = batch.compare_annotators(folders, instances)
-    print_records(found.records, as_json)
+    print_measures(found.records, "annotator", as_json)
     if output is not None:
         write_csv(output, found.measured, AnnotatorStatistic)
     if found.failures:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def demo(
-    output: Annotated[
-        Path, typer.Option(help="Folder for the results; an interrupted demo there is continued.")
-    ] = Path("demo"),
+    output: Annotated[Path, typer.Option(help="Folder for the results; an interrupted demo in it is resumed.")] = Path(
+        "demo"
+    ),
     as_json: AsJson = False,
 ) -> None:
-    """Learn to segment handwritten digits from image-level labels, and compare: ten minutes on two cores."""
+    """Learn to segment handwritten digits from image-level labels, and compare methods: ten minutes on two cores."""
     from importlib import resources
 
     from micraframe import config
@@ -34,7 +34,7 @@ def demo(
 
 
 def installed_part(study: Study) -> tuple[Study, list[str]]:
-    """Return the study without methods of plugins that are not installed, and how to install these."""
+    """Return the study without the methods of plugins that are not installed, and how to install those."""
     from micraframe import registry
     from micraframe.errors import UnknownComponent
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from micraframe.cli.output import AsJson, print_records
+from micraframe.cli.output import AsJson, print_measures
 
 
 def evaluate(
@@ -15,8 +15,8 @@ def evaluate(
     truth: Annotated[
         Path,
         typer.Argument(
-            help="A CSV of labels (image, and 0 or 1 per class), or a folder of masks named as the images "
-            "(for several classes: in a folder per class).",
+            help="A CSV of labels (image, and 0 or 1 per class), or a folder of masks named like the images "
+            "(with several classes, in a folder for each).",
             show_default=False,
         ),
     ],
@@ -32,13 +32,15 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Also write the statistics of every image and class to this CSV and, if there are predicted points, "
-            "their precision against recall to precision_recall.csv beside it.",
+            "their precision-recall curves to precision_recall.csv in the same folder.",
             show_default=False,
         ),
     ] = None,
     distance: Annotated[
         float,
-        typer.Option(min=0, help="Largest distance in pixels of a predicted point from the centre of its true object."),
+        typer.Option(
+            min=0, help="Largest distance, in pixels, of a predicted point from the centre of its true object."
+        ),
     ] = 10.0,
     instances: Annotated[
         bool,
@@ -48,11 +50,12 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare predictions with the truth: presence of classes, masks and points.
+    """Measure predictions against the truth: presence of classes, masks and points.
 
-    Means over images leave out images for which a number is undefined; pooled numbers count the pixels or objects of
-    all images together. The last row of a metric averages over classes.
+    With several classes, the last row of a metric averages over them. Images that could not be evaluated are listed
+    at the end, with the reason. `micraframe show metric NAME` defines the numbers.
     """
+    from micraframe import registry
     from micraframe.batch import evaluate_files
     from micraframe.batch.evaluate import CURVES, CurvePoint, ImageStatistic, curve_points
     from micraframe.config import parse_choice
@@ -63,7 +66,9 @@ def evaluate(
         raise ConfigError(f"--output {output}: the curves are written to a file of this name; choose another name")
     choices = [parse_choice(text) for text in metric or ()]
     found = evaluate_files(predictions, truth, choices, distance, instances)
-    print_records(found.records, as_json)
+    components = {str(row["component"]) for row in found.records}
+    summaries = {name: registry.catalog().find("metric", name).component.summary for name in components}
+    print_measures(found.records, "component", as_json, summaries)
     if output is not None:
         write_csv(output, found.measured, ImageStatistic)
         if found.curves:

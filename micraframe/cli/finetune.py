@@ -1,4 +1,4 @@
-"""`micraframe finetune`: a trained model continues to learn, from images of another device."""
+"""`micraframe finetune`: continues training a model, with images from another device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder; its method is micra-net.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.", show_default=False)],
     file: ConfigFile,
     unfreeze: Annotated[
         str,
@@ -34,7 +34,7 @@ def finetune(
     """Continue training a model on another dataset; the same command resumes a run that was interrupted.
 
     The file names the dataset and, under `training`, the training parameters that differ from the model's own, such as
-    {epochs: 30}.
+    {epochs: 30}. The new model has the head of the old one, without thresholds that were tuned for it.
     """
     import dataclasses
 
@@ -44,6 +44,7 @@ def finetune(
     from micraframe.errors import ConfigError
     from micraframe.micranet import MicraNet, MicraNetModel
     from micraframe.modelfile import provenance
+    from micraframe.runtime.numerics import numerics
     from micraframe.training import Recipe
 
     settings = config.load(Path(file), config.FineTune)
@@ -57,14 +58,16 @@ def finetune(
         raise ConfigError(f"{file}: training: {registry.explain(error, Recipe.model_fields)}") from error
 
     def fit(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Pipeline:
+        train, valid = (pipeline.checked_samples(part, MicraNet.learns_from, info) for part in (train, valid))
         params = {**loaded.method.params, "training": recipe.model_dump(mode="json")}
+        computed_with = numerics(context.device, context.precision)
         before = {f"before {unfreeze}: {key}": loaded.provenance[key] for key in ("seed", "data")}
         return dataclasses.replace(
-            loaded,
+            loaded.without_tuning(),
             method=loaded.method.model_copy(update={"params": params}),
             model=trained.finetune(unfreeze, recipe, train, valid, info, context),
             info=info,
-            provenance={**provenance(context.seed, info.fingerprint), **before},
+            provenance={**provenance(context.seed, info.fingerprint, computed_with), **before},
         )
 
     train_and_save(settings, output, MicraNet.learns_from, fit)

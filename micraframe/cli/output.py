@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from micraframe.types import Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto (a GPU when there is one), cpu, cuda, cuda:1, mps.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.")]
 
 
 def width() -> int:
@@ -26,10 +32,11 @@ def width() -> int:
     return shutil.get_terminal_size().columns
 
 
-def print_records(records: Sequence[Mapping[str, Any]], as_json: bool, title: str = "") -> None:
+def print_records(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print records with the same keys as a table, or as a JSON list; NaN is an empty cell, or null.
 
-    Text is wrapped where the table would be too wide. If even that is not enough, each record is printed as a list.
+    A table has a line for each record. If a line is too long for the screen, every record is printed as a list of its
+    values. In a file or a pipe, lines may have any length.
     """
     if as_json:
         print_json(records)
@@ -37,18 +44,65 @@ def print_records(records: Sequence[Mapping[str, Any]], as_json: bool, title: st
     if not records:
         print("none")
         return
-    if title:
-        print(f"{title}\n")
     rows = [{key.replace("_", " "): _text(value) for key, value in record.items()} for record in records]
-    if sum(_narrowest(key, [row[key] for row in rows]) + 2 for key in rows[0]) - 2 > width():
+    widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
+    if sum(widths.values()) + 2 * (len(widths) - 1) > _longest_line():
         _print_lists(rows)
-    else:
-        numeric = {
-            key.replace("_", " ")
-            for key in records[0]
-            if all(isinstance(record[key], int | float) for record in records)
-        }
-        _print_table(rows, numeric)
+        return
+    numeric = {
+        key.replace("_", " ") for key in records[0] if all(isinstance(record[key], int | float) for record in records)
+    }
+    for row in ({key: key for key in widths}, *rows):
+        cells = (f"{row[key]:{'>' if key in numeric else '<'}{room}}" for key, room in widths.items())
+        print("  ".join(cells).rstrip())
+
+
+def refuse_foreign(path: Path, kind: type[BaseModel]) -> None:
+    """Check that an output folder's configuration is an earlier one of the same command, which may be replaced.
+
+    Raises:
+        ConfigError: If the file exists and cannot be read as this kind of configuration.
+    """
+    from micraframe import config
+    from micraframe.errors import ConfigError
+
+    if not path.exists():
+        return
+    try:
+        config.read(path, kind)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{path}: expected no file, or a configuration that this command wrote, got another file; choose another "
+            "--output, or move it"
+        ) from error
+
+
+def _longest_line() -> float:
+    """Return how many characters fit into a line; in a file or a pipe, any number unless COLUMNS says otherwise."""
+    return width() if sys.stdout.isatty() or os.environ.get("COLUMNS") else math.inf
+
+
+def print_measures(
+    records: Sequence[Mapping[str, Any]], key: str, as_json: bool, titles: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Print numbers of metrics, as a table for each value of `key`, or as a JSON list.
+
+    Args:
+        records: With the keys `key`, metric, class, value, images and reduction.
+        key: Names the tables.
+        as_json: Whether to print JSON.
+        titles: What the values of `key` mean.
+    """
+    if as_json or not records:
+        print_records(records, as_json)
+        return
+    for value, group in groupby(records, key=lambda record: record[key]):
+        print(f"{value}: {titles[value]}" if value in titles else value)
+        rows = [{name: each for name, each in record.items() if name != key} for record in group]
+        print_records([row | {"reduction": row["reduction"].partition(" ")[0]} for row in rows], as_json=False)
+        print()
+    print("mean: over the images in which the number is defined; their number is in the column images.")
+    print("pooled: pixels, objects or images of all images counted together.")
 
 
 def print_json(records: Sequence[Mapping[str, Any]]) -> None:
@@ -67,27 +121,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _narrowest(key: str, values: Sequence[str]) -> int:
-    """Return the least width of a column: no word is broken."""
-    return max(len(word) for text in (key, *values) for word in (text.split() or [""]))
-
-
-def _print_table(rows: Sequence[Mapping[str, str]], numeric: set[str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(header_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for key in rows[0]:
-        table.add_column(
-            key,
-            justify="right" if key in numeric else "left",
-            min_width=_narrowest(key, [row[key] for row in rows]),
-        )
-    for row in rows:
-        table.add_row(*row.values())
-    Console(width=width(), markup=False, highlight=False).print(table)
-
-
 def _print_lists(rows: Sequence[Mapping[str, str]]) -> None:
     indent = max(map(len, rows[0])) + 2
     for number, row in enumerate(rows):
@@ -102,7 +135,7 @@ def progress() -> Progress:
     from micraframe.types import Progress
 
     class Lines(Progress):
-        """Prints a line when a task begins, ends or reports a new number, and otherwise at most every ten seconds."""
+        """Prints a line when a task begins, ends or reports a new quantity, otherwise at most every ten seconds."""
 
         def __init__(self) -> None:
             self._last: dict[tuple[str, ...], float] = {}
@@ -118,7 +151,7 @@ def progress() -> Progress:
             print(_line(label, done, total, numbers), file=sys.stderr, flush=True)
 
     class Bars(Progress):
-        """Draws a bar for each task, and hides it when the task is finished unless there is room."""
+        """Draws a bar for each task, and hides it when the task is finished unless there is room; prints messages."""
 
         def __init__(self) -> None:
             from rich.console import Console
@@ -135,13 +168,17 @@ def progress() -> Progress:
             )
             self._tasks: dict[str, Any] = {}
             self._bars.start()
+            atexit.register(self._bars.stop)  # or the terminal would be left without a cursor
 
         def advance(
             self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})
         ) -> None:
+            if label not in self._tasks and _is_message(done, total):
+                self._bars.console.print(label, markup=False, highlight=False)
+                return
             if label not in self._tasks:
                 self._tasks[label] = self._bars.add_task(label, total=total, numbers="")
-            shown = " ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+            shown = "  ".join(_quantities(numbers))
             self._bars.update(self._tasks[label], completed=done, total=total, numbers=shown)
             if done >= total:
                 self._bars.update(self._tasks[label], visible=label == "study" or self._bars.console.height > 40)
@@ -152,7 +189,20 @@ def progress() -> Progress:
 
 
 def _line(label: str, done: int, total: int, numbers: Mapping[str, float]) -> str:
-    return "  ".join([f"{label} {done}/{total}", *(f"{key} {value:.4g}" for key, value in numbers.items())])
+    steps = "" if _is_message(done, total) else f" {done}/{total}"
+    return "  ".join([f"{label}{steps}", *_quantities(numbers)])
+
+
+def _is_message(done: int, total: int) -> bool:
+    """Return whether this reports an event, which has no steps."""
+    return done == total == 0
+
+
+def _quantities(numbers: Mapping[str, float]) -> Iterator[str]:
+    """Yield numbers with their names: `loss 0.25`; but of minutes, `about 36 s remaining`."""
+    for name, value in numbers.items():
+        unit, _, rest = name.partition(" ")
+        yield f"about {duration(60 * value)} {rest}" if unit == "minutes" else f"{name} {value:.4g}"
 
 
 def _text(value: Any) -> str:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from micraframe.cli.output import Device, progress
 
-if TYPE_CHECKING:
-    from micraframe.pipeline import Pipeline
-
 Combiner = Annotated[
     str | None,
-    typer.Option(help="Another combiner than the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
+    typer.Option(help="Use this combiner instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
 ]
 Extractor = Annotated[
     str | None,
-    typer.Option(help="Another extractor than the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
+    typer.Option(help="Use this extractor instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
 ]
 
 
@@ -29,7 +26,7 @@ def predict(
     head: Annotated[
         str | None,
         typer.Option(
-            help="Another head than the model's: NAME, or NAME:KEY=VALUE,..., such as instance:split=watershed.",
+            help="Use this head instead of the model's: NAME, or NAME:KEY=VALUE,..., such as instance:split=watershed.",
             show_default=False,
         ),
     ] = None,
@@ -43,15 +40,15 @@ def predict(
         int | None,
         typer.Option(
             min=0,
-            help="Cut larger images into tiles of this many pixels a side; 0: do not cut. By default as the model was "
-            "saved.",
+            help="Cut larger images into tiles with sides of this many pixels; 0: do not cut. Default: as saved with "
+            "the model.",
             show_default=False,
         ),
     ] = None,
     halo: Annotated[
         int | None,
         typer.Option(
-            help="Pixels along the inner edges of a tile that are scored but not used; 64 by default.",
+            help="Margin, in pixels, that is scored but discarded where tiles overlap. Default: 64.",
             show_default=False,
         ),
     ] = None,
@@ -61,18 +58,22 @@ def predict(
     """Predict images with a saved model.
 
     For each image, it writes masks (TIFF, 0 and 255), numbered objects (TIFF), outlines (GeoJSON for QuPath) and an
-    overlay (PNG), as far as the head makes them; for all images, predictions.csv, objects.csv and points.csv.
+    overlay (PNG), depending on the head; for all images, predictions.csv, objects.csv and points.csv.
     Everything is in pixels of the image file.
 
-    An image that fails is reported at the end and does not stop the others. Predicting again into the same folder
-    replaces the earlier predictions and no other files.
+    An image that fails is reported at the end and does not stop the others. Predicting into the same folder again
+    replaces the earlier predictions, and no other files.
     """
     from micraframe.batch import predict_files
     from micraframe.batch.predict import TABLES
+    from micraframe.config import parse_choice
     from micraframe.errors import BatchError
+    from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
 
-    pipeline = load_pipeline(model, device, head, combiner, extractor, _tiling(tile, halo))
+    named = {"head": head, "combiner": combiner, "extractor": extractor}
+    others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
+    pipeline = load(model, device, tiling=_tiling(tile, halo), **others)
     if thresholds is not None:
         from micraframe.tuning import read_thresholds
 
@@ -86,33 +87,8 @@ def predict(
         raise BatchError(f"predict to {output}", failures, done)
 
 
-def load_pipeline(
-    model: Path, device: str, head: str | None, combiner: str | None, extractor: str | None, tiling: Any
-) -> Pipeline:
-    """Load a saved model with the components that options name in place of its own.
-
-    Args:
-        model: A saved model's folder.
-        device: `auto`, or a torch device.
-        head: A head, as `parse_choice` reads it; None for the model's own.
-        combiner: A combiner, likewise.
-        extractor: An extractor, likewise.
-        tiling: Another tiling, None for none, or `micraframe.pipeline.KEEP`.
-    """
-    from micraframe import pipeline
-    from micraframe.config import parse_choice
-
-    overrides = {name: parse_choice(text) for name, text in _named(combiner=combiner, extractor=extractor)}
-    chosen = None if head is None else parse_choice(head)
-    return pipeline.load(model, device, head=chosen, tiling=tiling, **overrides)
-
-
-def _named(**options: str | None) -> list[tuple[str, str]]:
-    return [(name, text) for name, text in options.items() if text is not None]
-
-
 def _tiling(tile: int | None, halo: int | None) -> Any:
-    """Return the tiling that options describe: None for none, or `KEEP` for that of the model."""
+    """Return the tiling that options describe: None without tiles, or `KEEP` for the model's own."""
     from pydantic import ValidationError
 
     from micraframe.errors import ConfigError
@@ -122,7 +98,7 @@ def _tiling(tile: int | None, halo: int | None) -> Any:
 
     if not tile:
         if halo is not None:
-            raise ConfigError(f"--halo {halo}: expected --tile too; give the size of the tiles: --tile 512")
+            raise ConfigError(f"--halo {halo}: expected --tile too; add the size of the tiles: --tile 512")
         return KEEP if tile is None else None
     given = {"size": tile} | ({} if halo is None else {"halo": halo})
     try:

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from micraframe.cli.output import AsJson, ConfigFile, duration, print_records, progress
+from micraframe.cli.output import AsJson, ConfigFile, duration, print_records, progress, refuse_foreign
 
 if TYPE_CHECKING:
     from micraframe.config import Study
     from micraframe.study.executors import Executor
+    from micraframe.study.plan import StudyRun
     from micraframe.study.run import Outcome
     from micraframe.study.status import StudyStatus
     from micraframe.study.tables import Summary
+    from micraframe.types import Sample
 
 app = typer.Typer(help="Compare methods, each with its training annotation.", no_args_is_help=True)
 
-Output = Annotated[Path, typer.Option(help="Folder for the results; an interrupted study there is continued.")]
-Folder = Annotated[Path, typer.Argument(help="Folder of a study, as given to --output.", show_default=False)]
+Output = Annotated[Path, typer.Option(help="Folder for the results; an interrupted study in it is resumed.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of a study: the --output of study run.", show_default=False)]
 
 
 @app.callback()
@@ -40,30 +42,54 @@ def run(
         Literal["local", "dask"], typer.Option(help="Run in this process or on Dask workers.")
     ] = "local",
     workers: Annotated[int, typer.Option(min=1, help="Dask: processes on this machine.")] = 2,
-    scheduler: Annotated[str | None, typer.Option(help="Dask: address of a running scheduler instead.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Dask: address of a running scheduler, instead of local workers.")
+    ] = None,
     slurm: Annotated[
-        Path | None, typer.Option(help="Dask: YAML file of what to request from SLURM instead (queue, cores, ...).")
+        Path | None,
+        typer.Option(
+            help="Dask: YAML file with what to request from SLURM (queue, cores, ...), instead of local workers."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a committed study on the same data: only the new methods are run, and reported together "
+            "with its results."
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="With --against: a method to run, by its name in tables. Default: all new ones."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study, or what is left of it; print and write its tables and report.
+    """Run a study, or resume an interrupted one; print and write its tables and report.
 
-    Started by torchrun or accelerate launch, the processes share every training, such as one per GPU.
+    When started by torchrun or accelerate launch, the processes, such as one per GPU, share every training.
     """
     from micraframe import config
+    from micraframe.errors import ConfigError
 
     chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
-    run_and_print(config.load(Path(file), config.Study), output, as_json, chosen, dry_run)
+    study = config.load(Path(file), config.Study)
+    if against is not None:
+        from micraframe.study.committed import choose_methods
+
+        study = choose_methods(study, against, method or ())
+    elif method:
+        raise ConfigError("--method needs --against, the folder of the committed study to compare with; add it")
+    run_and_print(study, output, as_json, chosen, dry_run, against)
 
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Print which runs of a study are done, which failed, and how long the rest will take."""
+    """Print which runs of a study are done or failed, and how long the rest will take."""
+    from micraframe.study.committed import runs_of
     from micraframe.study.folder import StudyFolder
-    from micraframe.study.plan import plan
     from micraframe.study.status import status as status_of
 
-    found = status_of(plan(_study_of(folder)), StudyFolder(folder))
+    found = status_of(runs_of(_study_of(folder), StudyFolder(folder)), StudyFolder(folder))
     if as_json:
         print_records(_run_records(found), as_json=True)
         return
@@ -72,25 +98,35 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 @app.command()
 def report(folder: Folder, as_json: AsJson = False) -> None:
-    """Write tables, pictures and report again, from the completed runs and the prices in study.yaml; run nothing."""
+    """Rebuild the tables and the report, from completed runs and the prices in study.yaml; nothing is run."""
+    from micraframe.study.committed import runs_of
     from micraframe.study.folder import StudyFolder
-    from micraframe.study.plan import plan
     from micraframe.study.run import write_results
 
-    study = _study_of(folder)
-    outcome = write_results(study, plan(study), StudyFolder(folder.absolute()), progress())
+    study, files = _study_of(folder), StudyFolder(folder.absolute())
+    outcome = write_results(study, runs_of(study, files), files, progress())
     _print_outcome(outcome, study, folder, as_json)
 
 
 def run_and_print(
-    study: Study, output: Path, as_json: bool, executor: Executor | None = None, dry_run: bool = False
+    study: Study,
+    output: Path,
+    as_json: bool,
+    executor: Executor | None = None,
+    dry_run: bool = False,
+    against: Path | None = None,
 ) -> None:
-    """Print a study's plan, run it, print its table, and raise `BatchError` if runs failed."""
-    from micraframe.errors import BatchError
+    """Print a study's plan, run it, and print its table.
+
+    Raises:
+        ConfigError: If `output` contains another study.yaml or report, or a method cannot learn from its annotation.
+        BatchError: If runs failed.
+    """
+    from micraframe.config import Study
+    from micraframe.errors import BatchError, ConfigError
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.study.folder import StudyFolder
-    from micraframe.study.plan import plan
-    from micraframe.study.run import follow_study, run_study
+    from micraframe.study.run import follow_study, plan_of, run_study
     from micraframe.study.status import status as status_of
     from micraframe.training import is_main_process
 
@@ -98,7 +134,15 @@ def run_and_print(
         with reuse_freed_memory():
             follow_study(study, output)
         return
-    found = status_of(plan(study), StudyFolder(output))
+    files = StudyFolder(output.absolute())
+    refuse_foreign(files.config, Study)
+    if (output / "report.html").exists() and not files.config.exists():
+        raise ConfigError(
+            f"{output / 'report.html'}: expected no file, or the report of a study, got one without study.yaml; choose "
+            "another --output, or move it"
+        )
+    found = status_of(plan_of(study, files, executor, against), files)
+    check_annotation(each.run for each in found.runs if each.trains)
     if dry_run:
         if as_json:
             print_records(_run_records(found), as_json=True)
@@ -107,18 +151,56 @@ def run_and_print(
         return
     print(_plan_text(found), file=sys.stderr)
     with reuse_freed_memory():
-        outcome = run_study(study, output, progress(), executor)
+        outcome = run_study(study, output, progress(), executor, against)
     _print_outcome(outcome, study, output, as_json)
     if outcome.failures:
         reasons = {
             name: trace.strip().splitlines()[-1].removeprefix("micraframe.errors.")
             for name, trace in outcome.failures.items()
         }
-        raise BatchError(f"study in {output}", reasons, len(found.runs) - len(reasons))
+        raise BatchError(f"study in {output}", reasons, len(found.runs) - len(reasons), "runs")
+
+
+def check_annotation(runs: Iterable[StudyRun]) -> None:
+    """Check, with one training sample of each dataset, that methods can learn from what their annotators provide.
+
+    Raises:
+        ConfigError: If a method cannot.
+        DataError: If an annotator needs what the dataset does not have.
+    """
+    from micraframe import registry
+    from micraframe.errors import ConfigError
+    from micraframe.study.plan import method_class
+    from micraframe.types import Annotation
+
+    samples: dict[str, Sample | None] = {}
+    checked: set[tuple[str, str, str]] = set()
+    for run in runs:
+        method, annotator = run.compared.method, run.compared.annotator
+        dataset = run.dataset.model_dump_json()
+        if (pair := (dataset, annotator.model_dump_json(), method.name)) in checked:
+            continue
+        checked.add(pair)
+        if dataset not in samples:
+            built = registry.build("dataset", run.dataset.name, **run.dataset.params)
+            samples[dataset] = next(iter(built.samples("train")), None)
+        if (sample := samples[dataset]) is None:
+            continue
+        annotated, _ = registry.build("annotator", annotator.name, **annotator.params).annotate(sample, run.seed)
+        given = [kind for kind in Annotation if getattr(annotated, kind) is not None]
+        usable = method_class(method).learns_from
+        if usable.isdisjoint(given):
+            raise ConfigError(
+                f"method {run.method!r} ({method.name}): expected {' or '.join(sorted(usable))} to learn from, got "
+                f"{' and '.join(given) or 'nothing'} from annotator {annotator.name}; choose another annotator"
+            )
 
 
 def by_method(summary: Iterable[Summary], metrics: Iterable[str]) -> list[dict[str, str]]:
-    """Return a record per dataset, annotation and method with fixed thresholds, with a column for each metric."""
+    """Return a record per dataset, annotation and method with fixed thresholds, with a column for each metric.
+
+    Numbers whose interval holds for the one trained model alone have an asterisk.
+    """
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in summary:
         if row.thresholds != "fixed":
@@ -128,7 +210,8 @@ def by_method(summary: Iterable[Summary], metrics: Iterable[str]) -> list[dict[s
             {"method": row.method, "annotation": row.annotator, "dataset": row.dataset, **dict.fromkeys(metrics, "")},
         )
         if row.metric in record and not math.isnan(row.mean):
-            record[row.metric] = f"{row.mean:.3f} ±{(row.high - row.low) / 2:.3f}"
+            interval = "" if math.isnan(row.low) else f" ({row.low:.3f} to {row.high:.3f})"
+            record[row.metric] = f"{row.mean:.3f}{interval}{'*' if row.conditional else ''}"
     return list(rows.values())
 
 
@@ -157,8 +240,14 @@ def _executor(
 def _study_of(folder: Path) -> Study:
     from micraframe import config
     from micraframe.errors import DataError
+    from micraframe.study.folder import StudyFolder
 
     if not (folder / "study.yaml").exists():
+        if StudyFolder(folder).numerics() is not None:
+            raise DataError(
+                f"{folder}: this study was interrupted before its first run, and nothing is done yet; run the same "
+                "command again to start it"
+            )
         raise DataError(f"{folder}: expected the folder of a study, got one without study.yaml; name its --output")
     return config.load(folder / "study.yaml", config.Study)
 
@@ -170,7 +259,9 @@ def _print_outcome(outcome: Outcome, study: Study, output: Path, as_json: bool) 
         print_records([asdict(row) for row in outcome.summary], as_json=True)
         return
     print_records(by_method(outcome.summary, list(check_columns(study))), as_json=False)
-    print("\nOver the test images, ± half the width of the 95 % interval.")
+    print("\nMean over trained models, with the 95 % interval over models and groups of test images.")
+    if any(row.conditional for row in outcome.summary):
+        print("* One trained model: the interval covers test images only, not differences between trainings.")
     tables = ", ".join(str(output / f"{name}.csv") for name in ("summary", "statistics", "costs", "rows"))
     print(f"Tables: {tables}")
     for picture in outcome.pictures:
@@ -180,7 +271,7 @@ def _print_outcome(outcome: Outcome, study: Study, output: Path, as_json: bool) 
 
 def _print_plan(found: StudyStatus) -> None:
     records = _run_records(found)
-    # Beside the other columns, there is no room for an error.
+    # Errors are too long for a column.
     print_records([{key: value for key, value in each.items() if key != "error"} for each in records], as_json=False)
     for each in found.runs:
         if each.error:
@@ -203,11 +294,16 @@ def _run_records(found: StudyStatus) -> list[dict[str, object]]:
 
 
 def _plan_text(found: StudyStatus) -> str:
+    from micraframe.errors import counted
+
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
     missing = sum(each.trains for each in found.runs)
-    lines = [f"{_count(len(found.runs), 'run')}: {counts}.", f"{_count(found.trainings, 'training')}, {missing} to do."]
+    lines = [
+        f"{counted(len(found.runs), 'run')}: {counts}.",
+        f"{counted(found.trainings, 'training')}, {missing} to do.",
+    ]
     if found.shared:
-        lines[-1] += f" {_count(found.shared, 'run')} reuse another run's training: they differ only after it."
+        lines[-1] += f" {counted(found.shared, 'run')} reuse another run's training: they differ only after it."
     if found.counts["done"] < len(found.runs):
         lines.append(
             "The remaining time is known once the first runs are done."
@@ -215,7 +311,3 @@ def _plan_text(found: StudyStatus) -> str:
             else f"About {duration(found.seconds)} remaining on one machine, judging by the completed runs."
         )
     return "\n".join(lines)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

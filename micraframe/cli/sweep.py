@@ -1,18 +1,19 @@
-"""`micraframe sweep`: where the classes are in an image larger than memory."""
+"""`micraframe sweep`: finds the classes in an image that may be larger than memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from micraframe.cli.output import AsJson, Device, print_records, progress
+from micraframe.cli.output import AsJson, Device, duration, print_json, progress
 
 if TYPE_CHECKING:
     from micraframe.sweep.ome_zarr import NgffVersion
-    from micraframe.sweep.run import Mode
+    from micraframe.sweep.run import Mode, SweepReport
     from micraframe.types import Precision
 
 
@@ -21,22 +22,24 @@ def sweep(
     image: Annotated[
         Path, typer.Argument(help="A TIFF, the folder of a Zarr array or OME-Zarr, a PNG or JPEG.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option(help="Folder for the results; an interrupted sweep there is resumed.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results; an interrupted sweep in it is resumed.")],
     mode: Annotated[
         str, typer.Option(help="dense (fast), exact (window by window, as in the paper), or both, to compare them.")
     ] = "dense",
     window: Annotated[
         int | None,
         typer.Option(
-            help="Side of a window in pixels; by default that of the training images, where they all have one size.",
+            help="Side of a window in pixels. Default: that of the training images, if they are all of one size.",
             show_default=False,
         ),
     ] = None,
-    overlap: Annotated[float, typer.Option(help="Fraction of a window that the next one covers too.")] = 0.75,
+    overlap: Annotated[
+        float, typer.Option(help="Overlap between neighbouring windows, as a fraction of the window.")
+    ] = 0.75,
     presence_threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability at which a place becomes a proposal; by default the model's, tuned or not.",
+            help="Presence probability above which a location is proposed. Default: the model's own threshold.",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +48,10 @@ def sweep(
         typer.Option(help="Presence thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
     ] = None,
     tile: Annotated[
-        int, typer.Option(help="Side in pixels of the tiles that are computed at a time; memory grows with it.")
+        int,
+        typer.Option(
+            help="Side, in pixels, of the tiles that are computed one at a time; larger tiles need more memory."
+        ),
     ] = 1024,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "float32",
@@ -54,11 +60,14 @@ def sweep(
     ] = "0.5",
     as_json: AsJson = False,
 ) -> None:
-    """Find where the classes are in a large image: a probability map, and ranked proposals."""
+    """Find where the classes are in a large image: a probability map and ranked proposals.
+
+    It prints a summary; report.json in the output folder, or --json, has all details.
+    """
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.sweep import SweepOptions, sweep_image
-    from micraframe.sweep.run import GEOJSON, MAP, OVERLAY, TABLE
+    from micraframe.sweep.run import GEOJSON, MAP, OVERLAY, REPORT, TABLE
 
     options = SweepOptions(
         mode=cast("Mode", mode),
@@ -79,13 +88,29 @@ def sweep(
         typer.echo(note, err=True)
 
     with reuse_freed_memory():
-        report = asdict(sweep_image(pipeline, image, output, options, progress(), say, model))
-    agreement = report.pop("agreement") or {}
-    flat: dict[str, Any] = report | {f"agreement: {key}": value for key, value in agreement.items()}
+        report = sweep_image(pipeline, image, output, options, progress(), say, model)
     if as_json:
-        print_records([flat], as_json)
+        flat: dict[str, Any] = asdict(report)
+        agreement = flat.pop("agreement") or {}
+        print_json([flat | {f"agreement: {key}": value for key, value in agreement.items()}])
         return
-    print_records([{"sweep": key.replace("_", " "), "value": str(value)} for key, value in flat.items()], as_json)
-    print()
-    for name in (TABLE, GEOJSON, OVERLAY, MAP):
-        print(output / name)
+    print("\n".join(summary(report)))
+    for name in (TABLE, GEOJSON, OVERLAY, MAP, REPORT):
+        print(f"File: {output / name}")
+
+
+def summary(report: SweepReport) -> Iterator[str]:
+    """Yield lines with what was found, how long it took, and caveats."""
+    height, width = report.window
+    yield f"Proposals: {report.proposals}, covering {report.area:.2%} of the image"
+    yield f"Windows: {report.windows} of {height} x {width} pixels, {report.step} pixels apart"
+    for mode, seconds in report.seconds.items():
+        yield f"Computing time ({mode}): {duration(seconds)}"
+    if report.agreement is not None:
+        found = report.agreement
+        correlation = "undefined" if found.correlation is None else f"{found.correlation:.3f}"
+        yield (
+            f"Dense against exact: correlation {correlation}; proposals: {found.proposals_dense} and "
+            f"{found.proposals_exact}, {found.proposals_in_common} in common; dense is {found.speedup:.3g} times as fast"
+        )
+    yield from (f"Note: {note}" for note in report.notes)

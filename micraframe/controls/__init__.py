@@ -1,1 +1,1 @@
-"""Controls: methods that hardly look at the image, which a method worth its annotation must beat."""
+"""Controls: methods that learn nothing of where structures are, which a method worth its annotation must beat."""

@@ -18,6 +18,7 @@ class CentreBlob(Control["CentreBlob.Params"]):
     class Params(ControlParams):
         width: float = Field(0.25, gt=0, description="Sigma as a share of the image's height and width.")
 
+    deterministic = True
     inference_params = frozenset({"presence", "width"})
 
     def draw(self, image: FloatArray, classes: int, seed: int) -> FloatArray:

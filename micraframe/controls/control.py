@@ -1,4 +1,4 @@
-"""What all controls share: of the training labels, they keep only how frequent each class is.
+"""What controls without a classifier share: of the training labels, they keep only how frequent each class is.
 
 A control cannot tell which classes are in an image, so it predicts the same ones for every image. Which ones is a
 choice: `all` gives it a mask wherever masks are compared and suits comparisons of masks, `prevalent` is the best
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from micraframe.errors import DataError
 from micraframe.interfaces import ClassRule, Method, Model
 from micraframe.parameters import Parameters
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores, Status
@@ -37,6 +36,7 @@ class Control(Method[C]):
     """A control: draws a map without knowing the classes, and gives every image the same presence probabilities."""
 
     learns_from = frozenset({Annotation.LABELS})
+    uses_validation = False
 
     @abstractmethod
     def draw(self, image: FloatArray, classes: int, seed: int) -> FloatArray:
@@ -47,7 +47,7 @@ class Control(Method[C]):
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
     ) -> ControlModel:
         """Count how frequent each class is in the training images."""
-        return ControlModel(self, prevalence(train, info), context.seed)
+        return ControlModel(self, prevalence(train), context.seed)
 
     @final
     def restore(self, state: Mapping[str, torch.Tensor], info: DatasetInfo, device: str) -> ControlModel:
@@ -84,18 +84,6 @@ class ControlModel(Model):
         return {"prevalence": torch.from_numpy(self.prevalence.copy()), "seed": torch.tensor(self._seed)}
 
 
-def prevalence(samples: Sequence[Sample], info: DatasetInfo) -> FloatArray:
-    """Return the share of the samples that contain each class, float32 (K,).
-
-    Raises:
-        DataError: If there is no sample, or one without labels of all classes.
-    """
-    if not samples:
-        raise DataError(f"dataset {info.name!r}: expected training samples to count classes in, got none")
-    counts = np.zeros(len(info.classes))
-    for sample in samples:
-        if sample.labels is None or len(sample.labels) != len(counts):
-            found = "none" if sample.labels is None else len(sample.labels)
-            raise DataError(f"sample {sample.id!r}: expected labels of {len(counts)} classes, got {found}")
-        counts += sample.labels
-    return (counts / len(samples)).astype(np.float32)
+def prevalence(samples: Sequence[Sample]) -> FloatArray:
+    """Return the share of the samples that contain each class, float32 (K,)."""
+    return np.asarray(np.array([sample.labels for sample in samples], np.bool_).mean(axis=0), np.float32)

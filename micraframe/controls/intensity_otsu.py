@@ -21,6 +21,7 @@ class IntensityOtsu(Control["IntensityOtsu.Params"]):
             "auto", description="Whether structures are bright or dark; auto: whichever covers less of each image."
         )
 
+    deterministic = True
     inference_params = frozenset({"presence", "polarity"})
 
     def draw(self, image: FloatArray, classes: int, seed: int) -> FloatArray:

@@ -14,7 +14,7 @@ from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.errors import DataError
 from micraframe.objects import bounding_boxes, centroids
 from micraframe.runtime.files import digest
-from micraframe.types import BoolArray, FloatArray, IntArray, Sample
+from micraframe.types import BoolArray, FloatArray, ImagePart, IntArray, Sample
 
 POSITIVE, NEGATIVE, AMBIGUOUS = 1, 0, -1
 """The answers of `judge_windows`: enough of the class, none of it, or some but not enough."""
@@ -150,12 +150,18 @@ def crop_points(points: FloatArray, window: Window) -> FloatArray:
     return moved[((moved >= -0.5) & (moved < np.array([window.height, window.width]) - 0.5)).all(axis=1)]
 
 
-def crop_sample(sample: Sample, window: Window) -> Sample:
+def crop_sample(sample: Sample, window: Window, objects: IntArray | None = None) -> Sample:
     """Return a part of a sample, without labels; it shares no memory with the whole.
 
     Arrays are cut, boxes clipped, and boxes and points outside the window dropped. Its id says where it was cut.
+
+    Args:
+        sample: The whole image.
+        window: Where to cut.
+        objects: Numbered objects of the whole image, int32 (K, H, W); the part records which of them it shows.
     """
     place = (..., *window.place)
+    shown = () if objects is None else (np.unique(labels[labels > 0]) for labels in objects[place])
     return dataclasses.replace(
         sample,
         id=f"{sample.id}@y{window.y}x{window.x}",
@@ -166,6 +172,9 @@ def crop_sample(sample: Sample, window: Window) -> Sample:
         ignore=None if sample.ignore is None else sample.ignore[place].copy(),
         boxes=None if sample.boxes is None else tuple(crop_boxes(part, window) for part in sample.boxes),
         points=None if sample.points is None else tuple(crop_points(part, window) for part in sample.points),
+        part=ImagePart(
+            sample.id, frozenset((index, number) for index, several in enumerate(shown) for number in several.tolist())
+        ),
     )
 
 

@@ -18,9 +18,12 @@ from micraframe.datasets.sources import SourceImage
 from micraframe.datasets.tables import (
     BOX_COLUMNS,
     CLASS_COLUMN,
+    GROUP_COLUMN,
     POINT_COLUMNS,
+    SPLIT_COLUMN,
     Rows,
     check_images,
+    columns_of,
     label_classes,
     labels_of,
     objects_of,
@@ -33,15 +36,17 @@ from micraframe.parameters import Parameters
 from micraframe.types import SPLITS, FloatArray, IntArray, Split
 
 OBJECT = "object"
-"""The name of the only class where none is given."""
+"""The name of the only class, unless one is given."""
 
 
 class FolderFiles(Parameters):
-    """Where a folder's images and their annotation lie."""
+    """The paths of a folder's images and of their annotation."""
 
     images: str = Field(description="Folder of the images; may begin with ~ or $MICRAFRAME_DATA/.")
     classes: tuple[str, ...] = Field(
-        (), description="Names of the classes; empty: those of the labels, class folders, tables or masks."
+        (),
+        description="Names of the classes; empty: those of the labels, class folders, tables or masks. In the table of "
+        "labels, these are all columns but split and group.",
     )
     labels: str = Field(
         "", description="CSV of labels: image names, and a column of 0 and 1 per class or one column 'class'."
@@ -59,12 +64,22 @@ class FolderFiles(Parameters):
     unlabelled: Literal["error", "skip", "negative"] = Field(
         "error", description="What to do with an image without any annotation; negative: it contains no class."
     )
-    index: str = Field("", description="CSV with the columns split and group; empty: the table of labels.")
+    index: str = Field("", description="CSV of splits and groups, one row per image; empty: the table of labels.")
     image_column: str = Field(
         "", description="Column of image names in the tables; empty: image, name, file or filename."
     )
-    split: str = Field("", description="Column that holds train, valid or test; empty: at random.")
-    group: str = Field("", description="Column of what a split must keep together: a patient, a slide, a field.")
+    split: str | None = Field(
+        "",
+        description="Column of the index, or of the labels, that holds train, valid or test. Empty: the column 'split' "
+        "if there is one and it is not among the classes, otherwise images are divided at random; null: always at "
+        "random.",
+    )
+    group: str | None = Field(
+        "",
+        description="Column of the index, or of the labels, that names what a split must keep together: a patient, a "
+        "slide, a field. Empty: the column 'group' if there is one and it is not among the classes, otherwise each "
+        "image is its own group; null: each image is its own group.",
+    )
 
 
 @final
@@ -72,9 +87,10 @@ class Folder(ImageDataset["Folder.Params"]):
     """A folder of images and their annotation.
 
     The annotation is at least one of: a table of image-level labels (`labels`), a sub-folder of images for each class
-    (`class_folders`), masks or numbered objects (`masks`), a table of `boxes`, a table of `points`. Where there are no
-    labels, they follow by `positive_rule` from masks, or else from boxes, or else from points. Images are taken whole
-    or cut into crops; boxes are clipped to a crop, and boxes and points outside it are dropped.
+    (`class_folders`), masks or numbered objects (`masks`), a table of `boxes`, a table of `points`. Without labels,
+    `positive_rule` derives them from masks, or else from boxes, or else from points. Images are taken whole or cut into
+    crops; boxes are clipped to a crop, and boxes and points outside it are dropped. Columns named `split` and `group`
+    in the index or in the table of labels are used as such.
     """
 
     path_params = ("images", "labels", "masks", "boxes", "points", "index")
@@ -98,7 +114,7 @@ class Folder(ImageDataset["Folder.Params"]):
             return self
 
     def default_name(self) -> str:
-        """Return the folder's name, or its parent's where it is just called `images`."""
+        """Return the folder's name, or its parent's if it is just called `images`."""
         folder = resolve(self.params.images).resolve()
         name = folder.parent.name if folder.name == "images" else folder.name
         return re.sub(r"[^\w .-]", "_", name).lstrip(" .") or "folder"
@@ -115,11 +131,12 @@ class Folder(ImageDataset["Folder.Params"]):
         if params.class_folders:
             folder = resolve(params.images)
             if not folder.is_dir():
-                raise DataError(f"{folder}: there is no such folder of images")
+                raise DataError(f"{folder}: image folder not found")
             folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
             found = tuple(name for name in folders if name != params.negative_folder)
         elif params.labels:
-            found = label_classes(self._table(params.labels), (params.split, params.group))
+            not_classes = {SPLIT_COLUMN, GROUP_COLUMN, params.split or "", params.group or ""}
+            found = label_classes(self._table(params.labels), tuple(not_classes))
         elif isinstance(params.masks, dict):
             found = tuple(params.masks)
         else:
@@ -212,16 +229,34 @@ class Folder(ImageDataset["Folder.Params"]):
 
     def _group_and_split(self, name: str) -> tuple[str, Split | None]:
         params = self.params
-        path = params.index or params.labels
-        rows = self._table(path) if params.group or params.split else {}
-        group = value_of(name, rows, params.group, resolve(path)) if params.group else ""
-        if not params.split:
-            return group, None
-        split = value_of(name, rows, params.split, resolve(path))
-        if split not in SPLITS:
-            place = rows[name][0].place
-            raise DataError(f"{place}: expected {', '.join(SPLITS)} in column {params.split!r}, got {split!r}")
-        return group, split
+        group = self._column(params.group, GROUP_COLUMN)
+        split = self._column(params.split, SPLIT_COLUMN)
+        kept_together = value_of(name, self._table(group[0]), group[1], resolve(group[0])) if group else ""
+        if not split:
+            return kept_together, None
+        path, column = split
+        value = value_of(name, self._table(path), column, resolve(path))
+        if value not in SPLITS:
+            place = self._table(path)[name][0].place
+            hint = "" if params.split else "; if the column is a class, list the classes in the parameter 'classes'"
+            raise DataError(f"{place}: expected {', '.join(SPLITS)} in column {column!r}, got {value!r}{hint}")
+        return kept_together, value
+
+    def _column(self, given: str | None, default: str) -> tuple[str, str] | None:
+        """Return the table and the column that hold each image's split or group, or None if there is no such column.
+
+        Args:
+            given: The parameter: a column, empty for the default column if a table has it, or None for no column.
+            default: The default column.
+        """
+        params = self.params
+        if given:
+            return params.index or params.labels, given
+        if given is None:
+            return None
+        is_class = default in params.classes
+        paths = (params.index, "" if is_class else params.labels)
+        return next(((path, default) for path in paths if path and default in columns_of(self._table(path))), None)
 
     def _annotation(self, name: str, path: Path, masks: tuple[Path, ...]) -> ImageAnnotation:
         """Read what is annotated in an image; an image that nothing mentions contains no class."""

@@ -35,11 +35,12 @@ from micraframe.datasets.sources import (
     read_whole,
 )
 from micraframe.datasets.splits import check_groups, random_splits
-from micraframe.errors import ConfigError, DataError
+from micraframe.errors import ConfigError, DataError, counted
 from micraframe.images import scaled_size
 from micraframe.interfaces import Dataset
+from micraframe.objects import objects_of
 from micraframe.parameters import Parameters
-from micraframe.types import DatasetInfo, FloatArray, Normalisation, Role, Sample, Split
+from micraframe.types import DatasetInfo, FloatArray, IntArray, Normalisation, Role, Sample, Split
 
 _CACHED = 4
 """Whole images kept in memory: samples are usually read image by image."""
@@ -48,7 +49,7 @@ _CACHED = 4
 class ImageDatasetParams(Parameters):
     """The parameters of every dataset of whole images."""
 
-    name: str = Field("", description="The dataset's name in tables; by default the dataset chooses one.")
+    name: str = Field("", description="The dataset's name in tables; empty: the dataset chooses one.")
 
     crop: int | None = Field(None, ge=8, description="Height and width of crops in pixels; null keeps images whole.")
     stride: int | None = Field(
@@ -66,10 +67,13 @@ class ImageDatasetParams(Parameters):
     visible: float = Field(0.5, gt=0, le=1, description="For positive_rule visible: fraction of an object's area.")
     ambiguous_train_crops: Literal["drop", "negative"] = Field(
         "drop",
-        description="In training and validation, what becomes of images or crops with some annotation, but not enough.",
+        description="How to treat images and crops with too little annotation to be clearly positive, in training and "
+        "validation. The annotation time includes looking at those that are dropped.",
     )
     ambiguous_test_crops: Handling = Field(
-        "drop", description="In the test split, what becomes of images or crops with some annotation, but not enough."
+        "positive",
+        description="How to treat images and crops with too little annotation to be clearly positive, in the test "
+        "split. positive agrees with their masks; drop, the paper's choice, uses the truth to make the test easier.",
     )
     max_crops_per_image: int | None = Field(
         None, ge=1, description="Largest number of crops of one image, chosen at random; null keeps all."
@@ -119,15 +123,16 @@ D = TypeVar("D", bound=ImageDatasetParams)
 
 @dataclass(frozen=True)
 class SampleKey:
-    """What one sample is made of: an image, perhaps one window of it, and the labels."""
+    """The ingredients of one sample: an image, optionally one window of it, the labels, and `ImagePart.judged`."""
 
     source: SourceImage
     window: Window | None
     labels: tuple[bool, ...]
+    judged: float = 1.0
 
 
 class ImageDataset(Dataset[D]):
-    """A dataset of whole images, which are resized, normalised and, if wanted, cut into crops.
+    """A dataset of whole images, which are resized, normalised and optionally cut into crops.
 
     A subclass names the classes and lists its images with their readers. Labels are those of the image or follow from
     its annotation by `positive_rule`. Images are read on access; an image is resized first, then normalised, then cut.
@@ -136,7 +141,7 @@ class ImageDataset(Dataset[D]):
     Params: ClassVar[type[ImageDatasetParams]] = ImageDatasetParams
 
     path_params: ClassVar[tuple[str, ...]] = ()
-    """Parameters that only say where files lie: the same files elsewhere are the same dataset."""
+    """Parameters that are only paths: the same files elsewhere are the same dataset."""
 
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
@@ -147,7 +152,7 @@ class ImageDataset(Dataset[D]):
         """Return all images, in an order that does not depend on the machine."""
 
     def default_name(self) -> str:
-        """Return the dataset's name where the parameters give none."""
+        """Return the dataset's name, which the parameter `name` overrides."""
         return type(self).__name__
 
     @final
@@ -155,10 +160,10 @@ class ImageDataset(Dataset[D]):
         """Return the dataset's metadata.
 
         Raises:
-            ConfigError: If parameters and files disagree, such as in their classes.
+            ConfigError: If parameters and files disagree, e.g. on the classes.
             DataError: If a file is missing or broken; the message names it.
         """
-        # Neither its place nor its name changes what a dataset is.
+        # A dataset that is moved or renamed stays the same dataset.
         ignored = {"name", "licence", "citation", *self.path_params}
         return self.__collection.info(self.params.name or self.default_name(), ignored)
 
@@ -203,21 +208,28 @@ class _ImageCollection:
         )
 
     def samples(self, split: Split) -> LazySamples[SampleKey]:
-        keys = [key for source in self._sources if source.split == split for key in self._keys(source)]
+        several = [self._keys(source) for source in self._sources if source.split == split]
+        keys = [key for found, _ in several for key in found]
+        # Images whose crops were all dropped: somebody looked at them too.
+        unpaid = sum(looks for found, looks in several if not found) / max(len(keys), 1)
+        keys = [dataclasses.replace(key, judged=key.judged + unpaid) for key in keys] if unpaid else keys
         read = functools.lru_cache(_CACHED)(self._whole)
 
         def make(key: SampleKey) -> Sample:
-            whole = read(key.source)
-            sample = with_objects(crop_sample(whole, key.window) if key.window else whole)
-            return dataclasses.replace(sample, labels=np.array(key.labels, np.bool_))
+            whole, numbered = read(key.source)
+            sample = with_objects(crop_sample(whole, key.window, numbered) if key.window else whole)
+            part = dataclasses.replace(sample.part, judged=key.judged)
+            return dataclasses.replace(sample, labels=np.array(key.labels, np.bool_), part=part)
 
         return LazySamples(keys, make)
 
-    def _whole(self, source: SourceImage) -> Sample:
+    def _whole(self, source: SourceImage) -> tuple[Sample, IntArray | None]:
+        """Return the whole image without labels, and, if crops need them, its objects."""
         count, scale = len(self._classes), self._params.factor
         whole = read_whole(source, count, scale, self._normalisation, self._pixel_size_um)
         self._check_channels(source, whole.image)
-        return whole
+        known = self._params.crop and (whole.instances is not None or whole.masks is not None)
+        return whole, objects_of(whole) if known else None
 
     @functools.cached_property
     def _channels(self) -> int:
@@ -245,22 +257,23 @@ class _ImageCollection:
             raise DataError(f"positive_rule: object, but no training image has an object of class {empty!r}")
         return LabelRule("object", tuple(areas.tolist()))
 
-    def _keys(self, source: SourceImage) -> list[SampleKey]:
-        """Return what the samples of an image are made of."""
+    def _keys(self, source: SourceImage) -> tuple[list[SampleKey], int]:
+        """Return what the samples of an image are made of, and how many windows were judged to find them."""
         params = self._params
         if source.labels is not None:
-            return [SampleKey(source, None, source.labels)]
+            return [SampleKey(source, None, source.labels)], 1
         cropping = Cropping(params.crop, params.stride, params.max_crops_per_image, params.seed)
         annotation, size = self._annotation(source)
         windows = cropping.windows(size)
         answers = judge_windows(annotation, size, windows, self._label_rule)
         handling = params.ambiguous_test_crops if source.split == "test" else params.ambiguous_train_crops
-        keys = [
-            SampleKey(source, window if params.crop else None, tuple(labels.tolist()))
+        kept = [
+            (window if params.crop else None, tuple(labels.tolist()))
             for window, answer in zip(windows, answers, strict=True)
             if (labels := resolve_ambiguous(answer, handling)) is not None
         ]
-        return cropping.choose(keys, source.name)
+        keys = [SampleKey(source, *one, judged=len(windows) / len(kept)) for one in kept]
+        return cropping.choose(keys, source.name), len(windows)
 
     def _annotation(self, source: SourceImage) -> tuple[ImageAnnotation, tuple[int, int]]:
         """Return the annotation of the resized image, and that image's size (H, W)."""
@@ -277,7 +290,8 @@ class _ImageCollection:
     def _check_channels(self, source: SourceImage, image: FloatArray) -> None:
         if len(image) != self._channels:
             first = self._sources[0].place
-            raise DataError(f"{source.place}: expected {self._channels} channels, as in {first}, got {len(image)}")
+            expected = counted(self._channels, "channel")
+            raise DataError(f"{source.place}: expected {expected}, as in {first}, got {len(image)}")
 
 
 def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetParams) -> tuple[SourceImage, ...]:
@@ -322,6 +336,7 @@ def _check_source(source: SourceImage, count: int, crop: int | None) -> None:
     if source.labels is None and source.read_annotation is None:
         raise DataError(f"{source.place}: expected labels or an annotation of image {source.name!r}, got neither")
     if source.labels is not None and len(source.labels) != count:
-        raise DataError(f"{source.place}: expected labels of {count} classes, got {len(source.labels)}")
+        expected = counted(count, "class", "classes")
+        raise DataError(f"{source.place}: expected labels of {expected}, got {len(source.labels)}")
     if source.labels is not None and crop:
         raise DataError(f"{source.place}: labels of a whole image do not hold for its crops; set crop: null")

@@ -1,4 +1,4 @@
-"""The files of a dataset: where they lie, what they are called, and what they contain."""
+"""The files of a dataset: their paths, names and content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def images_in(folder: Path, prefix: str = "") -> dict[str, Path]:
         DataError: If the folder does not exist or has no image, or two images have the same name.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder of images")
+        raise DataError(f"{folder}: image folder not found")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
@@ -59,7 +59,7 @@ def find(folder: Path, name: str) -> Path | None:
         DataError: If the folder does not exist.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: there is no such folder")
+        raise DataError(f"{folder}: folder not found")
     candidates = (folder / f"{name}{suffix}" for lower in IMAGE_SUFFIXES for suffix in (lower, lower.upper()))
     return next((path for path in candidates if path.is_file()), None)
 

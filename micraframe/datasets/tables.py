@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, counted
 from micraframe.images import IMAGE_SUFFIXES
 from micraframe.types import FloatArray
 
 IMAGE_COLUMNS = ("image", "name", "file", "filename")
-"""Where no column of image names is given, it is the first of these that the table has."""
+"""Default columns of image names: the first of these that a table has."""
 
 CLASS_COLUMN = "class"
 """The column that names classes."""
+
+SPLIT_COLUMN, GROUP_COLUMN = "split", "group"
+"""The default columns of each image's split and group."""
 
 BOX_COLUMNS = ("ymin", "xmin", "ymax", "xmax")
 POINT_COLUMNS = ("y", "x")
@@ -60,24 +63,32 @@ def read_table(path: Path, image_column: str = "") -> Rows:
             reader = csv.reader(stream)
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a table: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot be read as a table: {reason}") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if len(lines) < 2:
-        raise DataError(f"{path}: expected a header and at least one row, got {len(lines)} lines")
+        raise DataError(f"{path}: expected a header and at least one row, got {counted(len(lines), 'line')}")
     (_, header), *rows = lines
     if len(set(header)) != len(header):
         raise DataError(f"{path}: two columns have the same name: {', '.join(header)}")
     column = image_column or next((name for name in IMAGE_COLUMNS if name in header), IMAGE_COLUMNS[0])
     if column not in header:
-        raise DataError(f"{path}: expected a column {column!r} of image names, got {', '.join(header)}")
+        hint = _header_hint(header, image_column)
+        raise DataError(f"{path}: expected a column {column!r} of image names, got {', '.join(header)}{hint}")
     table: Rows = {}
     for number, row in rows:
         place = f"{path}:{number}"
         if len(row) != len(header):
-            raise DataError(f"{place}: expected {len(header)} cells, as in the header, got {len(row)}: {','.join(row)}")
+            expected = counted(len(header), "cell")
+            raise DataError(f"{place}: expected {expected}, as in the header, got {len(row)}: {','.join(row)}")
         cells = dict(zip(header, row, strict=True))
         table.setdefault(_without_suffix(cells.pop(column)), []).append(TableRow(cells, place))
     return table
+
+
+def columns_of(rows: Rows) -> tuple[str, ...]:
+    """Return the columns of a table, without the column of image names."""
+    return tuple(next(iter(rows.values()))[0].cells)
 
 
 def label_classes(rows: Rows, other_columns: Sequence[str]) -> tuple[str, ...]:
@@ -87,7 +98,7 @@ def label_classes(rows: Rows, other_columns: Sequence[str]) -> tuple[str, ...]:
         rows: The table.
         other_columns: Columns that are not classes, such as the group.
     """
-    header = list(next(iter(rows.values()))[0].cells)
+    header = columns_of(rows)
     if CLASS_COLUMN in header:
         named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several}
         return tuple(sorted(named - {""}))
@@ -100,7 +111,7 @@ def labels_of(name: str, rows: Sequence[TableRow], classes: Sequence[str], path:
     Args:
         name: The image.
         rows: Its rows: one with 0 or 1 for each class; or, with a column `class`, one for each class that it has, whose
-            cell is empty where it has none.
+            cell is empty if it has none.
         classes: The classes.
         path: The table, for errors.
 
@@ -122,8 +133,9 @@ def labels_of(name: str, rows: Sequence[TableRow], classes: Sequence[str], path:
             raise DataError(f"{path}: expected a column for the class {class_!r}, got {', '.join(row.cells)}")
         if cell.lower() not in ANSWERS:
             raise DataError(
-                f"{row.place}: expected 0 or 1 for image {name!r} in column {class_!r}, got {cell!r}; if the column is "
-                "not a class, list the classes in the parameter 'classes'"
+                f"{row.place}: expected 0 or 1 for image {name!r} in column {class_!r}, got {cell!r}; if the column "
+                f"names what a split must keep together, such as a patient or a field, set group: {class_}; if it is "
+                "not a class for another reason, list the classes in the parameter 'classes'"
             )
         answers.append(ANSWERS[cell.lower()])
     return tuple(answers)
@@ -169,7 +181,7 @@ def value_of(name: str, rows: Rows, column: str, path: Path) -> str:
         DataError: If the image has no row, there is no such column, or the image has no value or more than one.
     """
     if name not in rows:
-        raise DataError(f"{path}: expected a row for image {name!r}, found none")
+        raise DataError(f"{path}: expected a row for image {name!r}, found none; its {column!r} is needed")
     row, values = rows[name][0], {row.cells.get(column) for row in rows[name]}
     if len(values) > 1:
         raise DataError(f"{row.place}: expected one {column!r} for image {name!r}, got {len(values)}")
@@ -177,7 +189,7 @@ def value_of(name: str, rows: Rows, column: str, path: Path) -> str:
     if value is None:
         raise DataError(f"{path}: expected a column {column!r}, got {', '.join(row.cells)}")
     if not value:
-        raise DataError(f"{row.place}: image {name!r} has no {column!r}")
+        raise DataError(f"{row.place}: expected a {column!r} for image {name!r}, got an empty cell")
     return value
 
 
@@ -186,8 +198,20 @@ def check_images(rows: Rows, known: Iterable[str], where: str) -> None:
     names = set(known)
     unknown = [name for name in rows if name not in names]
     if unknown:
-        others = f" and {len(unknown) - 1} other images" if len(unknown) > 1 else ""
+        others = f" and {counted(len(unknown) - 1, 'other image')}" if len(unknown) > 1 else ""
         raise DataError(f"{rows[unknown[0]][0].place}: image {unknown[0]!r}{others} not found in {where}")
+
+
+def _header_hint(header: Sequence[str], image_column: str) -> str:
+    """Return the likely reason why a header lacks the column of image names: a separator, or capital letters."""
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            return f"; the columns are separated by {name}: save the table with commas"
+    expected = [image_column.lower()] if image_column else IMAGE_COLUMNS
+    for name in header:
+        if name.lower() in expected:
+            return f"; capital letters matter: set image_column: {name}, or rename the column {name!r}"
+    return "" if image_column else "; rename the column of image names, or name it with image_column"
 
 
 def _coordinates(row: TableRow, columns: Sequence[str]) -> list[float]:

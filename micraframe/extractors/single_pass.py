@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from pydantic import Field, PositiveInt
@@ -81,13 +81,6 @@ class SinglePass(Extractor["SinglePass.Params"]):
         return explain
 
 
-class ForwardPass(NamedTuple):
-    """The result of a forward pass: activations (B, k, h, w) per layer, and logits (B, K)."""
-
-    activations: list[Tensor]
-    logits: Tensor
-
-
 def pass_bytes(layers: Sequence[Layer], size: tuple[int, ...], width: int) -> int:
     """Return about how many bytes a pass needs for an image of `size` (H, W), with values of `width` bytes."""
     values = (layer.channels * math.prod(math.ceil(side / layer.stride) for side in size) for layer in layers)
@@ -111,10 +104,12 @@ def at_once(device: torch.device, image: int) -> int:
 
 def explain_chunk(classifier: Classifier, images: Tensor, rule: ClassRule, layer_map: LayerMap) -> list[Maps]:
     """Explain images (B, C, H, W), on the frozen classifier's device and in its precision, all together."""
-    result = forward(classifier, images)
-    presence = probabilities(result.logits)
+    with torch.enable_grad():
+        activations = classifier.features(images.contiguous(memory_format=torch.channels_last).requires_grad_())
+        logits = classifier.logits(activations[-1].float())
+    presence = probabilities(logits)
     chosen = choose_classes(rule, presence)
-    arrays = backward(result, chosen, layer_map, classifier)
+    arrays = backward(activations, logits, chosen, layer_map, classifier.layers)
     size = (images.shape[2], images.shape[3])
     return [
         Maps(size, classes, classifier.layers, maps, row)
@@ -122,39 +117,33 @@ def explain_chunk(classifier: Classifier, images: Tensor, rule: ClassRule, layer
     ]
 
 
-def forward(classifier: Classifier, images: Tensor) -> ForwardPass:
-    """Run images (B, C, H, W), on its device and in its precision, through a frozen classifier."""
-    with torch.enable_grad():
-        activations = classifier.features(images.contiguous(memory_format=torch.channels_last).requires_grad_())
-        return ForwardPass(activations, classifier.logits(activations[-1].float()))
-
-
 def backward(
-    result: ForwardPass, chosen: Sequence[Sequence[int]], layer_map: LayerMap, classifier: Classifier
+    activations: Sequence[Tensor],
+    logits: Tensor,
+    chosen: Sequence[Sequence[int]],
+    layer_map: LayerMap,
+    layers: Sequence[Layer],
 ) -> list[tuple[FloatArray, ...]]:
     """Return for each image the maps, float32 (M, h, w) per layer, of the classes chosen for it.
 
     The first classes of all images share a pass, then the second ones, and so on, as images do not influence each
     other: there are as many passes as the longest list has classes.
     """
-    shapes = [activation.shape for activation in result.activations]
     ranks = max((len(classes) for classes in chosen), default=0)
     # (ranks, B, h, w) per layer; of an image with fewer classes, only these are taken below.
-    maps = [torch.empty((ranks, b, h, w), device=result.logits.device) for b, _, h, w in shapes]
+    maps = [torch.empty((ranks, b, h, w), device=logits.device) for b, _, h, w in (one.shape for one in activations)]
     for rank in range(ranks):
         pairs = [(image, classes[rank]) for image, classes in enumerate(chosen) if len(classes) > rank]
         rows, columns = zip(*pairs, strict=True)
         gradients = torch.autograd.grad(
-            result.logits[list(rows), list(columns)].sum(),
-            result.activations,
+            logits[list(rows), list(columns)].sum(),
+            activations,
             retain_graph=rank < ranks - 1,
             allow_unused=True,
         )
-        for index, (activation, gradient) in enumerate(zip(result.activations, gradients, strict=True)):
+        for index, (activation, gradient) in enumerate(zip(activations, gradients, strict=True)):
             if gradient is None:
-                raise ModelError(
-                    f"expected the logits to depend on layer {classifier.layers[index].name!r}, got no gradient"
-                )
+                raise ModelError(f"expected the logits to depend on layer {layers[index].name!r}, got no gradient")
             maps[index][rank] = layer_map(activation.detach(), gradient)
     arrays = [layer.float().cpu().numpy() for layer in maps]
     return [tuple(layer[: len(classes), image].copy() for layer in arrays) for image, classes in enumerate(chosen)]

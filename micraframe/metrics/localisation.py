@@ -15,8 +15,15 @@ from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
 COLUMNS: Final = (
-    Column("pxap", "the average precision of the pixels, ranked by the class's map, image by image"),
-    Column("pointing", "the share of maps whose maximum is on the structure"),
+    Column(
+        "pxap",
+        "the average precision of the pixels, ranked by the class's map, in images that contain the class; without a "
+        "map, the share of the structure's pixels, as of a constant map",
+    ),
+    Column(
+        "pointing",
+        "the share of images containing the class where the map's maximum is on the structure; without a map, 0",
+    ),
 )
 
 
@@ -24,7 +31,9 @@ COLUMNS: Final = (
 class LocalisationMetric(Metric["LocalisationMetric.Params"]):
     """Average precision of the map's pixels, and the pointing game.
 
-    Both are undefined where the class is not in the truth or has no map. A constant map points nowhere: 0.
+    Both are undefined where the class is not in the truth. A class in the truth that was not explained is a miss: it
+    counts as a constant map, which points nowhere and whose average precision is the share of positive pixels. Where
+    maps were not kept, as in predictions that are read from files, nothing is defined.
     """
 
     class Params(Parameters):
@@ -42,13 +51,15 @@ class LocalisationMetric(Metric["LocalisationMetric.Params"]):
         """
         found = undefined((column.name for column in COLUMNS), prediction)
         masks, scores = masks_of(truth), prediction.scores
-        if masks is None:
+        if masks is None or (scores.size != masks.shape[1:] and not scores.classes):
             return found
         counted = np.ones(masks.shape[1:], bool) if truth.ignore is None else ~truth.ignore
-        for index, values in zip(scores.classes, scores.maps, strict=True):
-            check_same_shape(masks[index], values, truth.id)
-            found["pxap"][index] = pixel_average_precision(masks[index], values, counted)
-            found["pointing"][index] = pointing(masks[index], values, counted, self.params.tolerance)
+        maps = np.zeros((len(scores.presence), *scores.size), np.float32)
+        maps[list(scores.classes)] = scores.maps
+        check_same_shape(masks, maps, truth.id)
+        for index in np.flatnonzero((masks & counted).any(axis=(1, 2))):
+            found["pxap"][index] = pixel_average_precision(masks[index], maps[index], counted)
+            found["pointing"][index] = pointing(masks[index], maps[index], counted, self.params.tolerance)
         return found
 
 

@@ -29,7 +29,10 @@ COLUMNS: Final = (
     Column("f1", f"F1 or Dice coefficient of the masks' pixels, 2 TP / (2 TP + FP + FN); {_BLANK}"),
     Column("iou", f"intersection over union of the masks, TP / (TP + FP + FN) in pixels; {_BLANK}"),
     Column("iou_if_present", "the IoU over the images that contain the class"),
-    Column("boundary_dice", f"the symmetric boundary Dice coefficient of the masks; {_BLANK}"),
+    Column(
+        "boundary_dice",
+        f"the symmetric boundary Dice coefficient of the masks, the image's edge being no boundary; {_BLANK}",
+    ),
 )
 
 
@@ -109,7 +112,8 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     With N_x the pixels at most `radius` rows and columns from x, and dT and dP the boundaries of truth T and
     prediction P, it is the mean over all x in dT and all x in dP of the Dice coefficient
     2 |T n P n N_x| / (|T n N_x| + |P n N_x|) (Yeghiazaryan and Voiculescu, Journal of Medical Imaging 5, 2018). A
-    mask's boundary is its pixels with an edge neighbour outside the mask or outside the image.
+    mask's boundary is its pixels with an edge neighbour in the image that is outside the mask: where the image cuts a
+    structure, nobody has drawn a boundary. Where neither mask has one, it is the Dice coefficient of the masks.
 
     Args:
         truth: bool (H, W).
@@ -122,10 +126,10 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     """
     counted = np.ones(truth.shape, bool) if ignore is None else ~ignore
     # Boundaries are found before pixels are ignored: the border of the ignored region is no boundary of the structure.
-    edges = [mask & counted & ~ndimage.binary_erosion(mask) for mask in (truth, predicted)]
+    edges = [mask & counted & ~ndimage.binary_erosion(mask, border_value=1) for mask in (truth, predicted)]
     number = sum(int(np.count_nonzero(edge)) for edge in edges)
     if not number:
-        return np.nan
+        return float(overlap(truth[None], predicted[None], ignore)["f1"][0])
 
     def around(mask: BoolArray) -> FloatArray:
         ones = np.ones(2 * radius + 1, np.float32)  # counts: exact in float32

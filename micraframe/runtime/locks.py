@@ -32,6 +32,18 @@ def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
         lock.release()
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a lock file; False on a file system without locks."""
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    with suppress(OSError, NotImplementedError):
+        if not _acquired(lock):
+            return True
+        lock.release()
+    return False
+
+
 def _acquired(lock: FileLock) -> bool:
     try:
         lock.acquire(timeout=0)

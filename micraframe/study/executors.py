@@ -49,6 +49,11 @@ class JobFunction(Protocol):
 class Executor(ABC):
     """Executes jobs."""
 
+    @property
+    def threads(self) -> int | None:
+        """Number of threads that a job computes with, which is part of its key; None: as many as this process has."""
+        return None
+
     @abstractmethod
     def run(self, jobs: Sequence[Job], work: JobFunction, progress: Progress) -> Iterator[tuple[Job, dict[str, str]]]:
         """Yield each job when it is done, in any order, with its failures."""
@@ -163,7 +168,7 @@ class Dask(Executor):
                     job = waiting.popleft()
                     # Unique: another study on the same scheduler may have the same runs in another folder.
                     key = f"{job[0]}-{uuid.uuid4().hex}"
-                    arguments = (work, job, self._threads(), tuple(workers))
+                    arguments = (work, job, self.threads, tuple(workers))
                     running[client.submit(on_worker, *arguments, key=key, pure=False)] = job
                 done = wait(list(running), timeout=_LOOK, return_when="FIRST_COMPLETED").done
             except TimeoutError:
@@ -211,8 +216,9 @@ class Dask(Executor):
                     request_workers(cluster, self._slurm.workers)
                 yield client
 
-    def _threads(self) -> int | None:
-        """Return how many threads a worker computes with; None where the worker decides."""
+    @property
+    def threads(self) -> int | None:
+        """How many threads a worker computes with; None where the worker decides."""
         if self._scheduler:
             return None
         if self._slurm:

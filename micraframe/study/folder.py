@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -16,14 +17,18 @@ import numpy.typing as npt
 import polars as pl
 
 from micraframe.interfaces import Thresholds
-from micraframe.runtime.files import atomic, write_json, write_text
-from micraframe.study.plan import StudyRun
+from micraframe.runtime.files import atomic, digest, write_json, write_text
+from micraframe.study.plan import StudyRun, method_class
+from micraframe.study.provenance import ComputedOn
 from micraframe.study.tables import ROWS, read_csv, write_csv
 from micraframe.tuning import FILE as THRESHOLDS
-from micraframe.types import BoolArray, Origin, Threshold, Work
+from micraframe.types import BoolArray, Origin, Split, Threshold, Work
 
 ROW_NAMES: Final = ("thresholds", "image", "group", "class", "metric", "value")
 """The columns of a run's own rows; the others are the same in all of them."""
+
+SCRATCH: Final = "MICRAFRAME_SCRATCH"
+"""Environment variable that names the folder of unfinished trainings."""
 
 _RESULTS: Final = ("rows.csv", "masks.npz", THRESHOLDS)
 
@@ -55,8 +60,47 @@ class StudyFolder:
         return self.path / "models" / run.training_key
 
     def training(self, run: StudyRun) -> Path:
-        """Return the folder of the training's log, and of its checkpoints while it lasts."""
+        """Return the folder of a completed training's log."""
         return self.path / "training" / run.training_key
+
+    def lock(self, run: StudyRun) -> Path:
+        """Return the file that whoever executes the runs of this training holds."""
+        return self.path / "training" / f"{run.training_key}.lock"
+
+    def scratch(self, run: StudyRun) -> Path:
+        """Return the folder that a training is given for its checkpoints and log while it lasts.
+
+        It is not in the study's folder, so that a method that looks around finds no configuration, data or results.
+        Every process that uses the study's folder finds the same one, if they share the parent folder: the
+        environment variable MICRAFRAME_SCRATCH, or else the user's cache.
+        """
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        parent = Path(os.environ.get(SCRATCH) or cache / "micraframe" / "training")
+        return parent.absolute() / digest(str(self.path.resolve()), run.training_key)[:24]
+
+    def write_sample_names(self, run: StudyRun, names: Mapping[str, str]) -> None:
+        """Keep the names that a training's samples and groups have in the dataset, by those that the method sees."""
+        write_json(self.path / "samples" / f"{run.training_key}.json", dict(names))
+
+    def read_sample_names(self, run: StudyRun) -> dict[str, str]:
+        """Return what `write_sample_names` wrote; empty where nothing was."""
+        try:
+            found: dict[str, str] = _read(self.path / "samples" / f"{run.training_key}.json")
+        except (OSError, ValueError):
+            return {}
+        return found
+
+    def write_numerics(self, computed_with: Mapping[str, str]) -> None:
+        """Keep what the keys of the study's runs were made with."""
+        write_json(self.path / "numerics.json", dict(computed_with))
+
+    def numerics(self) -> dict[str, str] | None:
+        """Return what the keys of the study's runs were made with, perhaps on another machine; None: no run yet."""
+        try:
+            found: dict[str, str] = _read(self.path / "numerics.json")
+        except OSError:
+            return None
+        return found
 
     def run(self, run: StudyRun) -> Path:
         """Return the folder of the run's results."""
@@ -84,26 +128,39 @@ class StudyFolder:
         """Keep a failed run's traceback."""
         write_text(self.run(run) / "error.txt", text)
 
-    def write_training(self, run: StudyRun, work: Iterable[Work], seconds: float) -> None:
-        """Keep how long a training took on this machine, and the work of annotating its samples."""
-        record = {"seconds": seconds, "work": [asdict(each) for each in work]}
+    def write_training(
+        self, run: StudyRun, work: Mapping[Split, Iterable[Work]], seconds: float, computed: ComputedOn
+    ) -> None:
+        """Keep how long a training took, the work of annotating each split, and where it was computed."""
+        record = {
+            "seconds": seconds,
+            "work": {split: [asdict(each) for each in works] for split, works in work.items()},
+            "computed": asdict(computed),
+        }
         write_json(self.path / "models" / f"{run.training_key}.json", record)
 
     def training_work(self, run: StudyRun) -> tuple[Work, ...]:
-        """Return the work of annotating the training and validation samples, one for each task."""
-        return _work(self._training_record(run)["work"])
+        """Return the work of annotating the training samples and, where the method uses them, the validation samples.
+
+        There is one for each split and task.
+        """
+        work = self._training_record(run)["work"]
+        used = run.kind == "ceiling" or method_class(run.compared.method).uses_validation
+        return tuple(each for split, works in work.items() if used or split == "train" for each in _work(works))
 
     def training_seconds(self, run: StudyRun) -> float:
         """Return how long the training took since it was last started."""
         return float(self._training_record(run)["seconds"])
 
+    def computed(self, run: StudyRun) -> tuple[ComputedOn, ...]:
+        """Return where a completed run was trained, and where it was measured."""
+        records = (self._training_record(run), _read(self.run(run) / "done.json"))
+        return tuple(ComputedOn(**record["computed"]) for record in records)
+
     def clear_training(self, run: StudyRun) -> None:
         """Remove what a killed process has left half written in the folder of the training."""
-        for leftover in self.training(run).glob(".*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+        for leftover in self.scratch(run).glob(".*"):
+            _remove(leftover)
 
     def clear_results(self, run: StudyRun) -> None:
         """Remove everything that an earlier attempt at the run has left; its last error stays until the run is done."""
@@ -111,9 +168,17 @@ class StudyFolder:
             if leftover.name != "error.txt":
                 leftover.unlink()
 
-    def remove_checkpoints(self, run: StudyRun) -> None:
-        """Remove the checkpoints of a completed training; its log and curves stay."""
-        shutil.rmtree(self.training(run) / "checkpoints", ignore_errors=True)
+    def finish_training(self, run: StudyRun) -> None:
+        """Bring what a completed training leaves, its log and curves, into the study's folder; remove the rest."""
+        scratch = self.scratch(run)
+        for left in sorted(scratch.glob("[!.]*")):
+            target = self.training(run) / left.name
+            if left.is_dir() and left.name != "checkpoints":
+                shutil.copytree(left, target, dirs_exist_ok=True)
+            elif left.is_file():
+                with atomic(target) as temporary:
+                    shutil.copyfile(left, temporary)
+        shutil.rmtree(scratch, ignore_errors=True)
 
     def write_results(
         self,
@@ -124,6 +189,7 @@ class StudyFolder:
         tuned: Mapping[Origin, Thresholds],
         tuning_work: Iterable[Work],
         seconds: float,
+        computed: ComputedOn,
     ) -> None:
         """Keep a run's results; from now on it is done.
 
@@ -135,6 +201,7 @@ class StudyFolder:
             tuned: The thresholds that were tuned, by origin.
             tuning_work: The work of annotating the tuning images.
             seconds: How long all this took, without training.
+            computed: Where it was computed.
         """
         folder = self.run(run)
         write_csv(folder / "rows.csv", rows)
@@ -154,6 +221,7 @@ class StudyFolder:
             "files": {name: _hash(*_identity(folder / name)) for name in _RESULTS},
             "tuning_work": [asdict(each) for each in tuning_work],
             "seconds": seconds,
+            "computed": asdict(computed),
         }
         write_json(folder / "done.json", record)
         (folder / "error.txt").unlink(missing_ok=True)
@@ -185,6 +253,11 @@ class StudyFolder:
         found: dict[str, list[dict[str, Any]]] = _read(self.run(run) / THRESHOLDS)["used"]
         return found
 
+    def tuned_quality(self, run: StudyRun) -> float | None:
+        """Return the mean IoU on a completed run's tuning images with the thresholds tuned there; None if unknown."""
+        quality: float | None = _read(self.run(run) / THRESHOLDS)["tuned"].get("validation", {}).get("quality")
+        return quality
+
     def tuning_work(self, run: StudyRun) -> tuple[Work, ...]:
         """Return the work of annotating a completed run's tuning images, one for each task."""
         return _work(_read(self.run(run) / "done.json")["tuning_work"])
@@ -193,8 +266,31 @@ class StudyFolder:
         """Return how long a completed run took, without training."""
         return float(_read(self.run(run) / "done.json")["seconds"])
 
+    def record(self, run: StudyRun) -> dict[str, Any]:
+        """Return what is kept of a completed run besides its model, rows and masks, as JSON has it."""
+        training, done, thresholds = (
+            self._training_record(run),
+            _read(self.run(run) / "done.json"),
+            _read(self.run(run) / THRESHOLDS),
+        )
+        return {
+            "work": training["work"],
+            "training_seconds": training["seconds"],
+            "tuning_work": done["tuning_work"],
+            "seconds": done["seconds"],
+            "used": thresholds["used"],
+            "tuned": thresholds["tuned"],
+        }
+
     def _training_record(self, run: StudyRun) -> Any:
         return _read(self.path / "models" / f"{run.training_key}.json")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _threshold(threshold: Threshold) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import re
 import shutil
 import time
 import traceback
@@ -15,7 +17,8 @@ import polars as pl
 
 from micraframe import pipeline as pipelines
 from micraframe import registry
-from micraframe.annotators.annotate import annotate_samples
+from micraframe.annotators.annotate import SampleWork, annotate, annotate_samples, total_work
+from micraframe.annotators.ceiling import as_prediction
 from micraframe.config import Choice, Study
 from micraframe.errors import DataError, InterfaceError
 from micraframe.interfaces import Annotator, Dataset, Metric, Statistics, Thresholds
@@ -23,9 +26,11 @@ from micraframe.metrics.reduction import overall, stack
 from micraframe.pipeline import Pipeline
 from micraframe.runtime.locks import exclusive
 from micraframe.study.folder import ROW_NAMES, StudyFolder
-from micraframe.study.plan import Job, StudyRun, build_metrics
+from micraframe.study.plan import Job, StudyRun, build_metrics, method_class
 from micraframe.study.processes import Processes
+from micraframe.study.provenance import ComputedOn
 from micraframe.study.tables import ROWS
+from micraframe.training import create_loggers
 from micraframe.tuning import apply_head, bounded, tune
 from micraframe.types import (
     Annotation,
@@ -36,7 +41,6 @@ from micraframe.types import (
     Sample,
     Scores,
     Split,
-    Task,
     Threshold,
     Work,
 )
@@ -54,8 +58,7 @@ def run_job(
     waited for: two at one training would remove each other's files.
     """
     failures: dict[str, str] = {}
-    lock = folder.training(job[0]).with_suffix(".lock")
-    with exclusive(lock, lambda: progress.advance(f"{job[0]}: waiting for another process", 0, 1)):
+    with exclusive(folder.lock(job[0]), lambda: progress.advance(f"{job[0]}: waiting for another process", 0, 1)):
         for run in job:
             if folder.is_done(run):
                 continue
@@ -63,16 +66,19 @@ def run_job(
                 folder.clear_results(run)
                 execute(run, study, folder, progress, processes or Processes())
             except (Exception, SystemExit):  # one failed run must not end the study; its traceback is kept and reported
-                failures[str(run)] = traceback.format_exc()
+                failures[str(run)] = with_names(traceback.format_exc(), folder.read_sample_names(run))
                 folder.write_error(run, failures[str(run)])
     return failures
 
 
 def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress, processes: Processes) -> None:
     """Execute one run, whatever was done of it before."""
-    dataset = registry.build("dataset", run.dataset.name, **run.dataset.params)
-    pipeline = trained(run, study, dataset, folder, progress, processes)
+    if run.kind == "ceiling":
+        measure_ceiling(run, study, folder, progress)
+        return
+    pipeline = trained(run, study, folder, progress, processes)
     start = time.perf_counter()
+    dataset = _build_dataset(run)
     # Read once: they are measured with up to three sets of thresholds.
     test = tuple(dataset.samples("test"))
     images = [sample.image for sample in test]
@@ -110,19 +116,50 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
             for sample, prediction in zip(test, apply_head(pipeline, other, images, known), strict=True):
                 recorder.measure(origin, sample, prediction)
     seconds = time.perf_counter() - start
-    folder.write_results(run, recorder.table(), masks, recorder.thresholds, tuned, work, seconds)
+    computed = ComputedOn.here(study.device, study.precision)
+    folder.write_results(run, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
 
 
-def trained(
-    run: StudyRun, study: Study, dataset: Dataset[Any], folder: StudyFolder, progress: Progress, processes: Processes
-) -> Pipeline:
+def measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress) -> None:
+    """Measure the training annotation of the test images as if it were a prediction; nothing is trained.
+
+    It costs what this annotation of the training and validation images costs. Labels and strokes, which do not say of
+    every pixel what it is, have no rows.
+    """
+    start = time.perf_counter()
+    dataset, annotator = _build_dataset(run), _build_annotator(run.compared.annotator)
+    computed = ComputedOn.here(study.device, study.precision)
+    everything = frozenset(Annotation)
+    splits: tuple[Split, ...] = ("train", "valid")
+    work = {split: annotate_samples(dataset.samples(split), annotator, everything, run.seed)[1] for split in splits}
+    folder.write_training(run, work, 0.0, computed)
+    recorder = Recorder(run, build_metrics(study))
+    masks: dict[str, npt.NDArray[np.uint8]] = {}
+    test = dataset.samples("test")
+    for number, sample in enumerate(test):
+        prediction = as_prediction(annotator.annotate(sample, run.seed)[0], run.info, sample.ignore)
+        if prediction is None:
+            # Not even for the other images: those that strokes describe completely are the empty ones.
+            recorder, masks = Recorder(run, ()), {}
+            break
+        recorder.measure("fixed", sample, prediction)
+        if prediction.masks is not None:
+            masks[str(number)] = np.packbits(prediction.masks, axis=-1)
+        if number % _SHOW_EVERY == 0 or number + 1 == len(test):
+            progress.advance(f"{run}: measure", number + 1, len(test))
+    seconds = time.perf_counter() - start
+    folder.write_results(run, recorder.table(), masks, recorder.thresholds, {}, (), seconds, computed)
+
+
+def trained(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress, processes: Processes) -> Pipeline:
     """Return the run's pipeline; what no run before it has learned is learned now."""
     if not folder.is_trained(run):
         start = time.perf_counter()
         folder.clear_training(run)
         processes.announce(run.training_key)
-        pipeline, work = fit(run, study, dataset, folder, progress)
-        folder.write_training(run, work, time.perf_counter() - start)
+        pipeline, work = fit(run, study, folder, progress)
+        computed = ComputedOn.here(study.device, study.precision)
+        folder.write_training(run, work, time.perf_counter() - start, computed)
         # The model appears whole or not at all, whatever happens while it is saved.
         part = folder.training(run) / "model"
         shutil.rmtree(part, ignore_errors=True)
@@ -131,37 +168,91 @@ def trained(
         (part / run.training_key).replace(folder.model(run))
         part.rmdir()
     # Not only after saving: a process may have been killed between the two.
-    folder.remove_checkpoints(run)
+    folder.finish_training(run)
     # Loaded even after training: the result does not depend on whether the run trained or another one did.
     return pipelines.load(folder.model(run), study.device, head=run.compared.head, tiling=study.tiling, **run.inference)
 
 
 def fit(
-    run: StudyRun, study: Study, dataset: Dataset[Any], folder: StudyFolder, progress: Progress
-) -> tuple[Pipeline, tuple[Work, ...]]:
-    """Train the run's method; return its pipeline and the work of annotating its samples."""
+    run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
+) -> tuple[Pipeline, dict[Split, tuple[Work, ...]]]:
+    """Train the run's method; return its pipeline and the work of annotating the samples of each split.
+
+    While it trains, no annotation but the method's own is in memory: the dataset and what it has read are gone. What
+    one process cannot prevent: a method that inspects the interpreter or guesses paths can find the study's
+    configuration and read the files that it names.
+    """
     choice = run.compared.method
-    learns_from = registry.build("method", choice.name, **choice.params).learns_from
-    samples, work = training_samples(run, dataset, learns_from)
-    context = FitContext(run.seed, folder.training(run), study.device, study.precision, _Prefixed(progress, str(run)))
-    fitted = pipelines.fit(
-        choice, samples["train"], samples["valid"], run.info, context, run.compared.head, study.tiling
-    )
+    samples, work = training_samples(run, _build_dataset(run), method_class(choice).learns_from)
+    names: dict[str, str] = {}
+    seen = {split: anonymous(part, names) for split, part in samples.items()}
+    folder.write_sample_names(run, names)
+    del samples, names
+    gc.collect()  # what is left of the dataset and the full annotation in reference cycles
+    callback, loggers = _Prefixed(progress, str(run)), create_loggers(study.loggers)
+    context = FitContext(run.seed, folder.scratch(run), study.device, study.precision, callback, loggers)
+    fitted = pipelines.fit(choice, seen["train"], seen["valid"], run.info, context, run.compared.head, study.tiling)
     return fitted, work
+
+
+def anonymous(samples: Iterable[Sample], names: dict[str, str]) -> tuple[Sample, ...]:
+    """Return samples with nothing that leads to where they come from: images, annotation, and numbered names.
+
+    Args:
+        samples: Annotated samples. Annotators draw by their ids, so it is only afterwards that these may change.
+        names: By numbered name, the real names of samples and groups so far; those of these samples are added.
+    """
+    groups = {name: number for number, name in names.items() if number.startswith("group-")}
+    counts = {"sample": len(names) - len(groups), "group": len(groups)}
+
+    def numbered(kind: str, name: str) -> str:
+        number = f"{kind}-{counts[kind]:05d}"
+        counts[kind] += 1
+        names[number] = name
+        return number
+
+    found = []
+    for sample in samples:
+        if sample.group is not None and sample.group not in groups:
+            groups[sample.group] = numbered("group", sample.group)
+        kept = {kind.value: getattr(sample, kind.value) for kind in Annotation}
+        found.append(
+            Sample(
+                id=numbered("sample", sample.id),
+                image=sample.image,
+                ignore=sample.ignore,
+                pixel_size_um=sample.pixel_size_um,
+                group=None if sample.group is None else groups[sample.group],
+                **kept,
+            )
+        )
+    return tuple(found)
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """Return an error's text with the real names of the samples beside the numbered ones."""
+
+    def named(match: re.Match[str]) -> str:
+        return f"{match[0]} ({names[match[0]]})" if match[0] in names else match[0]
+
+    return re.sub(r"\b(?:sample|group)-\d{5,}\b", named, text) if names else text
 
 
 def training_samples(
     run: StudyRun, dataset: Dataset[Any], allowed: frozenset[Annotation]
-) -> tuple[dict[Split, tuple[Sample, ...]], tuple[Work, ...]]:
-    """Return what the method may see of its training and validation samples, and the work of annotating them."""
+) -> tuple[dict[Split, tuple[Sample, ...]], dict[Split, tuple[Work, ...]]]:
+    """Return what the method may see of its training and validation samples, and the work of annotating each split.
+
+    A method that does not use validation samples is given none, and nobody annotates them.
+    """
     annotator = _build_annotator(run.compared.annotator)
-    found: dict[Split, tuple[Sample, ...]] = {}
-    works: list[Work] = []
-    for split in ("train", "valid"):
-        chosen = subset(dataset.samples(split), number_annotated(run, dataset, split), run.seed)
-        found[split], work = annotate_samples(chosen, annotator, allowed, run.seed)
-        works += work
-    return found, total_work(works)
+    found: dict[Split, tuple[Sample, ...]] = {"train": (), "valid": ()}
+    works: dict[Split, tuple[Work, ...]] = {}
+    for split in found:
+        if split == "train" or method_class(run.compared.method).uses_validation:
+            chosen = subset(dataset.samples(split), number_annotated(run, dataset, split), run.seed)
+            found[split], works[split] = annotate_samples(chosen, annotator, allowed, run.seed)
+    return found, works
 
 
 def tuning_samples(
@@ -169,9 +260,9 @@ def tuning_samples(
 ) -> tuple[tuple[Sample, ...], tuple[Work, ...]]:
     """Return the validation samples to tune on, as the study's tuning annotator leaves them, and the additional work.
 
-    A sample that the method's own annotator has annotated in the same way is no additional work. If nobody has outlined
-    a sample's objects, only its labels are left, so that only presence is tuned on it; they count as image-level work,
-    unless the method's own annotator has provided them.
+    A sample that the method's own annotator has annotated in the same way is no additional work, if the method uses
+    validation samples. If nobody has outlined a sample's objects, only its labels are left, so that only presence is
+    tuned on it; they count as image-level work, unless the method's own annotator has provided them.
 
     Args:
         run: The method, and the seed that draws the samples.
@@ -190,30 +281,25 @@ def tuning_samples(
     same = run.compared.annotator == study.tuning_annotator
     annotator, own = _build_annotator(study.tuning_annotator), _build_annotator(run.compared.annotator)
     labeller = registry.build("annotator", "micraframe/image-level")
-    already = set(_drawn(len(valid), annotated, run.seed))
+    used = method_class(run.compared.method).uses_validation
+    already = set(_drawn(len(valid), annotated, run.seed)) if used else set()
     found: list[Sample] = []
-    works: list[Work] = []
+    works: list[SampleWork] = []
     for place in _drawn(len(valid), study.tuning_images, run.seed):
         sample = valid[place]
         if sample.masks is not None or sample.instances is not None:
-            kept, work = annotate_samples([sample], annotator, frozenset(Annotation), run.seed)
+            kept, work = annotate(sample, annotator, frozenset(Annotation), run.seed)
             known = same
         elif sample.labels is not None:
-            kept, work = annotate_samples([sample], labeller, frozenset({Annotation.LABELS}), run.seed)
+            kept, work = annotate(sample, labeller, frozenset({Annotation.LABELS}), run.seed)
             known = own.annotate(sample, run.seed)[0].labels is not None
         else:  # nothing is known of it
-            kept, work, known = (sample.keep(()),), (), True
-        found += kept
-        works += () if known and place in already else work
+            found.append(sample.keep(()))
+            continue
+        found.append(kept)
+        if not (known and place in already):
+            works.append(work)
     return tuple(found), total_work(works)
-
-
-def total_work(works: Iterable[Work]) -> tuple[Work, ...]:
-    """Return the sum of work for each task, in order of first appearance."""
-    total: dict[Task, Work] = {}
-    for work in works:
-        total[work.task] = total[work.task] + work if work.task in total else work
-    return tuple(total.values())
 
 
 def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence[Sample]:
@@ -305,6 +391,10 @@ def _drawn(total: int, number: int | None, seed: int) -> tuple[int, ...]:
     if number is None or number >= total:
         return tuple(range(total))
     return tuple(sorted(np.random.default_rng(seed).permutation(total)[:number].tolist()))
+
+
+def _build_dataset(run: StudyRun) -> Dataset[Any]:
+    return registry.build("dataset", run.dataset.name, **run.dataset.params)
 
 
 def _build_annotator(choice: Choice) -> Annotator[Any]:

@@ -1,33 +1,32 @@
-"""Pictures of a study: every method's masks on the same test images, and MICRA-Net's steps from maps to masks."""
+"""Pictures of a study: MICRA-Net's steps from maps to masks. The report shows every method's masks side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from micraframe import registry
 from micraframe.config import Study
 from micraframe.micranet import NAME as MICRA_NET
 from micraframe.micranet import MicraNetModel
-from micraframe.overlay import legend, overlay, to_rgb
+from micraframe.overlay import overlay, to_rgb
 from micraframe.pipeline import load
 from micraframe.runtime.files import atomic
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun
-from micraframe.study.report.wording import annotation_text, slugs
-from micraframe.types import BoolArray, Maps, Prediction, Sample
+from micraframe.study.report.wording import slugs
+from micraframe.types import Maps, Prediction, Sample
 
 _PANEL_INCHES = 1.7
 
 
 def draw(runs: Sequence[StudyRun], study: Study, folder: StudyFolder) -> tuple[Path, ...]:
-    """Draw test images with the truth and every method's masks, and the steps of each MICRA-Net, for the first seed.
+    """Draw the steps of each MICRA-Net on test images, for the first seed.
 
     Args:
         runs: The completed runs.
@@ -43,27 +42,17 @@ def draw(runs: Sequence[StudyRun], study: Study, folder: StudyFolder) -> tuple[P
     names = list(dict.fromkeys(run.info.name for run in runs))
     for name, slug in zip(names, slugs(names), strict=True):
         mine = [run for run in runs if run.info.name == name and run.seed == study.seeds[0]]
-        if not mine:
+        micranets = [run for run in mine if run.compared.method.name == MICRA_NET and folder.is_trained(run)]
+        if not micranets:
             continue
-        dataset = registry.build("dataset", mine[0].dataset.name, **mine[0].dataset.params)
-        test = dataset.samples("test")
-        chosen = {number: test[number] for number in evenly(test, study.pictures)}
-        masks = {
-            f"{run.method}\n+ {annotation_text(run.annotator)}": {
-                number: found
-                for number, sample in chosen.items()
-                if (found := folder.masks(run, number, sample.image.shape[2])) is not None
-            }
-            for run in mine
-        }
-        pictures.append(folder.path / "pictures" / f"{slug}.png")
-        draw_comparison(pictures[-1], chosen, masks, mine[0].info.classes)
+        choice = micranets[0].dataset
+        test = registry.build("dataset", choice.name, **choice.params).samples("test")
+        chosen = [test[number] for number in evenly(test, study.pictures)]
         # The maps of an image that is cut into tiles are not those that its masks were made from.
         tiling = study.tiling
-        whole = [each for each in chosen.values() if tiling is None or not tiling.cuts(each.image.shape[1:])]
+        whole = [each for each in chosen if tiling is None or not tiling.cuts(each.image.shape[1:])]
         if not whole:
             continue
-        micranets = [run for run in mine if run.compared.method.name == MICRA_NET]
         stems = slugs([f"{slug} {run.method}" for run in micranets])
         for run, stem in zip(micranets, stems, strict=True):
             pictures.append(folder.path / "pictures" / f"{stem}-steps.png")
@@ -91,37 +80,6 @@ def evenly(samples: Sequence[Sample], count: int) -> tuple[int, ...]:
     numbers = positive or range(len(samples))
     places = np.linspace(0, len(numbers) - 1, min(count, len(numbers)))
     return tuple(sorted({numbers[round(place)] for place in places}))
-
-
-def draw_comparison(
-    path: Path,
-    samples: Mapping[int, Sample],
-    masks: Mapping[str, Mapping[int, BoolArray]],
-    classes: tuple[str, ...],
-) -> None:
-    """Draw one row per image: the image, the truth, and every method's masks.
-
-    Args:
-        path: The PNG file to write.
-        samples: Fully annotated samples by number.
-        masks: Per method, bool (K, H, W) by the same numbers.
-        classes: Names of the K classes, for the legend.
-    """
-    titles = ["image", "truth", *masks]
-    figure, axes = _grid(len(samples), titles)
-    for row, (number, sample) in enumerate(samples.items()):
-        axes[row][0].imshow(to_rgb(sample.image))
-        axes[row][0].set_ylabel(sample.id, fontsize=6)
-        if sample.masks is not None:
-            axes[row][1].imshow(overlay(sample.image, sample.masks))
-        for column, by_number in enumerate(masks.values(), start=2):
-            if number in by_number:
-                axes[row][column].imshow(overlay(sample.image, by_number[number]))
-            else:
-                _write(axes[row][column], "no masks")
-    patches = [Patch(color=colour, label=name) for name, colour in legend(classes).items()]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(10, len(patches)), fontsize=6, frameon=False)
-    _save(figure, path)
 
 
 def draw_steps(

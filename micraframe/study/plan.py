@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel
 
@@ -15,10 +16,21 @@ from micraframe.errors import ConfigError
 from micraframe.interfaces import Column, Method, Metric
 from micraframe.pipeline import default_head
 from micraframe.runtime.files import digest_json
+from micraframe.runtime.numerics import numerics
+from micraframe.study.budgets import expand
 from micraframe.types import DatasetInfo
 
 Job = tuple["StudyRun", ...]
 """Runs that share a training: they are executed one after the other, and the first trains."""
+
+Pair = tuple[str, str]
+"""Two compared methods, each named `METHOD (ANNOTATION)`."""
+
+RunKind = Literal["method", "ceiling"]
+"""What a run measures: a trained method, or the training annotation itself, as if it were a prediction."""
+
+CEILING: Final = "ceiling"
+"""The method's name in tables where the annotation is its own prediction."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class StudyRun:
         seed: Determines everything random.
         training_key: Hash of everything that determines what is learned.
         key: Hash of everything that determines the results.
+        kind: `method`, or `ceiling`: nothing is trained, and `compared.method` names no component.
     """
 
     dataset: Choice
@@ -40,6 +53,7 @@ class StudyRun:
     seed: int
     training_key: str
     key: str
+    kind: RunKind = "method"
 
     @property
     def annotator(self) -> str:
@@ -55,34 +69,53 @@ class StudyRun:
     @property
     def inference(self) -> dict[str, Any]:
         """The method's parameters that do not influence what it learns."""
-        names = _method_class(self.compared.method).inference_params
+        if self.kind == "ceiling":
+            return {}
+        names = method_class(self.compared.method).inference_params
         return {name: value for name, value in self.compared.method.params.items() if name in names}
 
     def __str__(self) -> str:
         return f"{self.info.name} / {self.annotator} / {self.method} / seed {self.seed}"
 
 
-def plan(study: Study) -> tuple[StudyRun, ...]:
-    """Return the runs of a study, in the order in which datasets, methods and seeds are named.
+def plan(study: Study, computed_with: Mapping[str, str] | None = None) -> tuple[StudyRun, ...]:
+    """Return the runs of a study, in the order in which datasets, methods and seeds are named; ceilings come last.
+
+    Args:
+        study: The study.
+        computed_with: What changes bytes besides code, data and parameters, which is part of every key: by default
+            what `numerics` returns in this process.
 
     Raises:
         ConfigError: If two methods would have the same name in tables, two datasets have one name, a method needs more
-            training images than there are, or no metric reports what is to be compared.
+            training images than there are, no metric reports what is to be compared, or a planned comparison names no
+            method.
         PluginError: If a component is unknown or cannot be used.
     """
     study = config.resolve(study)
     check_columns(study)
+    computed_with = computed_with or numerics(study.device, study.precision)
+    datasets = [(dataset, _checked(study, dataset)) for dataset in study.datasets]
     runs = [
-        _run(study, dataset, info, compared, seed)
-        for dataset, info in [(dataset, _checked(study, dataset)) for dataset in study.datasets]
-        for compared in study.methods
+        _run(study, dataset, info, compared, seed, computed_with)
+        for dataset, info in datasets
+        for compared in expand(study.methods, functools.partial(_training_images, dataset))
         for seed in study.seeds
     ]
+    if study.ceilings:
+        annotators = {digest_json(each.annotator.model_dump(mode="json")): each.annotator for each in study.methods}
+        runs += [
+            _ceiling(study, dataset, info, annotator, computed_with)
+            for dataset, info in datasets
+            for annotator in annotators.values()
+            if annotator.name != config.IMAGE_LEVEL.name  # labels show no place
+        ]
     seen: set[str] = set()
     for run in runs:
         if str(run) in seen:
             raise ConfigError(f"the study has {run} twice; give methods different labels and datasets different names")
         seen.add(str(run))
+    planned_pairs(study, runs)
     return tuple(runs)
 
 
@@ -108,6 +141,33 @@ def label(choice: Choice, kind: str) -> str:
         if value != defaults.get(key) or fields[key].json_schema_extra == {"in_label": True}
     ]
     return " ".join([entry.component.name, *changed])
+
+
+def planned_pairs(study: Study, runs: Iterable[StudyRun]) -> tuple[Pair, ...]:
+    """Return the pairs of methods that a study compares as planned, each named `METHOD (ANNOTATION)`.
+
+    Raises:
+        ConfigError: If a name is none of the runs' methods, or names several.
+    """
+    known = {f"{run.method} ({run.annotator})": run.method for run in runs if run.kind == "method"}
+
+    def full(key: str, name: str) -> str:
+        fitting = [name] if name in known else [each for each, method in known.items() if method == name]
+        if len(fitting) != 1:
+            raise ConfigError(
+                f"{key}: expected one of this study's methods, as METHOD or METHOD (ANNOTATION), got {name!r}, which "
+                f"names {' and '.join(fitting) or 'none'}; there are: {', '.join(known)}; choose one of them"
+            )
+        return fitting[0]
+
+    if study.reference:
+        reference = full("reference", study.reference)
+        return tuple((name, reference) for name in known if name != reference)
+    pairs = tuple((full("comparisons", one), full("comparisons", other)) for one, other in study.comparisons or ())
+    for one, other in pairs:
+        if one == other:
+            raise ConfigError(f"comparisons: expected two different methods, got {one!r} twice; replace one of them")
+    return pairs
 
 
 def build_metrics(study: Study) -> tuple[Metric[Any], ...]:
@@ -149,6 +209,10 @@ def check_columns(study: Study) -> dict[str, Column]:
     return {name: known[name] for name in dict.fromkeys([study.primary_metric, *compared])}
 
 
+def _training_images(dataset: Choice) -> int:
+    return len(registry.build("dataset", dataset.name, **dataset.params).samples("train"))
+
+
 def _checked(study: Study, choice: Choice) -> DatasetInfo:
     """Return a dataset's metadata, after checking that it has enough images."""
     dataset = registry.build("dataset", choice.name, **choice.params)
@@ -166,15 +230,23 @@ def _checked(study: Study, choice: Choice) -> DatasetInfo:
     return info
 
 
-def _method_class(choice: Choice) -> type[Method[Any]]:
+def method_class(choice: Choice) -> type[Method[Any]]:
+    """Return the class of a method."""
     method = registry.load(registry.catalog().find("method", choice.name))
     assert issubclass(method, Method)
     return method
 
 
-def _run(study: Study, dataset: Choice, info: DatasetInfo, compared: ComparedMethod, seed: int) -> StudyRun:
+def _run(
+    study: Study,
+    dataset: Choice,
+    info: DatasetInfo,
+    compared: ComparedMethod,
+    seed: int,
+    computed_with: Mapping[str, str],
+) -> StudyRun:
     method, params = compared.method.name, compared.method.params
-    inference = _method_class(compared.method).inference_params
+    inference = method_class(compared.method).inference_params
     head = compared.head or config.resolve_choice("head", default_head(registry.build("method", method, **params)))
     learning: dict[str, Any] = {
         "data": info.fingerprint,
@@ -182,8 +254,7 @@ def _run(study: Study, dataset: Choice, info: DatasetInfo, compared: ComparedMet
         "method": method,
         "params": {key: value for key, value in params.items() if key not in inference},
         "seed": seed,
-        "precision": study.precision,
-        "device": study.device,
+        "numerics": dict(computed_with),
     }
     if compared.train_images:
         learning["images"] = compared.train_images
@@ -201,6 +272,29 @@ def _run(study: Study, dataset: Choice, info: DatasetInfo, compared: ComparedMet
         everything["tiling"] = study.tiling.model_dump(mode="json")
     compared = compared.model_copy(update={"head": head})
     return StudyRun(dataset, info, compared, seed, digest_json(learning)[:16], digest_json(everything)[:16])
+
+
+def _ceiling(
+    study: Study, dataset: Choice, info: DatasetInfo, annotator: Choice, computed_with: Mapping[str, str]
+) -> StudyRun:
+    seed = study.seeds[0]
+    learning = {
+        "kind": "ceiling",
+        "data": info.fingerprint,
+        "annotator": annotator.model_dump(mode="json"),
+        "seed": seed,
+        "numerics": dict(computed_with),
+        "versions": _versions(dataset, annotator),
+    }
+    everything = {
+        "learning": learning,
+        "metrics": [metric.model_dump(mode="json") for metric in study.metrics],
+        "versions": _versions(study.metrics),
+    }
+    compared = ComparedMethod(method=Choice(name=CEILING), annotator=annotator, label=CEILING)
+    return StudyRun(
+        dataset, info, compared, seed, digest_json(learning)[:16], digest_json(everything)[:16], kind="ceiling"
+    )
 
 
 def _versions(*resolved: Any) -> Mapping[str, str]:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-import torch
 
-from micraframe import config, registry
+from micraframe import config
 from micraframe.config import Study
-from micraframe.modelfile import versions
 from micraframe.pricing import Cost, price
 from micraframe.runtime.files import write_json, write_text
+from micraframe.runtime.numerics import numerics
+from micraframe.study.committed import adopt, combined, forget, runs_of
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.job import fit, run_job
 from micraframe.study.pictures import draw
-from micraframe.study.plan import Job, StudyRun, build_metrics, check_columns, jobs, plan
+from micraframe.study.plan import Job, StudyRun, check_columns, jobs, method_class, plan, planned_pairs
 from micraframe.study.processes import Processes
+from micraframe.study.provenance import assemble
 from micraframe.study.report import write_report
 from micraframe.study.status import status
 from micraframe.study.tables import (
@@ -59,8 +57,22 @@ class Outcome:
     report: Path
 
 
+def plan_of(
+    study: Study, folder: StudyFolder, executor: Executor | None = None, against: Path | None = None
+) -> tuple[StudyRun, ...]:
+    """Return the runs that `run_study` would find in a folder, and those it would execute; nothing is written."""
+    study = config.resolve(study)
+    if against is not None:
+        study = study.model_copy(update={"comparisons": None, "reference": None, "margin": None})
+    return plan(study, numerics(study.device, study.precision, executor.threads if executor else None))
+
+
 def run_study(
-    study: Study, output: Path, progress: Progress | None = None, executor: Executor | None = None
+    study: Study,
+    output: Path,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+    against: Path | None = None,
 ) -> Outcome:
     """Execute every run that is not done yet, and write tables, pictures and report.
 
@@ -72,20 +84,31 @@ def run_study(
         output: The folder to write to; an earlier run of the same or a similar study there is continued.
         progress: Progress callback.
         executor: Where jobs are executed; None: in this process.
+        against: The folder of a committed study, whose results stand beside those of this one; the study then has only
+            the new methods.
+
+    Raises:
+        ConfigError: As `plan` and, with `against`, as `committed.adopt`.
     """
     progress = progress or Progress()
     study = config.resolve(study)
-    runs = plan(study)
     folder = StudyFolder(output.absolute())
+    processes = Processes(study.device)
+    executor = executor or Local(processes)
+    folder.write_numerics(numerics(study.device, study.precision, executor.threads))
+    if against is None:
+        forget(folder)
+    else:
+        adopt(study, folder, against)
+    runs = runs_of(study, folder)
     write_text(folder.config, config.to_yaml(study))
     open_runs = {job[0].training_key: sum(not folder.is_done(run) for run in job) for job in jobs(runs)}
     missing = [job for job in jobs(runs) if open_runs[job[0].training_key]]
     done = sum(folder.is_done(run) for run in runs)
     progress.advance("study", done, len(runs), _remaining(runs, folder, missing))
-    processes = Processes(study.device)
     work = functools.partial(execute_job, study=study, folder=folder)
     try:
-        for job, failures in (executor or Local(processes)).run(missing, work, progress):
+        for job, failures in executor.run(missing, work, progress):
             for run in job:
                 if str(run) in failures and not folder.is_done(run):
                     folder.write_error(run, failures[str(run)])
@@ -105,13 +128,12 @@ def follow_study(study: Study, output: Path) -> None:
         output: The folder that the other process writes to.
     """
     study = config.resolve(study)
-    by_key = {run.training_key: run for run in plan(study)}
     folder, processes = StudyFolder(output.absolute()), Processes(study.device)
     while (key := processes.await_training()) is not None:
-        run = by_key[key]
+        # Not before: the first process writes what the keys are made with.
+        run = next(run for run in runs_of(study, folder) if run.training_key == key)
         try:
-            dataset = registry.build("dataset", run.dataset.name, **run.dataset.params)
-            fit(run, study, dataset, folder, Progress())
+            fit(run, study, folder, Progress())
         except Exception:
             # The first process fails likewise, and reports it.
             continue
@@ -119,27 +141,44 @@ def follow_study(study: Study, output: Path) -> None:
 
 def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, progress: Progress) -> Outcome:
     """Write tables, pictures and report of the completed runs; annotates and trains nothing."""
+    runs = [run for run in runs if not _shows_nothing(run, folder)]
     done = [run for run in runs if folder.is_done(run)]
     failures = {str(run): error for run in runs if (error := folder.error(run))}
     progress.advance("tables", 0, 1)
+    study, metrics = combined(study, runs, folder)
     rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in done)])
     write_csv(folder.table("rows"), rows)
-    values = Values(rows, build_metrics(study))
+    values = Values(rows, metrics, {_key(run): _model_of(run) for run in done})
     tables = StudyTables(
         values,
         tuple(summarise(values)),
-        tuple(differences(values, list(check_columns(study)))),
+        tuple(differences(values, list(check_columns(study)), planned_pairs(study, runs), study.margin)),
         tuple(cost for run in done for cost in costs(run, study, folder)),
     )
     write_csv(folder.table("summary"), table_of(tables.summaries, Summary))
     write_csv(folder.table("statistics"), table_of(tables.differences, Difference))
     write_csv(folder.table("costs"), table_of(tables.costs, CostRow))
-    provenance = _provenance(runs, failures)
+    provenance = assemble(runs, folder, failures)
     write_json(folder.path / "provenance.json", provenance)
     pictures = draw(done, study, folder)
     report = write_report(study, runs, folder, tables, provenance)
     progress.advance("tables", 1, 1)
     return Outcome(tables.summaries, failures, pictures, report)
+
+
+def _shows_nothing(run: StudyRun, folder: StudyFolder) -> bool:
+    """Return whether this is the ceiling of an annotation that shows no place."""
+    return run.kind == "ceiling" and folder.is_done(run) and folder.rows(run).is_empty()
+
+
+def _key(run: StudyRun) -> tuple[str, str, str, int]:
+    return run.info.name, run.annotator, run.method, run.seed
+
+
+def _model_of(run: StudyRun) -> str:
+    """Return the identity of a run's trained model; "" where nothing is random."""
+    fixed = run.kind == "ceiling" or method_class(run.compared.method).deterministic
+    return "" if fixed else run.training_key
 
 
 def costs(run: StudyRun, study: Study, folder: StudyFolder) -> list[CostRow]:
@@ -170,28 +209,3 @@ def execute_job(
 ) -> dict[str, str]:
     """Execute a job of a study, as `run_job`; with study and folder given, it is an executor's `JobFunction`."""
     return run_job(job, study, folder, progress, processes)
-
-
-def _provenance(runs: Sequence[StudyRun], failures: dict[str, str]) -> dict[str, object]:
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": {
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-            "python": platform.python_version(),
-        },
-        "datasets": {
-            run.info.name: {
-                "data": run.info.fingerprint,
-                "licence": run.info.licence,
-                "citation": run.info.citation,
-                **versions(),
-            }
-            for run in runs
-        },
-        "seeds": sorted({run.seed for run in runs}),
-        "runs": {str(run): run.key for run in runs},
-        "failures": sorted(failures),
-    }

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from micraframe.runtime.locks import is_held
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun, jobs
 
-State = Literal["done", "failed", "started", "waiting"]
+State = Literal["done", "failed", "running", "started", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class RunStatus:
 
     Attributes:
         run: The run.
-        state: `done`; `failed`; `started`: it is trained or has checkpoints; `waiting`.
+        state: `done`; `failed`; `running`: a process works on it, or on another run of the same training; `started`: it
+            is trained or has checkpoints, but no process works on it; `waiting`.
         trains: Whether it is the first of the runs that share a training, and this is not completed.
         seconds: How long its remainder will take, judged by completed runs; NaN where there are none.
         error: The last line of the traceback that it left.
@@ -71,17 +73,21 @@ def status(runs: Sequence[StudyRun], folder: StudyFolder) -> StudyStatus:
     found: dict[str, RunStatus] = {}
     for job in grouped:
         trained = folder.is_trained(job[0])
+        # Whoever executes a job holds its lock; if it was killed, nobody does.
+        running = not all(map(folder.is_done, job)) and is_held(folder.lock(job[0]))
         for number, run in enumerate(job):
             if folder.is_done(run):
                 found[str(run)] = RunStatus(run, "done", False, 0.0)
                 continue
             error = folder.error(run).strip()
-            started = trained or folder.training(run).exists()
-            state: State = "failed" if error else "started" if started else "waiting"
-            trains = number == 0 and not trained
+            started = trained or folder.scratch(run).exists()
+            state: State = "running" if running else "failed" if error else "started" if started else "waiting"
+            trains = number == 0 and not trained and run.kind == "method"
             seconds = _expected(run, measuring) + (_expected(run, training) if trains else 0.0)
             found[str(run)] = RunStatus(run, state, trains, seconds, error.splitlines()[-1] if error else "")
-    return StudyStatus(tuple(found[str(run)] for run in runs), len(grouped), len(runs) - len(grouped))
+    methods = [run for run in runs if run.kind == "method"]
+    trainings = len({run.training_key for run in methods})
+    return StudyStatus(tuple(found[str(run)] for run in runs), trainings, len(methods) - trainings)
 
 
 def _expected(run: StudyRun, known: Sequence[tuple[StudyRun, float]]) -> float:

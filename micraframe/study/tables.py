@@ -1,11 +1,16 @@
-"""The tables of a study: statistics of images, their summaries with intervals, tests of differences, and costs."""
+"""The tables of a study: statistics of images, their summaries with intervals, tests of differences, and costs.
+
+A metric's number is computed for each trained model by itself, from that model's images, exactly as `evaluate` does.
+Only then is it averaged over models. Intervals and tests are those of `micraframe.statistics`.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,15 +21,8 @@ import polars as pl
 from micraframe.interfaces import Column, Metric, Statistics, ratio_parts
 from micraframe.metrics.reduction import mean_defined, means_defined, per_image
 from micraframe.runtime.files import atomic
-from micraframe.statistics import (
-    RESAMPLES,
-    Interval,
-    Reduce,
-    bootstrap,
-    bootstrap_difference,
-    bootstrap_function,
-    compare,
-)
+from micraframe.statistics import among, contrast, equivalence, estimate, f_test, holm, jackknifed, jackknifed_ratio
+from micraframe.study.plan import CEILING, Pair
 
 ROWS: Final = pl.Schema(
     {
@@ -44,15 +42,17 @@ ROWS: Final = pl.Schema(
 others, such as counts of objects, are what pooled metrics are computed from. Images of one `group`, such as crops of
 one field, are not independent."""
 
-REEVALUATIONS: Final = 200
-"""Resamples for the interval of a metric that must be computed anew from each of them; others have `RESAMPLES`."""
+MOST_BLOCKS: Final = 200
+"""Groups are left out one at a time, or, if there are more, in so many blocks."""
 
 Double = npt.NDArray[np.float64]
+Booleans = npt.NDArray[np.bool_]
+Blocks = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric over the test images, with its 95 % bootstrap interval.
+    """A metric over the test images, with its 95 % interval over trained models and groups of images.
 
     Attributes:
         dataset: The dataset.
@@ -60,15 +60,15 @@ class Summary:
         method: The method.
         thresholds: Origin of the thresholds: `fixed`, `validation`, or `oracle`, an upper bound and never a result.
         metric: The metric.
-        mean: The number: a mean over images of the mean over classes and seeds, each where defined; or, for a metric
-            that is pooled over images, the mean over seeds of the mean over classes.
-        low: Lower end of the interval; groups of images are resampled.
+        mean: The mean over trained models of each model's number: a mean over images of the mean over classes, each
+            where defined; or, for a metric that is pooled over images, the mean over classes.
+        low: Lower end of the interval.
         high: Upper end.
         n: Number of images for which it is defined.
         groups: Number of groups that these belong to.
-        seeds: Number of seeds.
-        seed_sd: Standard deviation of the seeds' numbers; NaN for one seed.
-        resamples: Number of bootstrap resamples.
+        models: Number of trained models; one for a method without randomness.
+        model_sd: Standard deviation of the models' numbers; NaN for one model.
+        conditional: Whether there is one model of a method with randomness: the interval holds for that model alone.
     """
 
     dataset: str
@@ -81,9 +81,9 @@ class Summary:
     high: float
     n: int
     groups: int
-    seeds: int
-    seed_sd: float
-    resamples: int = RESAMPLES
+    models: int
+    model_sd: float
+    conditional: bool
 
 
 @dataclass(frozen=True)
@@ -94,32 +94,38 @@ class Difference:
         dataset: The dataset.
         metric: The metric.
         thresholds: Origin of the methods' thresholds.
-        test: `F`, of all methods together, or `randomisation`, of a pair, which follows if F is significant.
+        kind: `F`, of all methods together; `planned`, of a pair that the study names, by the primary metric; or
+            `exploratory`, of any other pair or metric, whose interval and p are not corrected for their number.
         first: A method and its training annotation; empty for F.
         second: The other one.
-        statistic: F (NaN for a pooled metric, whose p is by the variance of the methods' numbers), or first minus
-            second.
-        low: Lower end of the difference's 95 % bootstrap interval; groups of images are resampled; NaN for F.
+        difference: First minus second; F for kind `F`.
+        low: Lower end of the difference's 95 % interval over trained models and groups of images; NaN for F.
         high: Upper end.
-        p: Share of exchanges of groups of images between methods that give at least as large a statistic.
-        p_holm: After Holm's correction for all pairs of this dataset and metric; NaN for F.
-        n: Number of images for which the metric is defined for any of the methods.
-        groups: Number of groups that these belong to.
+        p: Of no difference.
+        p_holm: After Holm's correction for all planned comparisons on this dataset; NaN for others.
+        margin: The largest difference that does not matter; NaN where none is declared, and for others than planned.
+        p_equivalent: Of a difference of at least the margin, corrected likewise; small means equivalent.
+        groups: Number of groups with images for which the metric is defined for any of the methods.
+        models: Number of trained models of all methods compared; those that methods share count once.
+        conditional: Whether one of the methods has randomness and a single trained model: see `Summary`.
     """
 
     dataset: str
     metric: str
     thresholds: str
-    test: str
+    kind: str
     first: str
     second: str
-    statistic: float
+    difference: float
     low: float
     high: float
     p: float
     p_holm: float
-    n: int
+    margin: float
+    p_equivalent: float
     groups: int
+    models: int
+    conditional: bool
 
 
 @dataclass(frozen=True)
@@ -163,19 +169,41 @@ class Group(NamedTuple):
         return f"{self.method} ({self.annotator})"
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A metric of one group.
+
+    Attributes:
+        pseudo: float64 (M, B): pseudo-values of M trained models and B blocks of groups of images.
+        defined: bool (N,): the images for which it is defined for any of the models.
+    """
+
+    pseudo: Double
+    defined: Booleans
+
+
 class Values:
     """The statistics of all images, by group, seed and metric.
 
     Args:
         rows: The table of the columns `ROWS`.
         metrics: The metrics that measured them.
+        models: Identity of the trained model of each dataset, annotator, method and seed, by which methods that share
+            models are recognised; "" for a method without randomness. Runs left out have models of their own.
     """
 
-    def __init__(self, rows: pl.DataFrame, metrics: Sequence[Metric[Any]]) -> None:
-        self._metric = {column.name: metric for metric in metrics for column in metric.columns()}
+    def __init__(
+        self,
+        rows: pl.DataFrame,
+        metrics: Sequence[Metric[Any]],
+        models: Mapping[tuple[str, str, str, int], str] | None = None,
+    ) -> None:
+        self._metrics = tuple(metrics)
         self._column = {column.name: column for metric in metrics for column in metric.columns()}
+        self._models = models or {}
         self._images: dict[str, dict[str, str]] = {}
         self._statistics: dict[Group, dict[int, dict[str, Double]]] = {}
+        self._measured: dict[Group, dict[str, Measured]] = {}
         for (dataset,), part in rows.partition_by(["dataset"], maintain_order=True, as_dict=True).items():
             images = part.select("image", "group").unique("image", keep="first", maintain_order=True)
             self._images[str(dataset)] = dict(images.iter_rows())
@@ -196,15 +224,6 @@ class Values:
         """Return the groups in order of first appearance."""
         return tuple(self._statistics)
 
-    def metrics(self, group: Group) -> tuple[str, ...]:
-        """Return the names of the metrics that were measured of a group."""
-        seeds = list(self._statistics[group].values())
-        return tuple(
-            name
-            for name, column in self._column.items()
-            if all(needed in found for found in seeds for needed in _needed(column))
-        )
-
     def column(self, name: str) -> Column:
         """Return a metric's column."""
         return self._column[name]
@@ -217,9 +236,29 @@ class Values:
         """Return the group of each of a dataset's test images, in the images' order."""
         return tuple(self._images[dataset].values())
 
+    def blocks(self, dataset: str) -> Blocks:
+        """Return the block of groups that each of a dataset's test images belongs to, (N,)."""
+        return _codes(pl.Series(self.clusters(dataset), dtype=pl.String)).to_numpy() % MOST_BLOCKS
+
+    def sizes(self, dataset: str, defined: Booleans) -> tuple[int, int]:
+        """Return how many of a dataset's test images are chosen, bool (N,), and to how many groups they belong."""
+        return int(defined.sum()), len(set(itertools.compress(self.clusters(dataset), defined)))
+
+    def models(self, group: Group) -> tuple[str, ...]:
+        """Return the identity of each trained model of a group; "" where there is no randomness."""
+        seeds = self._statistics[group]
+        keys = [self._models.get((*group[:3], seed), f"{group.name}, seed {seed}") for seed in seeds]
+        # Different trainings do not agree in every statistic of every image.
+        return ("",) if len(seeds) > 1 and _all_equal(list(seeds.values())) else tuple(keys)
+
     def statistics(self, group: Group) -> tuple[Statistics, ...]:
         """Return, for each seed, the statistics by name, each (images of the dataset, K)."""
         return tuple(self._statistics[group].values())
+
+    def per_class(self, group: Group, metric: str) -> Double:
+        """Return a metric's number for each class, (K,): the mean over seeds, NaN where undefined."""
+        owner = next(each for each in self._metrics for column in each.columns() if column.name == metric)
+        return means_defined(np.array([owner.reduce(each)[metric] for each in self.statistics(group)]).T)
 
     def table(self, group: Group, metric: str) -> Double:
         """Return a metric's values (seeds, images of the dataset), NaN where undefined.
@@ -227,98 +266,43 @@ class Values:
         A pooled ratio has each image's own ratio here; another pooled metric has no value of a single image.
         """
         column = self._column[metric]
-        found = []
-        for statistics in self.statistics(group):
-            if column.is_mean:
-                found.append(per_image(column, statistics))
-            elif column.pooled:
-                found.append(np.full(len(self._images[group.dataset]), np.nan))
-            else:
-                numerator, denominator = ratio_parts(column, statistics)
-                found.append(means_defined(_ratios(numerator, denominator)))
-        return np.array(found)
+        if column.pooled:
+            return np.full((len(self._statistics[group]), len(self._images[group.dataset])), np.nan)
+        numerator, denominator = self._parts(column, list(self._statistics[group].values()))
+        ratios = np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
+        return means_defined(np.moveaxis(ratios, 1, -1))
 
-    def per_image(self, group: Group, metric: str) -> Double:
-        """Return a metric's means over seeds, (images of the dataset,), NaN where undefined."""
-        return means_defined(self.table(group, metric).T)
+    def measured(self, group: Group) -> Mapping[str, Measured]:
+        """Return every metric that was measured of a group, by name."""
+        if group not in self._measured:
+            found = dict(self._measure(group))
+            self._measured[group] = {name: found[name] for name in self._column if name in found}
+        return self._measured[group]
 
-    def estimate(self, group: Group, metric: str) -> Estimate:
-        """Return a metric's number with what its interval and tests need."""
-        column, statistics = self._column[metric], self.statistics(group)
-        return Estimate(column, self._metric[metric], statistics)
+    def _measure(self, group: Group) -> Iterator[tuple[str, Measured]]:
+        statistics = list(self._statistics[group].values())[: len(self.models(group))]
+        blocks = self.blocks(group.dataset)
+        for metric in self._metrics:
+            for column in metric.columns():
+                if not column.pooled and all(_needed(column) <= each.keys() for each in statistics):
+                    yield column.name, self._of_ratio(column, statistics, blocks)
+            yield from _of_pooled(metric, statistics, blocks)
 
+    def _of_ratio(self, column: Column, statistics: Sequence[Statistics], blocks: Blocks) -> Measured:
+        numerator, denominator = self._parts(column, statistics)
+        members = (blocks[:, None] == np.arange(_count(blocks))).astype(np.float64)
+        sums = zip(numerator @ members, denominator @ members, strict=True)
+        pseudo = np.array([jackknifed_ratio(n, d) for n, d in sums])  # (M, classes, B)
+        return Measured(means_defined(np.moveaxis(pseudo, 1, -1)), np.any(denominator > 0, axis=(0, 1)))
 
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A metric of one group.
-
-    Attributes:
-        column: The metric's column.
-        metric: The metric.
-        statistics: Of each seed, by name, each (N, K).
-    """
-
-    column: Column
-    metric: Metric[Any]
-    statistics: tuple[Statistics, ...]
-
-    @cached_property
-    def parts(self) -> Double:
-        """What is summed over images.
-
-        A mean has a value for each image, (N,), NaN where undefined; a pooled ratio has numerators and denominators of
-        all seeds and classes, (N, 2 x seeds x K).
-        """
-        if self.column.is_mean:
-            return means_defined(np.array([per_image(self.column, each) for each in self.statistics]).T)
-        parts = np.array([ratio_parts(self.column, each) for each in self.statistics])  # seeds, 2, N, K
-        return np.ascontiguousarray(parts.transpose(2, 0, 3, 1)).reshape(parts.shape[2], -1)
-
-    @property
-    def reduce(self) -> Reduce | None:
-        """How sums of `parts` become the number; None for a mean."""
-        return None if self.column.is_mean else self._ratio
-
-    @property
-    def seed_numbers(self) -> Double:
-        """The number of each seed."""
-        if self.column.is_mean:
-            return np.array([mean_defined(per_image(self.column, each)) for each in self.statistics])
-        if self.column.pooled:
-            return self.reduced([self.column.name])[:, 0]
-        return means_defined(self._seed_ratios(self.parts.sum(axis=0)))
-
-    def reduced(self, names: Sequence[str], images: npt.NDArray[np.intp] | None = None) -> Double:
-        """Return what the metric itself computes for each seed and column, (seeds, columns).
-
-        Args:
-            names: The columns.
-            images: Indices of the images, some perhaps repeated; None: all.
-        """
-        found = []
-        for each in self.statistics:
-            chosen = each if images is None else {name: np.asarray(table)[images] for name, table in each.items()}
-            numbers = self.metric.reduce(chosen)
-            found.append([mean_defined(np.asarray(numbers[name], np.float64)) for name in names])
-        return np.array(found)
-
-    @cached_property
-    def defined(self) -> npt.NDArray[np.bool_]:
-        """Which images count, bool (N,)."""
-        if self.column.pooled:
-            known = [~np.isnan(np.asarray(values)) for each in self.statistics for values in each.values()]
-            return np.asarray(np.any([values.any(axis=1) for values in known], axis=0))
-        parts = self.parts
-        return np.asarray(~np.isnan(parts) if parts.ndim == 1 else (parts[:, 1::2] > 0).any(axis=1))
-
-    def _ratio(self, sums: Double) -> Double:
-        """Return the mean over seeds of the mean over classes of ratios of sums, (..., 2 x seeds x K) to (...)."""
-        return means_defined(means_defined(self._seed_ratios(sums)))
-
-    def _seed_ratios(self, sums: Double) -> Double:
-        """Return ratios of sums, (..., 2 x seeds x K) to (..., seeds, K)."""
-        shaped = sums.reshape(*sums.shape[:-1], len(self.statistics), -1, 2)
-        return _ratios(shaped[..., 0], shaped[..., 1])
+    @staticmethod
+    def _parts(column: Column, statistics: Sequence[Statistics]) -> tuple[Double, Double]:
+        """Return what is summed over images, each (M, classes, N); a mean is over images, of classes taken together."""
+        if column.is_mean:
+            values = np.array([per_image(column, each) for each in statistics])[:, None]
+            return np.nan_to_num(values), (~np.isnan(values)).astype(np.float64)
+        parts = np.array([ratio_parts(column, each) for each in statistics]).transpose(1, 0, 3, 2)
+        return parts[0], parts[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,42 +322,52 @@ class StudyTables:
     costs: tuple[CostRow, ...]
 
 
-def summarise(values: Values, resamples: int = RESAMPLES, reevaluations: int = REEVALUATIONS) -> list[Summary]:
+def summarise(values: Values) -> list[Summary]:
     """Summarise per group and metric, in order of first appearance."""
     summaries = []
     for group in values.groups():
-        clusters = values.clusters(group.dataset)
-        estimates = {name: values.estimate(group, name) for name in values.metrics(group)}
-        pooled = _pooled_intervals(estimates, clusters, reevaluations)
-        for name, estimate in estimates.items():
-            if name in pooled:
-                interval, drawn = pooled[name], reevaluations
-            else:
-                interval = bootstrap(estimate.parts, 0, resamples, clusters=clusters, reduce=estimate.reduce)
-                drawn = resamples
-            numbers = estimate.seed_numbers
-            spread = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan
-            sizes = _sizes(estimate.defined, clusters)
-            summaries.append(Summary(*group, name, *interval, *sizes, len(numbers), spread, drawn))
+        blocks, models = values.blocks(group.dataset), values.models(group)
+        for name, measured in values.measured(group).items():
+            pseudo = among(measured.pseudo, _contributing(measured.defined, blocks))
+            found = estimate(pseudo, bounds=values.column(name).range)
+            sizes = values.sizes(group.dataset, measured.defined)
+            conditional = found.models == 1 and models != ("",)
+            summaries.append(Summary(*group, name, *found[:3], *sizes, found.models, found.model_sd, conditional))
     return summaries
 
 
-def differences(values: Values, metrics: Sequence[str], resamples: int = RESAMPLES) -> list[Difference]:
+def differences(
+    values: Values, metrics: Sequence[str], planned: Collection[Pair] = (), margin: float | None = None
+) -> list[Difference]:
     """Compare the methods of each dataset by these metrics, with thresholds of one origin.
 
-    Oracle thresholds are not compared: they use test labels. Nor are metrics that no sums over images express.
+    Oracle thresholds, which use test labels, are not compared, nor are ceilings.
+
+    Args:
+        values: The statistics.
+        metrics: The primary metric, and others.
+        planned: The pairs that the study names, as `planned_pairs` returns them.
+        margin: The largest difference in the primary metric that does not matter.
     """
     found = []
     for dataset in dict.fromkeys(group.dataset for group in values.groups()):
-        for origin in ("fixed", "validation"):
-            mine = [group for group in values.groups() if (group.dataset, group.thresholds) == (dataset, origin)]
-            for metric in (name for name in metrics if not values.column(name).pooled):
-                estimates = {
-                    group.name: values.estimate(group, metric) for group in mine if metric in values.metrics(group)
-                }
-                estimates = {name: each for name, each in estimates.items() if each.defined.any()}
-                if len(estimates) > 1:
-                    found += _differences((dataset, metric, origin), estimates, values.clusters(dataset), resamples)
+        mine: list[Difference] = []
+        for metric, origin in itertools.product(metrics, ("fixed", "validation")):
+            groups = [
+                group
+                for group in values.groups()
+                if (group.dataset, group.thresholds) == (dataset, origin)
+                and group.method != CEILING
+                and metric in values.measured(group)
+                and values.measured(group)[metric].defined.any()
+            ]
+            if len(groups) > 1:
+                mine += _differences(values, groups, metric, planned if metric == metrics[0] else (), margin)
+        places = [place for place, each in enumerate(mine) if each.kind == "planned"]
+        corrected = [holm([getattr(mine[place], name) for place in places]) for name in ("p", "p_equivalent")]
+        for place, p, p_equivalent in zip(places, *corrected, strict=True):
+            mine[place] = replace(mine[place], p_holm=float(p), p_equivalent=float(p_equivalent))
+        found += mine
     return found
 
 
@@ -391,72 +385,91 @@ def write_csv(path: Path, table: pl.DataFrame) -> None:
 
 def table_of(records: Iterable[Any], kind: type[Any]) -> pl.DataFrame:
     """Return records of one frozen dataclass as a table."""
-    types = {"str": pl.String, "int": pl.Int64, "float": pl.Float64}
+    types = {"str": pl.String, "int": pl.Int64, "float": pl.Float64, "bool": pl.Boolean}
     schema = {field.name: types[str(field.type)] for field in fields(kind)}
     return pl.DataFrame([astuple(record) for record in records], schema, orient="row")
 
 
-def read_csv(path: Path, names: Iterable[str]) -> pl.DataFrame:
+def read_csv(path: Path | BytesIO, names: Iterable[str]) -> pl.DataFrame:
     """Read these columns of `ROWS` from what `write_csv` wrote."""
     found = pl.read_csv(path, schema={name: ROWS[name] for name in names})
     return found.with_columns(pl.col(pl.String).fill_null(""), pl.col(pl.Float64).fill_null(math.nan))
 
 
-def _pooled_intervals(
-    estimates: Mapping[str, Estimate], clusters: Sequence[str], resamples: int
-) -> dict[str, Interval]:
-    """Return the intervals of the metrics that must be computed anew from each resample of the images."""
-    found: dict[str, Interval] = {}
-    by_metric: dict[int, list[str]] = {}
-    for name, estimate in estimates.items():
-        if estimate.column.pooled:
-            by_metric.setdefault(id(estimate.metric), []).append(name)
-    for names in by_metric.values():
-        first = estimates[names[0]]
+def _of_pooled(metric: Metric[Any], statistics: Sequence[Statistics], blocks: Blocks) -> Iterator[tuple[str, Measured]]:
+    """Yield what a metric reduces in its own way: it computes these columns anew without each block of groups."""
+    names = [column.name for column in metric.columns() if column.pooled]
+    if not names:
+        return
+    pseudo = []
+    for each in statistics:
 
-        def numbers(images: npt.NDArray[np.intp], first: Estimate = first, names: list[str] = names) -> Double:
-            return means_defined(first.reduced(names, images).T)
+        def numbers(kept: Booleans, each: Statistics = each) -> list[float]:
+            reduced = metric.reduce({name: table[kept] for name, table in each.items()})
+            return [mean_defined(np.asarray(reduced[name], np.float64)) for name in names]
 
-        found |= dict(zip(names, bootstrap_function(numbers, clusters, 0, resamples), strict=True))
-    return found
+        pseudo.append(jackknifed(numbers, blocks))
+    # Only the metric knows which of its statistics count: all images that have any.
+    defined = np.any([~np.isnan(table).all(axis=1) for each in statistics for table in each.values()], axis=0)
+    yield from ((name, Measured(table, defined)) for name, table in zip(names, np.stack(pseudo, axis=1), strict=True))
 
 
 def _differences(
-    named: tuple[str, str, str], estimates: Mapping[str, Estimate], clusters: Sequence[str], resamples: int
-) -> list[Difference]:
-    parts = {name: each.parts for name, each in estimates.items()}
-    defined = {name: each.defined for name, each in estimates.items()}
-    reduce = next(iter(estimates.values())).reduce
-    together = compare(parts, 0, resamples=resamples, clusters=clusters, reduce=reduce)
-    f, p = together.overall
-    anywhere = _sizes(np.any(list(defined.values()), axis=0), clusters)
-    found = [Difference(*named, "F", "", "", f, math.nan, math.nan, p, math.nan, *anywhere)]
-    for first, second, difference, p, p_holm in together.pairs:
-        _, low, high = bootstrap_difference(parts[first], parts[second], 0, resamples, clusters=clusters, reduce=reduce)
-        sizes = _sizes(defined[first] | defined[second], clusters)
-        found.append(Difference(*named, "randomisation", first, second, difference, low, high, p, p_holm, *sizes))
-    return found
+    values: Values, groups: Sequence[Group], metric: str, planned: Collection[Pair], margin: float | None
+) -> Iterator[Difference]:
+    """Yield the F test of these groups and the contrast of each pair; p values are not corrected yet."""
+    named = groups[0].dataset, metric, groups[0].thresholds
+    blocks = values.blocks(groups[0].dataset)
+
+    def compared(some: Sequence[Group]) -> tuple[list[Double], tuple[int, int, bool]]:
+        measured = [values.measured(group)[metric] for group in some]
+        defined = np.any([each.defined for each in measured], axis=0)
+        pseudo = [among(each.pseudo, _contributing(defined, blocks)) for each in measured]
+        keys = [values.models(group) for group in some]
+        models = len({key for own in keys for key in own if key}) + sum("" in own for own in keys)
+        defined_models = (int((~np.isnan(table[:, :1])).sum()) for table in pseudo)
+        alone = any(count == 1 and own != ("",) for own, count in zip(keys, defined_models, strict=True))
+        return pseudo, (values.sizes(groups[0].dataset, defined)[1], models, alone)
+
+    nan = math.nan
+    pseudo, sizes = compared(groups)
+    f, _, p = f_test(pseudo)
+    yield Difference(*named, "F", "", "", f, nan, nan, p, nan, nan, nan, *sizes)
+    for one, other in itertools.combinations(groups, 2):
+        if (other.name, one.name) in planned:
+            one, other = other, one
+        (first, second), sizes = compared((one, other))
+        paired = values.models(one) == values.models(other) != ("",)
+        found = contrast(first, second, paired=paired)
+        is_planned = (one.name, other.name) in planned
+        kind = "planned" if is_planned else "exploratory"
+        limits = (margin, equivalence(found, margin)) if is_planned and margin else (nan, nan)
+        yield Difference(*named, kind, one.name, other.name, *found[:3], found.p, nan, limits[0], limits[1], *sizes)
 
 
-def _sizes(chosen: npt.NDArray[np.bool_], clusters: Sequence[str]) -> tuple[int, int]:
-    """Return how many images are chosen, bool (N,), and to how many clusters they belong."""
-    return int(chosen.sum()), len({cluster for cluster, is_chosen in zip(clusters, chosen, strict=True) if is_chosen})
+def _contributing(defined: Booleans, blocks: Blocks) -> Booleans:
+    """Return which blocks have any of these images, (N,) to (B,)."""
+    return np.bincount(blocks, weights=defined, minlength=_count(blocks)) > 0
 
 
-def _needed(column: Column) -> tuple[str, ...]:
-    """Return the statistics that a column is known to be computed from."""
-    if column.pooled:
-        return ()
-    names = (column.numerator or column.name, column.denominator)
-    return tuple(name for name in names if name)
+def _count(blocks: Blocks) -> int:
+    return int(blocks.max(initial=-1)) + 1
+
+
+def _all_equal(statistics: Sequence[Mapping[str, Double]]) -> bool:
+    first = statistics[0]
+    return all(
+        each.keys() == first.keys() and all(np.array_equal(each[name], first[name], equal_nan=True) for name in first)
+        for each in statistics[1:]
+    )
+
+
+def _needed(column: Column) -> set[str]:
+    """Return the statistics that a column, a ratio of sums, is computed from."""
+    return {column.numerator or column.name, column.denominator or column.numerator or column.name}
 
 
 def _codes(names: pl.Series) -> pl.Series:
     """Return the number of each name in order of first appearance."""
     known = {name: number for number, name in enumerate(names.unique(maintain_order=True))}
     return names.replace_strict(known, return_dtype=pl.Int64)
-
-
-def _ratios(numerator: Double, denominator: Double) -> Double:
-    """Return numerator / denominator; NaN where the denominator is 0."""
-    return np.asarray(np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0))

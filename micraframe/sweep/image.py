@@ -16,7 +16,7 @@ import tifffile
 import zarr
 
 from micraframe.errors import DataError
-from micraframe.images import TIFF_SUFFIXES, UNNAMED, read_planes
+from micraframe.images import ALPHA, TIFF_SUFFIXES, UNNAMED, read_planes
 from micraframe.runtime.files import digest
 from micraframe.types import FloatArray, check_image
 
@@ -25,8 +25,6 @@ SPILL = 64 * 2**20
 
 SMALLER = 4
 """The largest image of a file is used if every other has fewer pixels than a quarter of its number."""
-
-_ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +207,7 @@ def _open_tiff(path: Path, opened: ExitStack) -> tuple[Any, str, bool, tuple[str
     else:
         array = zarr.open_array(series.aszarr(level=0, squeeze=False), mode="r")
     extra = tuple(series.keyframe.extrasamples)
-    return array, axes, "S" in axes and bool(extra) and extra[-1] in _ALPHA, notes
+    return array, axes, "S" in axes and bool(extra) and extra[-1] in ALPHA, notes
 
 
 def _pixels(series: tifffile.TiffPageSeries) -> int:

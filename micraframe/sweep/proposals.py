@@ -17,7 +17,6 @@ from torchvision.ops import nms
 
 from micraframe.geojson import feature, write_features
 from micraframe.overlay import COLOURS
-from micraframe.runtime.tables import write_csv
 from micraframe.thresholds import PresenceThreshold
 from micraframe.types import FloatArray
 
@@ -115,11 +114,6 @@ def in_common(one: Sequence[Proposal], other: Sequence[Proposal], distance: floa
         near = np.hypot(*np.moveaxis(first[:, None] - second[None], -1, 0)) <= distance
         pairs += int(near[linear_sum_assignment(near, maximize=True)].sum())
     return pairs
-
-
-def write_table(path: Path, proposals: Sequence[Proposal]) -> None:
-    """Write the proposals as CSV."""
-    write_csv(path, proposals, Proposal)
 
 
 def write_geojson(path: Path, proposals: Sequence[Proposal], classes: Sequence[str]) -> None:

@@ -14,20 +14,21 @@ import numpy.typing as npt
 
 from micraframe import __version__
 from micraframe.classifier import Classifier
-from micraframe.errors import ConfigError, DataError, ModelError
+from micraframe.errors import ConfigError, DataError, ModelError, counted
 from micraframe.images import write_png
 from micraframe.micranet import NAME, MicraNetModel
 from micraframe.modelfile import hash_weights, versions
-from micraframe.pipeline import Pipeline, load
+from micraframe.pipeline import Pipeline
 from micraframe.runtime.files import atomic, digest, digest_json, write_json
 from micraframe.runtime.memory import return_freed_memory
+from micraframe.runtime.tables import write_csv
 from micraframe.sweep import engine as engines
 from micraframe.sweep.engine import SweepEngine
 from micraframe.sweep.image import LargeImage, open_image
 from micraframe.sweep.intensities import fix, passes
 from micraframe.sweep.ome_zarr import NgffVersion, write_map
 from micraframe.sweep.picture import draw, shrink
-from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson, write_table
+from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson
 from micraframe.sweep.tiles import DIGITS, SweepMeasurements, TileStore, forget_others
 from micraframe.sweep.windows import lay_windows, probability_map
 from micraframe.thresholds import PresenceThreshold
@@ -42,6 +43,9 @@ OVERLAY = "overlay.png"
 REPORT = "report.json"
 WINDOWS = "windows-{mode}.csv"
 
+MOST_AREA = 0.5
+"""Fraction of the image above which proposals narrow the search too little; a note says so."""
+
 
 @dataclass(frozen=True)
 class SweepOptions:
@@ -51,14 +55,14 @@ class SweepOptions:
         mode: `dense`, `exact` (window by window, as in the paper), or `both`, which compares them.
         window: (height, width) of a window in pixels; None: the size of the training images.
         overlap: Fraction of a window that the next one covers too, in [0, 1).
-        presence_threshold: Probability at which a place becomes a proposal; None: that of the model's head, which was
-            tuned where the model's thresholds were.
+        presence_threshold: Probability at which a place becomes a proposal; None: the threshold of the model's head,
+            which may have been tuned.
         tile: Side in pixels of the tiles that are computed at a time.
         precision: Precision of the convolutions: `auto`, `float32` or `bfloat16`.
         ngff: Version of OME-NGFF in which the map is written: `0.4` or `0.5`.
 
     Raises:
-        ConfigError: If mode, threshold or version is none of these.
+        ConfigError: If the mode, the threshold or the version is not valid.
     """
 
     mode: Mode = "dense"
@@ -91,7 +95,7 @@ class SweepAgreement:
         windows_above: Number of windows, over all classes, that reach the threshold in both sweeps.
         windows_above_dense: Number that reach it in the dense sweep.
         windows_above_exact: Number that reach it in the exact sweep.
-        proposals_in_common: Number of proposals that have one of the other sweep within half a window.
+        proposals_in_common: Number of proposals that can be paired with one of the other sweep within half a window.
         proposals_dense: Number of proposals of the dense sweep.
         proposals_exact: Number of proposals of the exact sweep.
         speedup: Time of the exact sweep divided by that of the dense one.
@@ -111,7 +115,7 @@ class SweepAgreement:
 
 @dataclass(frozen=True)
 class SweepReport:
-    """The circumstances and results of a sweep.
+    """The settings and results of a sweep.
 
     Attributes:
         image: Path of the image.
@@ -159,24 +163,6 @@ class SweepReport:
     notes: tuple[str, ...]
 
 
-def sweep_file(
-    model: Path,
-    image: Path,
-    output: Path,
-    options: SweepOptions | None = None,
-    device: str = "auto",
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-) -> SweepReport:
-    """Sweep an image file with a saved model; see `sweep_image`.
-
-    Raises:
-        ModelError: If the model cannot be read, or is not a MICRA-Net.
-        DataError: If the image cannot be read, or has another number of channels than the training images.
-    """
-    return sweep_image(load(model, device), image, output, options, progress, say, model)
-
-
 def sweep_image(
     pipeline: Pipeline,
     image: Path | npt.NDArray[Any],
@@ -206,7 +192,7 @@ def sweep_image(
         ConfigError: If no window is given and the model does not know the size of its training images.
         ModelError: If the model is not a MICRA-Net; or mode is not `exact`, and the network's deepest layer depends on
             the whole image everywhere.
-        DataError: If the image cannot be read, or has another number of channels than the training images.
+        DataError: If the image cannot be read, or does not have as many channels as the training images.
     """
     if not isinstance(pipeline.model, MicraNetModel):
         raise ModelError(f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}")
@@ -214,9 +200,8 @@ def sweep_image(
     channels = pipeline.info.channels
     with open_image(image) as opened:
         if opened.channels != channels:
-            raise DataError(
-                f"{opened.name}: expected {channels} channels, as in the training images, got {opened.channels}"
-            )
+            expected = counted(channels, "channel")
+            raise DataError(f"{opened.name}: expected {expected}, as in the training images, got {opened.channels}")
         for note in opened.notes:
             notes.add(note)
         return _sweep(
@@ -304,6 +289,9 @@ def _sweep(
         maps[mode] = probability_map(probabilities[mode], rows, columns)
         proposals[mode] = propose(maps[mode], classes, block, size, threshold)
 
+    area = _covered(proposals[modes[0]], block, size)
+    if area > MOST_AREA:
+        notes.add(f"{image.name}: the proposals cover {100 * area:.0f} % of the image; raise --presence-threshold")
     # Replace old results, their report first, so that a report never describes other results.
     (output / REPORT).unlink(missing_ok=True)
     for mode in ("dense", "exact"):
@@ -314,7 +302,7 @@ def _sweep(
     forget_others(tiles.folder)
     first = modes[0]
     write_map(output / MAP, maps[first], classes, block, options.ngff)
-    write_table(output / TABLE, proposals[first])
+    write_csv(output / TABLE, proposals[first], Proposal)
     write_geojson(output / GEOJSON, proposals[first], classes)
     small, factor = shrink(image)
     write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
@@ -335,7 +323,7 @@ def _sweep(
         precision=str(precision).removeprefix("torch."),
         device=str(next(classifier.parameters()).device),
         proposals=len(proposals[first]),
-        area=_covered(proposals[first], block, size),
+        area=area,
         seconds={mode: round(value, 3) for mode, value in seconds.items()},
         agreement=_agreement(probabilities, classes, proposals, seconds, threshold, window)
         if options.mode == "both"
@@ -437,7 +425,7 @@ def _run(
         seconds += finished[1]
         progress.advance(f"sweep {mode}", done, len(numbers))
     if damaged:
-        notes.add(f"{tiles.folder}: {damaged} damaged tiles of mode {mode} were computed again")
+        notes.add(f"{tiles.folder}: recomputed {counted(damaged, 'damaged tile')} of mode {mode}")
     start = time.perf_counter()
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
     probabilities = join(engine, load_tile)

@@ -12,7 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -26,6 +26,9 @@ _SEEDS = 2**53
 
 
 class _Change(Parameters, ABC):
+    moves: ClassVar[bool] = False
+    """Whether pixels change their places, so that targets must follow."""
+
     probability: float = Field(0.5, ge=0, le=1, description="Fraction of the examples that are changed.")
 
     @abstractmethod
@@ -38,12 +41,13 @@ class _Change(Parameters, ABC):
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
         """Return the targets (B, K, H, W), moved like the images."""
-        return targets
+        return self.change(targets, amounts) if self.moves else targets
 
 
 class Flip(_Change):
     """Mirrors the image."""
 
+    moves = True
     kind: Literal["flip"] = "flip"
     axis: Literal["left-right", "up-down"] = Field("left-right", description="The sides that are exchanged.")
 
@@ -55,14 +59,11 @@ class Flip(_Change):
         """Return the changed images."""
         return images.flip(-1 if self.axis == "left-right" else -2)
 
-    def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """Return the targets, moved likewise."""
-        return self.change(targets, amounts)
-
 
 class QuarterTurns(_Change):
     """Rotates the image by 90, 180 or 270 degrees; one that is not square by 180."""
 
+    moves = True
     kind: Literal["quarter-turns"] = "quarter-turns"
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
@@ -72,10 +73,6 @@ class QuarterTurns(_Change):
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Return the changed images."""
         return quarter_turns(images, amounts.long())
-
-    def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """Return the targets, moved likewise."""
-        return quarter_turns(targets, amounts.long())
 
 
 class Rotation(_Change):

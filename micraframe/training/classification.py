@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from micraframe.classifier import Classifier
-from micraframe.errors import DataError
 from micraframe.training.examples import Examples
 from micraframe.training.history import History
 from micraframe.training.loop import fit
@@ -34,8 +33,8 @@ def fit_classifier(
 
     Args:
         classifier: Trained in place; `fit` describes its state afterwards.
-        train: Samples with labels.
-        valid: Samples with labels.
+        train: Samples with labels of the classifier's K classes.
+        valid: Likewise.
         recipe: How it is trained; its `pos_weight` is w.
         context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
@@ -44,20 +43,17 @@ def fit_classifier(
         The measurements after each epoch, the accuracy of each class among them.
 
     Raises:
-        DataError: If a sample has no labels, or another number than the classifier has classes.
+        DataError: If there is no sample to train with or to select by.
         ModelError: As `fit` does.
     """
-    count = classifier.classes
 
     def labels(sample: Sample) -> BoolArray:
-        if sample.labels is None or len(sample.labels) != count:
-            found = "none" if sample.labels is None else f"labels of {len(sample.labels)}"
-            raise DataError(f"sample {sample.id!r}: expected labels of {count} classes, got {found}")
+        assert sample.labels is not None
         return sample.labels
 
     examples = Examples(train, labels)
     weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(examples.targets())))
-    names = [f"accuracy {name}" for name in (classes or range(count))]
+    names = [f"accuracy {name}" for name in (classes or range(classifier.classes))]
 
     def loss(logits: Tensor, targets: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(

@@ -25,7 +25,6 @@ class Examples:
     """Images and a network's targets for them.
 
     Attributes:
-        channels: Number of channels C of the images.
         sizes: (H, W) of each image.
         fingerprint: Hash of all images and targets.
 
@@ -35,7 +34,7 @@ class Examples:
         in_memory: Bytes to keep.
 
     Raises:
-        DataError: If there are no samples, or they differ in their number of channels or classes.
+        DataError: If there are no samples.
     """
 
     def __init__(
@@ -47,24 +46,15 @@ class Examples:
         self._target = target
         self._kept: list[tuple[FloatArray, Target] | None] = []
         self.sizes: list[tuple[int, int]] = []
-        first: tuple[int, ...] = ()
         hashes = []
         for sample in samples:
             pair = (sample.image, np.asarray(target(sample)))
-            shape = (len(pair[0]), len(pair[1]))
-            first = first or shape
-            if shape != first:
-                raise DataError(
-                    f"sample {sample.id!r}: expected {first[0]} channels and {first[1]} classes, as in the first "
-                    f"sample, got {shape[0]} and {shape[1]}"
-                )
             in_memory -= sum(array.nbytes for array in pair)
             self._kept.append(pair if in_memory >= 0 else None)
             self.sizes.append((pair[0].shape[1], pair[0].shape[2]))
             hashes.append(
                 digest(*(part for array in pair for part in (str((array.shape, array.dtype)), array.tobytes())))
             )
-        self.channels = first[0]
         self.fingerprint = digest(*hashes)
 
     def __len__(self) -> int:

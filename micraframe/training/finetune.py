@@ -4,51 +4,34 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from micraframe.classifier import Classifier
 from micraframe.errors import ConfigError
-from micraframe.training.classification import fit_classifier
-from micraframe.training.history import History
-from micraframe.training.recipe import Recipe
-from micraframe.types import FitContext, Sample
 
 UNFREEZE = re.compile(r"all|linear(?:\+(\d+(?:,\d+)*))?")
 
 
-def finetune_classifier(
-    classifier: Classifier,
-    unfreeze: str,
-    train: Sequence[Sample],
-    valid: Sequence[Sample],
-    recipe: Recipe,
-    context: FitContext,
-    classes: Sequence[str] = (),
-) -> History:
-    """Train parts of a classifier, as `fit_classifier` trains the whole; the others also keep their statistics.
+@contextmanager
+def frozen_except(classifier: Classifier, unfreeze: str) -> Iterator[None]:
+    """Freeze a classifier but for some of its parts, in place and for the duration; `fit` keeps frozen statistics too.
 
     Args:
-        classifier: Trained in place.
+        classifier: The classifier.
         unfreeze: The parts that learn; see `unfrozen`.
-        train: Samples with labels.
-        valid: Samples with labels.
-        recipe: How it is trained.
-        context: Seed, device, precision, folder for checkpoints, progress callback.
-        classes: Names of the K classes, for the log.
 
     Raises:
         ConfigError: If `unfreeze` does not name parts of this classifier.
-        DataError: As `fit_classifier` does.
-        ModelError: As `fit_classifier` does.
     """
     learning = unfrozen(classifier, unfreeze)
     before = {parameter: parameter.requires_grad for parameter in classifier.parameters()}
     for name, parameter in classifier.named_parameters():
         parameter.requires_grad_(name in learning)
     try:
-        return fit_classifier(classifier, train, valid, recipe, context, classes)
+        yield
     finally:
         for parameter, required in before.items():
             parameter.requires_grad_(required)

@@ -65,15 +65,18 @@ def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Epoch]:
     return [Epoch(**row) for row in rows]
 
 
+def numbers(one: Epoch) -> dict[str, float]:
+    """Return the numbers of an epoch by their names in the log."""
+    losses = {"learning_rate": one.learning_rate, "train_loss": one.train_loss, "valid_loss": one.valid_loss}
+    return {**losses, **one.measures, "seconds": round(one.seconds, 3)}
+
+
 def write_log(path: Path, epochs: Sequence[Epoch]) -> None:
-    """Write a CSV with one row per epoch."""
+    """Write a CSV with one row for each of one or more epochs."""
     stream = StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    measures = list(epochs[0].measures) if epochs else []
-    writer.writerow(["epoch", "learning_rate", "train_loss", "valid_loss", *measures, "seconds"])
-    for one in epochs:
-        numbers = (one.measures[name] for name in measures)
-        writer.writerow([one.epoch, one.learning_rate, one.train_loss, one.valid_loss, *numbers, round(one.seconds, 3)])
+    writer = csv.DictWriter(stream, ["epoch", *numbers(epochs[0])], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"epoch": one.epoch, **numbers(one)} for one in epochs)
     write_text(path, stream.getvalue())
 
 
@@ -83,18 +86,18 @@ def draw_curves(path: Path, history: History) -> None:
     from matplotlib.figure import Figure
 
     epochs = history.epochs
-    numbers = [one.epoch for one in epochs]
+    axis = [one.epoch for one in epochs]
     panels = 3 if epochs[0].measures else 2
     figure = Figure(figsize=(4 * panels, 3.2), layout="constrained")
     axes = figure.subplots(1, panels)
-    axes[0].plot(numbers, [one.train_loss for one in epochs], label="training")
-    axes[0].plot(numbers, history.losses, label="validation")
+    axes[0].plot(axis, [one.train_loss for one in epochs], label="training")
+    axes[0].plot(axis, history.losses, label="validation")
     axes[0].set_ylabel("loss")
     for name in epochs[0].measures:
-        axes[1].plot(numbers, [one.measures[name] for one in epochs], label=name)
+        axes[1].plot(axis, [one.measures[name] for one in epochs], label=name)
     if panels == 3:
         axes[1].set_ylabel("validation")
-    axes[-1].plot(numbers, [one.learning_rate for one in epochs])
+    axes[-1].plot(axis, [one.learning_rate for one in epochs])
     axes[-1].set(ylabel="learning rate", yscale="log")
     for panel in axes:
         panel.set_xlabel("epoch")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import cast
 
 import torch
@@ -12,13 +13,14 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from micraframe.errors import DataError, ModelError
+from micraframe.errors import ModelError
 from micraframe.runtime.device import choose_device, choose_precision
 from micraframe.runtime.files import digest, digest_json
 from micraframe.training.augmentation import augment, draw
 from micraframe.training.checkpoints import Checkpoints, TrainingState, restore_optimiser, state_of, tensors_of
 from micraframe.training.examples import Examples, generator, index_batches, seed_for
 from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
+from micraframe.training.history import numbers as in_log
 from micraframe.training.processes import Share, accelerator_for, share, share_statistics
 from micraframe.training.recipe import Recipe, best, is_over, learning_rate
 from micraframe.types import FitContext, Progress
@@ -43,8 +45,8 @@ def fit(
     """Train a network, and leave in it the parameters with the lowest validation loss.
 
     With a folder, every epoch is logged (`log.csv`), and training can resume from it (`checkpoints`); a training that
-    is killed at any moment and resumed ends with the same bytes as one that is not. Modules whose parameters are all
-    frozen also keep their statistics.
+    is killed at any moment and resumed ends with the same bytes as one that is not. Running statistics of fully frozen
+    modules are not updated.
 
     If several processes were started (see `processes`), each takes its share of every batch, and all end with the same
     parameters; only the first one writes files and reports progress.
@@ -63,13 +65,8 @@ def fit(
         The measurements after each epoch.
 
     Raises:
-        DataError: If training and validation images differ in their number of channels.
         ModelError: If the loss is not finite, no parameter is trainable, or the folder belongs to another training.
     """
-    if train.channels != valid.channels:
-        raise DataError(
-            f"expected validation images with {train.channels} channels, as the training images, got {valid.channels}"
-        )
     device = choose_device(context.device)
     accelerator = accelerator_for(device)
     if accelerator.num_processes > 1:
@@ -90,13 +87,22 @@ def fit(
     if state is not None:
         restore_optimiser(optimiser, state.optimiser)
     network = accelerator.prepare(module)
-    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, which keeps it from wrapping it again
+    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, which would keep it from wrapping the module again
     epochs = from_rows(state.rows) if state is not None else []
     kept = state.best if state is not None else {}
 
     progress = context.progress if accelerator.is_main_process else Progress()
+    if epochs and not is_over(recipe, [epoch.valid_loss for epoch in epochs]):
+        progress.advance(f"resuming from epoch {len(epochs) + 1} of {recipe.epochs}", 0, 0)
     steps = len(index_batches(train.sizes, recipe.batch_size))
     total = recipe.epochs * steps
+
+    def compute(part: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        """Return the network's output (B, ...) in float32."""
+        images = images.to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            return cast("Tensor", part(images, targets) if with_targets else part(images)).float()
+
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         while not is_over(recipe, losses := [epoch.valid_loss for epoch in epochs]):
             start = time.perf_counter()
@@ -111,16 +117,16 @@ def fit(
             batches = _training_batches(train, recipe, context.seed, number, accelerator)
             for step, (rate, (images, targets, mine)) in enumerate(zip(rates, batches, strict=True), start=1):
                 targets = targets.to(device)
-                output = _output(network, images, targets if with_targets else None, device, precision)
-                value = loss(output, targets)
+                value = loss(compute(network, images, targets), targets)
                 _step(network, optimiser, value * mine.scale, rate, recipe.gradient_clipping)
                 trained += value.detach() * (len(images) * mine.weight)
                 progress.advance("training", done + step, total, numbers)
             train_loss = accelerator.reduce(trained, "sum").item() / len(train)
             share_statistics(module)
 
+            module.eval()
             valid_loss, measures = _validate(
-                module, valid, loss, measure, with_targets, recipe, accelerator, device, precision
+                partial(compute, module), valid, loss, measure, recipe.batch_size, accelerator, device
             )
             if not (math.isfinite(train_loss) and math.isfinite(valid_loss)):
                 raise ModelError(
@@ -133,6 +139,8 @@ def fit(
             if best([*losses, valid_loss]) == number:
                 kept = state_of(module)
             if folder is not None and checkpoints is not None:
+                for logger in context.loggers:  # before the checkpoint, or an epoch could be lost
+                    logger.log(folder, number + 1, in_log(epochs[-1]))
                 checkpoints.save(TrainingState(module.state_dict(), tensors_of(optimiser), kept, as_rows(epochs)))
                 write_log(folder / "log.csv", epochs)
     progress.advance("training", total, total)
@@ -162,8 +170,8 @@ def _step(
 ) -> None:
     """Take one step down the gradient of the loss.
 
-    With torch alone: the wrapped network averages gradients over processes, and accelerate's optimiser would only look
-    for a package on the disk twice in every step, which takes as long as a layer of a small network.
+    With torch alone: the wrapped network averages gradients over processes, and accelerate's optimiser wrapper looks up
+    a package on disk twice per step, for nothing, which takes as long as a layer of a small network.
     """
     for group in optimiser.param_groups:
         group["lr"] = rate
@@ -174,37 +182,24 @@ def _step(
     optimiser.step()
 
 
-def _output(
-    module: nn.Module, images: Tensor, targets: Tensor | None, device: torch.device, precision: torch.dtype
-) -> Tensor:
-    """Return the network's output (B, ...) in float32; the network gets the targets if there are any."""
-    images = images.to(device).contiguous(memory_format=torch.channels_last)
-    arguments = (images,) if targets is None else (images, targets)
-    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        return cast("Tensor", module(*arguments)).float()
-
-
 @torch.no_grad()
 def _validate(
-    module: nn.Module,
+    compute: Callable[[Tensor, Tensor], Tensor],
     valid: Examples,
     loss: Loss,
     measure: Measure | None,
-    with_targets: bool,
-    recipe: Recipe,
+    batch_size: int,
     accelerator: Accelerator,
     device: torch.device,
-    precision: torch.dtype,
 ) -> tuple[float, dict[str, float]]:
     """Return the means of loss and measures over the examples."""
-    module.eval()
     total = torch.zeros((), device=device)
     sums: dict[str, Tensor] = {}
-    for indices in index_batches(valid.sizes, recipe.batch_size):
+    for indices in index_batches(valid.sizes, batch_size):
         mine = share(indices, accelerator.process_index, accelerator.num_processes)
         images, targets = valid.batch(mine.indices)
         targets = targets.to(device)
-        output = _output(module, images, targets if with_targets else None, device, precision)
+        output = compute(images, targets)
         total += loss(output, targets) * (len(images) * mine.weight)
         for name, values in (measure(output, targets) if measure else {}).items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + values.float().sum() * mine.weight
@@ -213,7 +208,7 @@ def _validate(
 
 
 def _train_mode(module: nn.Module) -> None:
-    """Set the module to training, except for frozen parts, whose statistics must not change either."""
+    """Set the module to training mode. Running statistics of fully frozen modules are not updated."""
     module.train()
     for part in module.modules():
         own = list(part.parameters(recurse=False))

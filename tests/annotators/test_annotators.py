@@ -132,17 +132,17 @@ def test_work_counts_what_is_drawn() -> None:
     instances[0, 5:10, 5:10], instances[0, 20:25, 5:10], instances[1, 20:24, 20:24] = 1, 2, 1
     sample = full_sample(instances)
     expected = {
-        "image-level": Work("image-level", 1, 0, 1),
-        "points": Work("point", 1, 3, 3),
-        "boxes": Work("box", 1, 3, 3),
-        "full": Work("outline", 1, 3, 16 + 16 + 12),
-        "dilated": Work("outline", 1, 3, 3 * 32 - 4),
+        "image-level": Work("image-level", 1, 0, 1, 2),
+        "points": Work("point", 1, 3, 3, 2),
+        "boxes": Work("box", 1, 3, 3, 2),
+        "full": Work("outline", 1, 3, 16 + 16 + 12, 2),
+        "dilated": Work("outline", 1, 3, 3 * 32 - 4, 2),
     }
     for name, work in expected.items():
         assert registry.build("annotator", name).annotate(sample, 0)[1] == work
-    assert registry.build("annotator", "polygons", tolerance=1).annotate(sample, 0)[1] == Work("outline", 1, 3, 12)
+    assert registry.build("annotator", "polygons", tolerance=1).annotate(sample, 0)[1] == Work("outline", 1, 3, 12, 2)
     scribbles = registry.build("annotator", "scribbles", share=1, background=2).annotate(sample, 0)[1]
-    assert scribbles == Work("scribble", 1, 5, 5)
+    assert scribbles == Work("scribble", 1, 5, 5, 2)
 
 
 def test_annotated_samples_hold_only_what_is_allowed_and_work_is_summed() -> None:

@@ -13,7 +13,7 @@ from micraframe.batch import evaluate_files
 from micraframe.batch.evaluate import curve_points
 from micraframe.config import Choice
 from micraframe.errors import DataError, PluginError
-from micraframe.images import write_labels, write_masks, write_png
+from micraframe.images import write_png, write_tiff
 
 CLASSES = ("disc", "square")
 PRESENCE = {"a": (0.9, 0.2), "b": (0.4, 0.8), "c": (0.7, 0.6)}
@@ -35,7 +35,7 @@ def predictions(tmp_path: Path) -> Path:
     for name, presence in PRESENCE.items():
         lines += [f"{name}.png,{class_},{p},{int(p >= 0.5)}" for class_, p in zip(CLASSES, presence, strict=True)]
         masks = np.stack([block(6 if name == "c" else 3) & bool(present) for present in TRUE[name]])
-        write_masks(folder / f"{name}.tif", masks, CLASSES)
+        write_tiff(folder / f"{name}.tif", masks, CLASSES)
     (folder / "predictions.csv").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -89,7 +89,7 @@ def test_predicted_objects_are_those_that_predict_numbered(predictions, truth):
     labels[0, 4:10, 4:7], labels[0, 4:10, 7:10] = 1, 2
     objects = [Choice(name="objects", params={"iou": [0.5]})]
     assert numbers(evaluate_files(predictions, truth, objects))["object_f1@0.5", "disc"] == 1
-    write_labels(predictions / "a-labels.tif", labels, CLASSES)
+    write_tiff(predictions / "a-labels.tif", labels, CLASSES)
     # On a, one of the two halves is a match.
     assert numbers(evaluate_files(predictions, truth, objects))["object_f1@0.5", "disc"] == pytest.approx(
         (2 / 3 + 1) / 2

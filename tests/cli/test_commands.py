@@ -246,6 +246,15 @@ def test_train_warns_of_a_class_without_examples_and_estimates_annotation_time(c
     assert "Annotation time: about 24 s (12 s to 48 s)" in ran.out
 
 
+def test_train_annotates_no_validation_samples_that_the_method_does_not_use(command, folder, tmp_path):
+    text = (folder / "train.yaml").read_text().partition("\nmethod:")[0] + "\nmethod: centre-blob\ndevice: cpu\n"
+    (tmp_path / "train.yaml").write_text(text)
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 0
+    assert "on 9 samples, with 0 for validation" in ran.out
+    assert "Annotation time: about 18 s (9 s to 36 s)" in ran.out
+
+
 def test_predict_writes_masks_overlays_and_a_table(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path)
     assert ran.code == 0

@@ -30,12 +30,13 @@ def test_methods_that_are_not_installed_are_left_out(demo):
     study, missing = installed_part(demo)
     assert {compared.method.name.partition("/")[2] for compared in study.methods} == {
         "micra-net",
+        "presence-otsu",
         "intensity-otsu",
         "random-map",
         "centre-blob",
     }
     assert missing == [
-        *(f"U-Net (micraframe/{name}): pip install micraframe-unet" for name in ("full", *3 * ["dilated"], "boxes")),
+        *(f"U-Net (micraframe/{name}): pip install micraframe-unet" for name in ("full", "boxes")),
         "forest (micraframe/scribbles): pip install micraframe-forest",
     ]
 
@@ -45,12 +46,13 @@ def test_what_the_demo_compares(demo):
     pytest.importorskip("micraframe_unet")
     study, missing = installed_part(demo)
     assert not missing
-    runs = plan(study)
+    runs = [run for run in plan(study) if run.kind == "method"]
     assert len({run.training_key for run in runs if "micra-net" in run.compared.method.name}) == 1
     assert {(run.compared.method.name.partition("/")[2], run.annotator) for run in runs} == {
-        *((name, "image-level") for name in ("micra-net", "intensity-otsu", "random-map", "centre-blob")),
-        *(("unet", f"dilated size={size}") for size in (5, 10, 25)),
+        *((name, "image-level") for name in ("micra-net", "presence-otsu", "intensity-otsu", "random-map")),
+        ("centre-blob", "image-level"),
         ("unet", "full"),
+        ("unet", "full, 240 images"),
         ("unet", "boxes"),
         ("forest", "scribbles"),
     }

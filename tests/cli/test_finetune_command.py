@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from micraframe import pipeline
 from micraframe.cli import app
+from micraframe.config import Choice
 from micraframe.errors import ConfigError
+from micraframe.interfaces import Thresholds
 from micraframe.modelfile import load_model
 
 DATASET = "dataset: {name: modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}}\n"
@@ -41,6 +44,18 @@ def test_a_model_continues_to_learn(folder: Path, capsys: pytest.CaptureFixture[
     assert (used["epochs"], used["learning_rate"], used["batch_size"]) == (2, 0.02, 4)
     assert after.provenance["seed"] == "5"
     assert len((folder / "tuned" / "training" / "log.csv").read_text().splitlines()) == 3
+
+
+def test_thresholds_tuned_for_the_old_model_are_not_those_of_the_new_one(folder: Path, tmp_path: Path) -> None:
+    trained = pipeline.load(folder / "trained" / "model").with_head(
+        Choice(name="semantic", params={"presence_threshold": 0.3})
+    )
+    tuned = trained.with_thresholds(Thresholds((0.8,) * 10, 0.9), "validation")
+    tuned.with_thresholds(Thresholds((0.7,) * 10), "oracle").save(tmp_path / "tuned")
+    run("finetune", tmp_path / "tuned", folder / "more.yaml", "--unfreeze", "linear", "--output", tmp_path / "new")
+    new = pipeline.load(tmp_path / "new" / "model")
+    assert new.head.params == trained.head.params
+    assert (new.origins, new.untuned) == ({}, None)
 
 
 def test_another_methods_model_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def half_done(tmp_path: Path, install: Callable[..., None]) -> Path:
     whole = study("intensity-otsu", "failing", "centre-blob", "random-map")
     folder = StudyFolder(tmp_path)
     folder.config.write_text(config.to_yaml(whole), encoding="utf-8")
-    folder.training(plan(whole)[2]).mkdir()
+    folder.scratch(plan(whole)[2]).mkdir(parents=True)
     return tmp_path
 
 
@@ -195,9 +195,8 @@ def test_the_plan_of_the_smoke_study(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("micraframe_forest")
     ran = command("study", "run", SMOKE, "--output", tmp_path / "study", "--dry-run")
     assert ran.code == 0
-    # Six methods and two seeds; two combiners share a training.
-    assert "12 runs: 12 waiting." in ran.out
-    assert "10 trainings, 10 to do. 2 runs reuse another run's training" in ran.out
+    # Eight methods, two of which have two budgets, and two seeds; two combiners share a training. Three ceilings.
+    assert "23 runs: 23 waiting." in ran.out
     assert not (tmp_path / "study").exists()
 
 

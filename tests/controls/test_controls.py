@@ -6,7 +6,6 @@ from scipy import ndimage
 
 from micraframe.config import Choice
 from micraframe.controls.centre_blob import centre_blob
-from micraframe.controls.control import prevalence
 from micraframe.controls.intensity_otsu import intensity_map
 from micraframe.controls.random_map import random_maps
 from micraframe.errors import DataError
@@ -49,11 +48,6 @@ def test_a_control_learns_only_how_frequent_the_classes_are(name):
     model = fit(name).model
     assert model.prevalence.tolist() == [0.25, 0.5, 1]
     assert set(model.state()) == {"prevalence", "seed"}
-    for bare in (Sample("bare", image()), Sample("bare", image(), labels=np.ones(2, bool))):
-        with pytest.raises(DataError, match="'bare': expected labels of 3 classes, got"):
-            build("method", name).fit([bare], (), INFO, FitContext())
-    with pytest.raises(DataError, match="expected training samples"):
-        prevalence([], INFO)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,3 +162,23 @@ def test_the_blob_is_in_the_middle_and_has_the_area_of_its_threshold():
     found = next(fit("centre-blob", head=head).predict([image()]))
     assert ndimage.center_of_mass(found.masks[0]) == pytest.approx((10, 16.5))
     assert found.masks[0].mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_the_prevalent_classes_are_the_best_constant_answer():
+    labels = np.arange(1000) < 204
+    train = [Sample(f"{i}", np.zeros((2, 1, 1), np.float32), labels=np.array([has])) for i, has in enumerate(labels)]
+    info = DatasetInfo("toy", ("rare",), 2, Normalisation(), "0")
+    metric = build("metric", "classification")
+    accuracy = {}
+    for presence in ("all", "prevalent"):
+        choice = Choice(name="centre-blob", params={"presence": presence})
+        pipeline = fit_pipeline(choice, train, (), info, FitContext())
+        found = zip(pipeline.predict([sample.image for sample in train]), train, strict=True)
+        accuracy[presence] = np.mean([metric.measure(*pair)["correct"][0] for pair in found])
+    assert accuracy == pytest.approx({"all": 0.204, "prevalent": 0.796})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_deterministic_control_does_not_depend_on_the_seed(name):
+    one, other = (next(fit(name, seed=seed).predict([image()])) for seed in (0, 1))
+    assert same(one, other) == build("method", name).deterministic == (name != "random-map")

@@ -178,6 +178,45 @@ def test_groups_and_given_splits(cells: dict[str, Any], tmp_path: Path) -> None:
         build(**cells, index=index, split="part").info()
 
 
+GROUPED = "image,nucleus,group\n" + "".join(f"cell{n}.png,{n % 2},f{n // 3}\n" for n in range(9))
+
+
+@pytest.mark.parametrize("params", [{}, {"classes": ("nucleus",)}])
+def test_a_column_named_group_keeps_its_images_together(
+    cells: dict[str, Any], tmp_path: Path, params: dict[str, Any]
+) -> None:
+    labels = write_table(tmp_path / "labels.csv", GROUPED)
+    dataset = build(images=cells["images"], labels=labels, **params)
+    assert dataset.info().classes == ("nucleus",)
+    groups = [{sample.group for sample in dataset.samples(split)} for split in SPLITS]
+    assert sorted(map(sorted, groups)) == [["f0"], ["f1"], ["f2"]]
+
+
+def test_a_column_named_split_is_used(cells: dict[str, Any], tmp_path: Path) -> None:
+    rows = "".join(f"cell{n},{SPLITS[n % 3]},g{n % 3}\n" for n in range(9))
+    index = write_table(tmp_path / "index.csv", "name,split,group\n" + rows)
+    dataset = build(**cells, index=index)
+    for number, split in enumerate(SPLITS):
+        assert {sample.id for sample in dataset.samples(split)} == {f"cell{n}" for n in range(number, 9, 3)}
+        assert {sample.group for sample in dataset.samples(split)} == {f"g{number}"}
+    labels = write_table(tmp_path / "labels.csv", GROUPED)
+    index = write_table(tmp_path / "groups.csv", "name,width\n" + "".join(f"cell{n},33\n" for n in range(9)))
+    both = build(images=cells["images"], labels=labels, index=index)
+    assert {sample.group for sample in every_sample(both)} == {"f0", "f1", "f2"}
+
+
+def test_default_columns_can_be_switched_off_or_be_classes(cells: dict[str, Any], tmp_path: Path) -> None:
+    labels = write_table(tmp_path / "labels.csv", GROUPED)
+    alone = build(images=cells["images"], labels=labels, group=None)
+    assert {sample.group for sample in every_sample(alone)} == {f"cell{n}" for n in range(9)}
+    rows = "".join(f"cell{n},{n % 2},{n % 2}\n" for n in range(9))
+    labels = write_table(tmp_path / "classes.csv", "image,split,group\n" + rows)
+    named = build(images=cells["images"], labels=labels, classes=("split", "group"))
+    assert {sample.group for sample in every_sample(named)} == {f"cell{n}" for n in range(9)}
+    with pytest.raises(DataError, match=r"got '0'; if the column is a class, list the classes"):
+        build(images=cells["images"], labels=labels, classes=("group",)).info()
+
+
 def test_limits_choose_at_random_but_always_the_same(cells: dict[str, Any]) -> None:
     few = [sample.id for sample in every_sample(build(**cells, limit=5))]
     assert len(few) == 5
@@ -276,7 +315,7 @@ def test_a_mask_that_does_not_fit_its_image_is_named_with_both_sizes(cells: dict
 
 def test_an_image_with_other_channels_is_named(cells: dict[str, Any]) -> None:
     write_png(Path(cells["images"]) / "cell6.png", np.ones((40, 33, 3), np.uint8))
-    with pytest.raises(DataError, match=r"cell6\.png: expected 1 channels, as in .*cell0\.png, got 3"):
+    with pytest.raises(DataError, match=r"cell6\.png: expected 1 channel, as in .*cell0\.png, got 3"):
         every_sample(build(**cells))
 
 
@@ -287,7 +326,7 @@ def test_labels_of_images_that_are_not_there_are_named(cells: dict[str, Any], tm
 
 
 def test_folders_without_images_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="nowhere: there is no such folder"):
+    with pytest.raises(DataError, match="nowhere: image folder not found"):
         build(images=str(tmp_path / "nowhere"), masks=str(tmp_path)).info()
     with pytest.raises(DataError, match="holds no images"):
         build(images=str(tmp_path), masks=str(tmp_path)).info()
@@ -378,7 +417,7 @@ def test_crops_get_clipped_boxes_and_labels_by_the_rule(cells: dict[str, Any], t
         handling = {"ambiguous_train_crops": "negative", "ambiguous_test_crops": "negative"}
         judged = {sample.id: sample for sample in every_sample(build(**params, **rule, **handling))}
         assert judged["cell2@y0x0"].labels.tolist() == [expected, False]
-        dropped = {sample.id for sample in every_sample(build(**params, **rule))}
+        dropped = {sample.id for sample in every_sample(build(**params, **rule, ambiguous_test_crops="drop"))}
         assert ("cell2@y0x0" in dropped) == expected
 
 

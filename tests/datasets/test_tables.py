@@ -56,6 +56,9 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
         ("picture,ring\na,1\n", "a column 'image'.*got picture, ring"),
         ("image,ring\na\n", "expected 2 cells.*got 1"),
         ("image,ring,ring\na,1,0\n", "same name"),
+        ("Image,ring\na,1\n", "got Image, ring; capital letters matter: set image_column: Image"),
+        ("image;ring\na;1\n", "separated by semicolons: save the table with commas"),
+        ("image\tring\na\t1\n", "separated by tabs"),
     ],
 )
 def test_broken_tables_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
@@ -74,7 +77,7 @@ def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("image,ring\na,\n", "0 or 1 for image 'a' in column 'ring', got ''"),
-        ("image,ring\na,2\n", "0 or 1 for image 'a' in column 'ring', got '2'"),
+        ("image,ring\na,2\n", "0 or 1 for image 'a' in column 'ring', got '2'; .* set group: ring"),
         ("image,fiber\na,1\n", "a column for the class 'ring'"),
         ("image,ring\na,1\na,0\n", "3: expected one row for image 'a', got 2"),
     ],
@@ -88,9 +91,9 @@ def test_answers_that_cannot_be_are_refused_by_name(tmp_path: Path, text: str, m
 @pytest.mark.parametrize(
     ("text", "name", "message"),
     [
-        ("image,slide\na,1\n", "b", "a row for image 'b'"),
+        ("image,slide\na,1\n", "b", "a row for image 'b', found none"),
         ("image,field\na,1\n", "a", "a column 'slide'"),
-        ("image,slide\na,\n", "a", "has no 'slide'"),
+        ("image,slide\na,\n", "a", "expected a 'slide' for image 'a', got an empty cell"),
         ("image,slide\na,1\na,2\n", "a", "one 'slide' for image 'a', got 2"),
     ],
 )
@@ -149,5 +152,5 @@ def test_points_outside_the_image_are_named(tmp_path: Path) -> None:
 def test_tables_about_unknown_images_are_named(tmp_path: Path) -> None:
     rows = read_table(table(tmp_path, "image,x\na,1\nb,1\nc,2\n"))
     check_images(rows, ["a", "b", "c", "d"], "images")
-    with pytest.raises(DataError, match=r"labels\.csv:3: image 'b' and 1 other images not found in images"):
+    with pytest.raises(DataError, match=r"labels\.csv:3: image 'b' and 1 other image not found in images"):
         check_images(rows, ["a"], "images")

@@ -277,7 +277,7 @@ def test_grad_cam_plus_plus_without_relu_counts_positive_activations():
 
 @pytest.mark.parametrize("name", [*NAMES, "captum"])
 def test_images_with_other_channels_are_an_error(name):
-    with pytest.raises(DataError, match="with C = 2 channels, got"):
+    with pytest.raises(DataError, match="with C = 2, got"):
         explain(name, make(), images(channels=5), CHOSEN)
 
 

@@ -119,7 +119,7 @@ def test_perfect_objects_and_none():
     predicted[0, :3, :3], predicted[0, 5:, 5:] = 2, 1
     found = measure(truth, predicted)
     assert found["object_f1@0.5"] == pytest.approx([1, 0, np.nan], nan_ok=True)
-    assert found["object_auc"] == pytest.approx([1, 0, np.nan], nan_ok=True)
+    assert found["object_tp_area"] == pytest.approx([2, 0, 0])
     assert found["object_missed"] == pytest.approx([0, 1, np.nan], nan_ok=True)
     assert found["object_extra"] == pytest.approx([0, np.nan, np.nan], nan_ok=True)
     assert all(value.dtype == np.float32 for value in found.values())
@@ -144,7 +144,7 @@ def test_the_four_ways_to_fail():
 def test_components_stand_for_instances_and_ignored_pixels_for_nothing():
     truth = np.zeros((1, 9, 9), np.int32)
     truth[0, :3, :3], truth[0, 6:, 6:] = 1, 2
-    assert measure(truth, masks=truth > 0)["object_auc"] == [1]
+    assert measure(truth, masks=truth > 0)["object_tp_area"] == pytest.approx([2])
     ignore = np.zeros((9, 9), bool)
     ignore[5:] = True
     one = np.where(ignore, 0, truth)
@@ -156,7 +156,7 @@ def test_without_objects_everything_is_undefined():
     found = measure(np.ones((2, 4, 4), np.int32), iou=[0.5, 0.75])
     defined = measure(np.ones((2, 4, 4), np.int32), np.ones((2, 4, 4), np.int32), iou=[0.5, 0.75])
     assert list(found) == list(defined)
-    assert list(found)[:7] == ["object_f1@0.5", "object_f1@0.75", "object_auc", *FAILURES]
+    assert list(found)[:6] == ["object_f1@0.5", "object_f1@0.75", *FAILURES]
     assert all(np.isnan(value).all() and value.shape == (2,) for value in found.values())
 
 
@@ -199,10 +199,53 @@ def test_pooled_objects_and_panoptic_quality_are_those_of_stardist(images):
         assert quality == pytest.approx(segmentation * found["object_f1_pooled@0.5"])
 
 
+@given(st.lists(st.tuples(labels, labels), min_size=1, max_size=4))
+@settings(deadline=None)
+def test_the_area_is_that_under_f1_of_pooled_counts(images):
+    metric = build("metric", "objects")
+    statistics = stack([measure(one[None], other[None]) for one, other in images], 1)
+    found = {reduced.column.name: reduced.overall for reduced in summarise(metric, statistics)}
+    curve = [found[f"object_f1_pooled@{least:g}"] for least in CURVE]
+    assert found["object_auc"] == pytest.approx(area_under(curve), nan_ok=True)
+
+
+def test_an_image_counts_by_its_objects():
+    crowd = np.arange(1, 10, dtype=np.int32).repeat(4).reshape(1, 6, 6)
+    lonely = np.zeros_like(crowd)
+    lonely[0, 0, 0] = 1
+    statistics = stack([measure(crowd, crowd), measure(lonely, np.zeros_like(lonely))], 1)
+    found = {reduced.column.name: reduced.overall for reduced in summarise(build("metric", "objects"), statistics)}
+    # TP 9, FP 0, FN 1 at every IoU; the mean over images would be (1 + 0) / 2.
+    assert found["object_auc"] == pytest.approx(18 / 19)
+    assert found["object_f1@0.5"] == 0.5
+
+
+def test_a_fragment_splits_an_object_from_a_tenth_of_it():
+    truth = np.zeros((10, 12), np.int32)
+    truth[:, :10] = 3
+
+    def found(pixels, rest=True):
+        predicted = np.zeros_like(truth)
+        predicted[1:, :10] = rest
+        predicted[0, :pixels] = 2
+        return failures(overlaps(truth, predicted))
+
+    assert found(1) == {"object_missed": 0, "object_extra": 0.5, "object_split": 0, "object_merged": 0}
+    assert found(9) == {"object_missed": 0, "object_extra": 0.5, "object_split": 0, "object_merged": 0}
+    assert found(10) == {"object_missed": 0, "object_extra": 0, "object_split": 1, "object_merged": 0}
+    assert found(1, rest=False) == {"object_missed": 1, "object_extra": 1, "object_split": 0, "object_merged": 0}
+    # What is small itself can be merged, however large the object that swallows it.
+    small = truth.copy()
+    small[0, 0] = 7
+    swallowed = failures(overlaps(small, truth))
+    assert swallowed == {"object_missed": 0, "object_extra": 0, "object_split": 0, "object_merged": 1}
+
+
 def test_directions_of_the_columns():
     columns = build("metric", "objects", iou=[0.5]).columns()
     assert {column.name for column in columns if not column.higher_is_better} == set(FAILURES)
     assert {column.name for column in columns if not column.is_mean} == {
+        "object_auc",
         "object_f1_pooled@0.5",
         "segmentation_quality",
         "panoptic_quality",

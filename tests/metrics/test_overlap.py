@@ -46,7 +46,8 @@ def slow_boundary_dice(truth, predicted, ignore, radius):
     found = []
     for name in "tp":
         for y, x in pixels[name] - pixels["i"]:
-            if {(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)} <= pixels[name]:
+            beside = {(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)}
+            if {(v, u) for v, u in beside if 0 <= v < height and 0 <= u < width} <= pixels[name]:
                 continue
             near = {
                 (v, u)
@@ -55,7 +56,9 @@ def slow_boundary_dice(truth, predicted, ignore, radius):
             } - pixels["i"]
             t, p = pixels["t"] & near, pixels["p"] & near
             found.append(2 * len(t & p) / (len(t) + len(p)))
-    return np.mean(found) if found else np.nan
+    t, p = pixels["t"] - pixels["i"], pixels["p"] - pixels["i"]
+    whole = 2 * len(t & p) / (len(t) + len(p)) if t or p else np.nan
+    return np.mean(found) if found else whole
 
 
 @given(pairs, st.integers(1, 3))
@@ -72,11 +75,22 @@ def test_a_perfect_mask_is_one_and_a_disjoint_one_is_zero():
     mask[3:9, 2:8] = True
     assert boundary_dice(mask, mask) == 1
     assert boundary_dice(mask, np.roll(mask, 9, 0)) == 0
-    assert boundary_dice(np.ones_like(mask), np.ones_like(mask)) == 1
     # A mask that is off by one loses at its boundary what the IOU hardly sees.
     grown = np.zeros_like(mask)
     grown[2:10, 1:9] = True
     assert boundary_dice(mask, grown) < overlap(mask[None], grown[None])["f1"][0]
+
+
+def test_the_edge_of_the_image_is_no_boundary():
+    half, off = np.zeros((2, 64, 64), bool)
+    half[:, :32] = off[:, :37] = True
+    # Five pixels beyond the true boundary nothing is true, and at the true one 2 * 2 of 2 + 3 columns are shared.
+    assert boundary_dice(half, off) == pytest.approx((0.8 + 0) / 2)
+    assert boundary_dice(half, half) == 1
+    whole, blank = np.ones_like(half), np.zeros_like(half)
+    assert boundary_dice(whole, whole) == 1
+    assert boundary_dice(whole, blank) == boundary_dice(blank, whole) == boundary_dice(half, blank) == 0
+    assert np.isnan(boundary_dice(blank, blank))
 
 
 def test_two_blank_masks_are_undefined_and_one_blank_mask_is_zero():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from micraframe.errors import ConfigError
-from micraframe.runtime.locks import exclusive
+from micraframe.runtime.locks import exclusive, is_held
 
 
 def refuse() -> None:
@@ -38,6 +38,15 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     with exclusive(path, refuse):
         assert in_another_process(path) == "taken"
     assert in_another_process(path) == "held"
+
+
+def test_whether_a_lock_is_held_can_be_seen_without_taking_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    assert not is_held(path)
+    assert not path.exists()
+    with exclusive(path, refuse):
+        assert is_held(path)
+    assert not is_held(path)
 
 
 def test_an_exception_releases_the_lock(tmp_path: Path) -> None:

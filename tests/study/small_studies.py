@@ -20,6 +20,7 @@ def study(*methods: ComparedMethod, **changes: Any) -> Study:
     settings = {
         "datasets": [Choice(name="modified-digits", params=DIGITS)],
         "methods": list(methods),
+        "ceilings": False,
         "pictures": 0,
         "device": "cpu",
         "precision": "float32",

@@ -136,6 +136,7 @@ def study(*methods: ComparedMethod) -> Study:
         datasets=[Choice(name="modified-digits", params=params)],
         methods=list(methods),
         tuning_images=2,
+        ceilings=False,
         pictures=0,
         device="cpu",
         precision="float32",

@@ -44,6 +44,7 @@ methods:
   - method: intensity-otsu
 seeds: {seeds}
 tuning_images: 2
+ceilings: false
 pictures: 1
 device: cpu
 precision: float32
@@ -57,7 +58,7 @@ def start(file: Path, output: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MICRAFRAME_SCRATCH": str(output.parent / "scratch" / output.name)},
     )
 
 
@@ -88,9 +89,14 @@ def finished(folder: Path) -> dict[Path, tuple[int, int]]:
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints of the only training; they are not in the study's folder."""
+    return list((folder.parent / "scratch" / folder.name).glob("*/checkpoints/epoch-*"))
+
+
 def epochs_of(folder: Path) -> list[dict[str, Any]]:
     """Return what the newest checkpoint of the only training knows of its epochs."""
-    newest = sorted(folder.glob("training/*/checkpoints/epoch-*/state.json"))[-1]
+    newest = sorted(checkpoints(folder))[-1] / "state.json"
     rows: list[dict[str, Any]] = json.loads(newest.read_text())["rows"]
     return rows
 
@@ -100,7 +106,7 @@ def test_killed_from_outside_at_three_moments(tmp_path: Path) -> None:
     file.write_text(STUDY.format(epochs=20, seeds=[0]))
     finish(start(file, tmp_path / "undisturbed"))
 
-    kill_when(start(file, folder), lambda: any(folder.glob("training/*/checkpoints/epoch-*")))
+    kill_when(start(file, folder), lambda: bool(checkpoints(folder)))
     known = epochs_of(folder)
     kill_when(start(file, folder), lambda: any(folder.glob("models/[!.]*/model.json")))
     trained = finished(folder)

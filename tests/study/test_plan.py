@@ -30,7 +30,7 @@ def keys(method: ComparedMethod, **changes) -> tuple[str, str]:
         (net("a").model_copy(update={"train_images": 4}), {}),
         (net_from("full"), {}),
         (net("a"), {"seeds": [1]}),
-        (net("a"), {"precision": "auto"}),
+        (net("a"), {"precision": "bfloat16"}),
         (net("a"), {"datasets": [Choice(name="modified-digits", params={**DIGITS, "seed": 1})]}),
     ],
 )

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pytest
-from small_studies import DIGITS, net, study
+from small_studies import DIGITS, compared, net, study
 
 from micraframe import build, config
 from micraframe.config import Choice
@@ -47,6 +47,23 @@ def test_at_other_prices_nothing_is_annotated_trained_or_measured_again(tmp_path
     assert (tmp_path / "rows.csv").read_bytes() == rows
     assert not run_study(study(net("a"), tuning_images=2), tmp_path).failures
     assert (tmp_path / "costs.csv").read_bytes() == table
+
+
+def test_only_a_method_that_uses_validation_images_pays_for_them(tmp_path):
+    assert not run_study(study(net("a"), compared("centre-blob"), tuning_images=3), tmp_path).failures
+    found = costs(tmp_path)
+    assert found["image-level", "a", "fixed"] == (12 + 4, 2 * (12 + 4))
+    assert found["image-level", "centre-blob", "fixed"] == (12, 2 * 12)
+    # An outline of the one digit in each tuning image; 3 of the 4 validation images of "a" are judged anyway.
+    for method, seconds in (("a", 32), ("centre-blob", 24)):
+        assert found["image-level", method, "validation"][1] == seconds + 3 * (2 + 14)
+
+
+def test_a_share_of_the_images_costs_its_share(tmp_path):
+    made = study(compared("centre-blob", budgets=[0.25, 0.5, 1.0]), tuning_images=0, ceilings=False)
+    assert not run_study(made, tmp_path).failures
+    seconds = {annotator: value for (annotator, _, _), (_, value) in costs(tmp_path).items()}
+    assert seconds == {"image-level, 3 images": 6, "image-level, 6 images": 12, "image-level": 24}
 
 
 def test_the_same_annotation_is_not_paid_twice():

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from micraframe.pricing import PRESETS, SOURCES, Cost, Preset, Prices, price, unit_price
+from micraframe.pricing import PRESETS, SOURCES, Cost, Preset, Prices, crossed, is_weak, price, unit_price
 from micraframe.types import Task, Work
 
 TASKS = get_args(Task)
@@ -18,9 +18,9 @@ def test_every_preset_prices_every_task_within_its_range_and_has_a_source() -> N
     assert set(PRESETS) == set(SOURCES) == set(get_args(Preset))
     for preset, task in itertools.product(get_args(Preset), TASKS):
         unit = unit_price(task, Prices(preset=preset))
-        for cost in (unit.image, unit.object):
+        for cost in (unit.image, unit.object, unit.judgement):
             assert 0 <= cost.low <= cost.seconds <= cost.high
-        assert unit.image.seconds + unit.object.seconds > 0
+        assert price(Work(task, objects=1, judgements=1), Prices(preset=preset)).seconds > 0
 
 
 def test_the_papers_numbers() -> None:
@@ -53,6 +53,24 @@ def test_work_costs_as_much_together_as_image_by_image() -> None:
     works = [Work("point", objects=number) for number in range(4)]
     apart = sum((price(work, Prices()) for work in works), Cost())
     assert price(sum(works[1:], works[0]), Prices()) == apart == Cost(4 * 2 + 6 * 3.5, 4 * 1 + 6 * 1.75, 4 * 4 + 6 * 7)
+
+
+def test_an_order_of_costs_can_change_where_weak_and_full_annotation_are_priced_apart() -> None:
+    labels, outlines = Work("image-level", 1000), Work("outline", 50, 130)
+    assert (is_weak([labels]), is_weak([labels, outlines])) == (True, False)
+    costs = {"labels": price(labels, Prices()), "outlines": price(outlines, Prices())}
+    assert costs == {"labels": Cost(2000, 1000, 4000), "outlines": Cost(1920, 960, 3840)}
+    # All at their lowest, expected or highest: outlines are cheaper by 4 %.
+    assert all(getattr(costs["outlines"], end) < getattr(costs["labels"], end) for end in ("low", "seconds", "high"))
+    dear, cheap = crossed(costs, {"labels"})
+    assert dear == {"labels": 4000, "outlines": 960}
+    assert cheap == {"labels": 1000, "outlines": 3840}
+
+
+def test_each_class_judged_can_have_a_price() -> None:
+    prices = Prices.model_validate({"tasks": {"image-level": {"image": 1, "judgement": 3, "judgement_high": 9}}})
+    assert price(Work("image-level", 2, judgements=20), prices) == Cost(62, 62, 182)
+    assert price(Work("image-level", 1, judgements=10), Prices(preset="per-class")) == Cost(20, 10, 40)
 
 
 def test_a_value_given_without_its_range_has_none() -> None:

@@ -13,7 +13,8 @@ from small_studies import DIGITS, compared, net, study
 
 from micraframe import pipeline, registry
 from micraframe.config import Choice
-from micraframe.study import StudyFolder, plan, run_study
+from micraframe.runtime.locks import exclusive
+from micraframe.study import StudyFolder, plan, run_study, status
 from micraframe.tiling import Tiling
 from micraframe.types import Progress
 
@@ -46,16 +47,18 @@ def test_seeds_are_not_negative():
 
 def test_a_completed_training_leaves_its_log_and_nothing_half_written(tmp_path):
     made = study(net("a"), seeds=[3])
-    training = StudyFolder(tmp_path).training(plan(made)[0])
-    (training / ".log.half.csv").parent.mkdir(parents=True)
-    (training / ".log.half.csv").touch()
-    (training / ".folder").mkdir()
+    (run,), folder = plan(made), StudyFolder(tmp_path)
+    training, scratch = folder.training(run), folder.scratch(run)
+    (scratch / ".folder").mkdir(parents=True)
+    (scratch / ".log.half.csv").touch()
     run_study(made, tmp_path)
     assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
+    assert not scratch.exists()
     # A process was killed when the model was saved, but the checkpoints were still there.
-    (training / "checkpoints" / "epoch-000001").mkdir(parents=True)
+    (scratch / "checkpoints" / "epoch-000001").mkdir(parents=True)
     run_study(study(net("a", combiner="last-layer"), seeds=[3]), tmp_path)
     assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
+    assert not scratch.exists()
 
 
 def test_provenance_names_the_studys_seeds(tmp_path):
@@ -76,7 +79,7 @@ def test_test_images_are_cut_into_tiles_alike_for_all_methods(tmp_path):
     ).model_copy(update={"datasets": [Choice(name="modified-digits", params={**DIGITS, "size": 120})]})
     outcome = run_study(made, tmp_path)
     assert not outcome.failures
-    assert [path.name for path in outcome.pictures] == ["modified-digits.png"], "no steps of images in tiles"
+    assert not outcome.pictures, "no steps of images in tiles"
     dataset = registry.build("dataset", "modified-digits", **made.datasets[0].params)
     test = list(dataset.samples("test"))
     metric = registry.build("metric", "overlap")
@@ -114,3 +117,13 @@ def test_the_remaining_time_is_reported_from_the_first_job_on(tmp_path, install)
     (two,), (one,) = (numbers.values() for _, numbers in heard.study[2:4])
     assert two > 0
     assert one > 0
+
+
+def test_status_tells_a_running_study_from_a_killed_one(tmp_path):
+    made, folder = study(net("a"), compared("centre-blob")), StudyFolder(tmp_path)
+    runs = plan(made)
+    assert [each.state for each in status(runs, folder).runs] == ["waiting", "waiting"]
+    folder.scratch(runs[0]).mkdir(parents=True)
+    with exclusive(folder.lock(runs[0]), lambda: None):
+        assert [each.state for each in status(runs, folder).runs] == ["running", "waiting"]
+    assert [each.state for each in status(runs, folder).runs] == ["started", "waiting"]

@@ -11,19 +11,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from small_studies import DIGITS, compared, net, study
+from small_studies import DIGITS, compared, net, net_from, study
 
 from micraframe import config, pipeline
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import DataError
-from micraframe.interfaces import Column, Metric
-from micraframe.metrics.overlap import OverlapMetric
-from micraframe.parameters import Parameters
 from micraframe.pricing import Prices
 from micraframe.registry import build
 from micraframe.study import StudyFolder, job, plan, run_study, write_results
 from micraframe.study.job import subset, tuning_samples
-from micraframe.study.tables import ROWS, Values, differences, read_csv, summarise, write_csv
+from micraframe.study.tables import ROWS, read_csv
 from micraframe.tuning import bounded, read_thresholds
 from micraframe.types import Annotation, Progress, Sample, Work
 
@@ -123,14 +120,18 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
     names = ["dataset", "annotator", "method", "thresholds", "metric", "mean", "low", "high", "n"]
     assert list(summary[0])[: len(names)] == names
     assert {row["method"] for row in summary} == {"net", "intensity-otsu"}
-    assert {row["resamples"] for row in summary if row["metric"] == "average_precision"} == {"200"}
-    assert {row["resamples"] for row in summary if row["metric"] == "iou"} == {"10000"}
+    assert {(row["method"], row["models"], row["conditional"]) for row in summary if row["thresholds"] == "fixed"} == {
+        ("net", "2", "false"),
+        ("intensity-otsu", "1", "false"),
+    }
     with (tmp_path / "costs.csv").open(newline="") as stream:
         costs = list(csv.DictReader(stream))
-    # One decision for each of the 12 training and 4 validation images; outlines of the 4 tuning images.
-    assert {int(row["decisions"]) for row in costs if row["thresholds"] == "fixed"} == {16}
+    # One decision for each of the 12 training images, and of the 4 validation images where they are used; outlines of
+    # the 4 tuning images.
+    fixed = {row["method"]: int(row["decisions"]) for row in costs if row["thresholds"] == "fixed"}
+    assert fixed == {"net": 16, "intensity-otsu": 12}
     assert all(int(row["decisions"]) > 16 for row in costs if row["thresholds"] == "validation")
-    assert [path.exists() for path in outcome.pictures] == [True, True]
+    assert [path.exists() for path in outcome.pictures] == [True]
     assert config.read(tmp_path / "study.yaml", Study).seeds == [0, 1]
 
 
@@ -293,7 +294,7 @@ def test_thresholds_are_tuned_on_the_annotators_annotation():
     level = Choice(name="image-level")
     labelled, work = tuned_on(compared("centre-blob", "full"), VALID, tuning_annotator=level)
     assert all(one.masks is None and one.instances is None and one.labels is not None for one in labelled)
-    assert work == (Work("image-level", 4, 0, 4),)
+    assert work == (Work("image-level", 4, 0, 4, 40),)
 
 
 def test_labels_of_tuning_images_count_once():
@@ -302,8 +303,8 @@ def test_labels_of_tuning_images_count_once():
     kept, nothing = tuned_on(net("net"), bare)
     assert [one.id for one in kept] == [one.id for one in bare]
     assert nothing == ()
-    assert tuned_on(net("net"), bare, annotated=2)[1] == (Work("image-level", 2, 0, 2),)
-    assert tuned_on(net("net"), bare, annotated=1, tuning_images=2)[1] == (Work("image-level", 1, 0, 1),)
+    assert tuned_on(net("net"), bare, annotated=2)[1] == (Work("image-level", 2, 0, 2, 20),)
+    assert tuned_on(net("net"), bare, annotated=1, tuning_images=2)[1] == (Work("image-level", 1, 0, 1, 10),)
     unknown = [sample.keep(()) for sample in bare]
     kept, nothing = tuned_on(net("net"), unknown, annotated=1)
     assert all(sample.labels is None for sample in kept)
@@ -312,8 +313,11 @@ def test_labels_of_tuning_images_count_once():
 
 def test_outlines_of_the_method_itself_are_no_additional_work():
     assert tuned_on(net("net"), VALID, tuning_images=3)[1]
-    assert tuned_on(compared("centre-blob", "full"), VALID, tuning_images=3)[1] == ()
-    _, rest = tuned_on(compared("centre-blob", "full", train_images=6), VALID, annotated=2, tuning_images=3)
+    assert tuned_on(net_from("full"), VALID, tuning_images=3)[1] == ()
+    # A control uses no validation images, so nobody has outlined these for it.
+    (work,) = tuned_on(compared("centre-blob", "full"), VALID, tuning_images=3)[1]
+    assert (work.task, work.images) == ("outline", 3)
+    _, rest = tuned_on(net_from("full").model_copy(update={"train_images": 6}), VALID, annotated=2, tuning_images=3)
     had = {sample.id for sample in subset(VALID, 2, seed=0)}
     (further,) = [sample for sample in subset(VALID, 3, seed=0) if sample.id not in had]
     assert rest == (build("annotator", "full").annotate(further, 0)[1],)
@@ -342,86 +346,3 @@ def test_smaller_subsets_are_part_of_larger_ones():
     assert subset(samples, 20, seed=3) is samples
     assert subset(samples, None, seed=3) is samples
     assert few != [sample.id for sample in subset(samples, 4, seed=4)]
-
-
-def table(*rows: tuple[object, ...]) -> pl.DataFrame:
-    """Return rows of one method: seed, image, group, class, metric, value."""
-    return pl.DataFrame([("d", "a", "m", seed, "fixed", *rest) for seed, *rest in rows], ROWS, orient="row")
-
-
-def test_summaries_are_over_images_and_say_how_seeds_differ():
-    def rows(seed: int, *values: float):
-        places = (("x", "0"), ("x", "1"), ("y", "0"), ("z", "0"))
-        for (image, class_), value in zip(places, values, strict=True):
-            for column in OverlapMetric(OverlapMetric.Params()).columns():
-                yield seed, image, "xz" if image in "xz" else image, class_, column.name, value
-
-    metrics = [OverlapMetric(OverlapMetric.Params())]
-    both = table(*rows(0, 1.0, 0.0, math.nan, 0.25), *rows(1, 0.5, 0.5, math.nan, 0.75))
-    summary = next(each for each in summarise(Values(both, metrics)) if each.metric == "iou")
-    assert (summary.n, summary.groups, summary.seeds) == (2, 1, 2)
-    assert math.isnan(summary.low)  # a single group says nothing about others
-    assert summary.mean == pytest.approx(0.5)
-    assert summary.seed_sd == pytest.approx(np.std([0.375, 0.625], ddof=1))
-    undefined = next(iter(summarise(Values(table(*rows(0, *[math.nan] * 4)), metrics))))
-    assert undefined.n == 0
-    assert math.isnan(undefined.mean)
-
-
-class Counts(Metric[Parameters]):
-    """A pooled ratio, and a number that no sums express."""
-
-    def columns(self):
-        return (
-            Column("pooled", "hits by total", numerator="hits", denominator="total"),
-            Column("extreme", "largest share", higher_is_better=False, pooled=True),
-        )
-
-    def measure(self, prediction, truth):
-        raise NotImplementedError
-
-    def reduce(self, statistics):
-        with np.errstate(invalid="ignore"):
-            shares = np.asarray(statistics["hits"]) / np.asarray(statistics["total"])
-        return {**super().reduce(statistics), "extreme": np.nanmax(shares, axis=0, initial=0)}
-
-
-def counts(method: str, shift: int) -> pl.DataFrame:
-    random = np.random.default_rng(shift)
-    rows = []
-    for seed in (0, 1):
-        for number in range(30):
-            for class_ in "ab":
-                total = int(random.integers(1, 9))
-                for name, value in (("hits", min(total, int(random.integers(0, 4)) + shift)), ("total", total)):
-                    rows.append((seed, f"i{number}", f"g{number // 2}", class_, name, value))
-    return table(*rows).with_columns(method=pl.lit(method))
-
-
-def test_pooled_metrics_have_intervals_and_tests():
-    values = Values(pl.concat([counts("m", 0), counts("n", 4)]), [Counts(Parameters())])
-    first, _, second, _ = found = summarise(values)
-    assert [each.metric for each in found] == ["pooled", "extreme"] * 2
-    for each, rows in ((first, counts("m", 0)), (second, counts("n", 4))):
-        sums = rows.group_by("seed", "class", "metric").agg(pl.col("value").sum()).pivot("metric", values="value")
-        assert each.mean == pytest.approx((sums["hits"] / sums["total"]).mean())
-        assert each.low < each.mean < each.high
-        assert (each.n, each.groups, each.resamples) == (30, 15, 10_000)
-    assert [each.resamples for each in found if each.metric == "extreme"] == [200, 200]
-    overall, pair = differences(values, ["pooled", "extreme"])
-    assert (overall.test, pair.metric, pair.first, pair.second) == ("F", "pooled", "m (a)", "n (a)")
-    assert math.isnan(overall.statistic)
-    assert pair.statistic == pytest.approx(first.mean - second.mean)
-    assert pair.low < pair.statistic < pair.high < 0
-    assert pair.p < 0.01
-
-
-def test_tables_read_back_as_they_were_written(tmp_path: Path):
-    written = table((0, "x", "g", "0", "iou", float(np.float32(1 / 3))), (0, "007", "", 'a, "b"', "iou", math.nan))
-    written = written.with_columns(method=pl.lit("m, with comma"))
-    write_csv(tmp_path / "rows.csv", written)
-    assert (tmp_path / "rows.csv").read_text().endswith('007,,"a, ""b""",iou,\n')
-    read = read_csv(tmp_path / "rows.csv", ROWS)
-    assert np.float32(read["value"][0]) == np.float32(1 / 3)
-    assert math.isnan(read["value"][1])
-    assert read.drop("value").equals(written.drop("value"))

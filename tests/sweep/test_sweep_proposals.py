@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from micraframe.runtime.tables import write_csv
 from micraframe.sweep.proposals import (
     PROMINENCE,
     Proposal,
@@ -15,7 +16,6 @@ from micraframe.sweep.proposals import (
     in_common,
     propose,
     write_geojson,
-    write_table,
 )
 
 
@@ -95,7 +95,7 @@ def test_pairs_have_one_class_and_are_near():
 
 def test_files(tmp_path):
     proposals = [Proposal(1, "disc", 8, 16, 24, 32, 0.91234567), Proposal(2, "square", 0, 0, 8, 8, 0.6)]
-    write_table(tmp_path / "proposals.csv", proposals)
+    write_csv(tmp_path / "proposals.csv", proposals, Proposal)
     with (tmp_path / "proposals.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["rank", "class", "x", "y", "width", "height", "score"]

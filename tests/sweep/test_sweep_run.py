@@ -27,7 +27,7 @@ from micraframe.errors import ConfigError, DataError, ModelError
 from micraframe.interfaces import Thresholds
 from micraframe.micranet import MicraNet, MicraNetModel
 from micraframe.pipeline import Pipeline
-from micraframe.sweep import SweepOptions, sweep_file, sweep_image
+from micraframe.sweep import SweepOptions, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.run import correlations
@@ -209,7 +209,7 @@ def test_damaged_tiles_are_computed_again(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, OPTIONS, say=said.append)
     assert results(tmp_path) == before
     (note,) = report.notes
-    assert note.endswith("4 damaged tiles of mode dense were computed again")
+    assert note.endswith("recomputed 4 damaged tiles of mode dense")
     assert said == [note]
 
 
@@ -232,7 +232,7 @@ def test_old_results_are_replaced_and_other_files_kept(fitted, image, tmp_path):
 
 def test_the_report_identifies_model_and_image(model, fitted, image, tmp_path, monkeypatch):
     tifffile.imwrite(tmp_path / "image.tif", image)
-    report = sweep_file(model, tmp_path / "image.tif", tmp_path / "out", OPTIONS, "cpu")
+    report = sweep_image(fitted, tmp_path / "image.tif", tmp_path / "out", OPTIONS, model=model)
     assert report.model == str(model)
     assert report.weights == json.loads((model / "model.json").read_text())["sha256"]
     assert report.versions["micraframe"] == micraframe.__version__
@@ -262,7 +262,9 @@ def test_differences_to_the_training_images_are_noted(fitted, image, tmp_path):
     (note,) = notes(image_size=None)
     assert "normalised by its own range (min-max)" in note
     assert "scope: train" in note
-    assert not notes(image_size=None, normalisation=Normalisation("fixed", offset=(0.0,), scale=(1.0,)))
+    # With these wrong intensities, the class is found everywhere.
+    (note,) = notes(image_size=None, normalisation=Normalisation("fixed", offset=(0.0,), scale=(1.0,)))
+    assert note == "array: the proposals cover 100 % of the image; raise --presence-threshold"
     assert not notes()
     (note,) = notes(scale=0.5)
     assert "resized by a factor of 0.5; sweep does not resize" in note
@@ -286,11 +288,12 @@ def test_a_killed_sweep_resumes(model, image, tmp_path):
     tifffile.imwrite(path, image)
     slow = (
         "import sys, time, torch; from pathlib import Path; torch.set_num_threads(1)\n"
-        "from micraframe.sweep import SweepOptions, engine, sweep_file\n"
+        "from micraframe.sweep import SweepOptions, engine, sweep_image\n"
+        "from micraframe.pipeline import load\n"
         "tile = engine.dense_tile\n"
         "engine.dense_tile = lambda *args: (time.sleep(0.2), tile(*args))[1]\n"
         "options = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)\n"
-        "sweep_file(*map(Path, sys.argv[1:]), options, 'cpu')\n"
+        "sweep_image(load(sys.argv[1], 'cpu'), *map(Path, sys.argv[2:]), options)\n"
     )
     child = subprocess.Popen([sys.executable, "-c", slow, str(model), str(path), str(output)])
     try:
@@ -304,8 +307,8 @@ def test_a_killed_sweep_resumes(model, image, tmp_path):
         child.wait()
     assert not (output / "report.json").exists()
     torch.set_num_threads(1)
-    sweep_file(model, path, output, OPTIONS, "cpu")
-    sweep_file(model, path, tmp_path / "undisturbed", OPTIONS, "cpu")
+    sweep_image(pipelines.load(model, "cpu"), path, output, OPTIONS)
+    sweep_image(pipelines.load(model, "cpu"), path, tmp_path / "undisturbed", OPTIONS)
     assert results(output) == results(tmp_path / "undisturbed")
 
 
@@ -361,7 +364,7 @@ def test_the_command_takes_the_thresholds_of_a_study(model, image, tmp_path):
 
 
 def test_impossible_sweeps_are_rejected(fitted, image, tmp_path):
-    with pytest.raises(DataError, match="expected 1 channels, as in the training images, got 2"):
+    with pytest.raises(DataError, match="expected 1 channel, as in the training images, got 2"):
         sweep_image(fitted, np.stack([image, image]), tmp_path, OPTIONS)
     with pytest.raises(DataError, match="no such file"):
         sweep_image(fitted, tmp_path / "missing.tif", tmp_path, OPTIONS)
@@ -373,7 +376,7 @@ def test_impossible_sweeps_are_rejected(fitted, image, tmp_path):
 def test_a_model_of_another_method_is_rejected(image, tmp_path):
     info = DatasetInfo("spots", ("spot",), 1, Normalisation(), "0" * 64)
     sample = Sample("s", image[None].astype(np.float32), labels=np.ones(1, bool))
-    pipelines.fit("micraframe/random-map", [sample], [sample], info, FitContext()).save(tmp_path / "model")
+    control = pipelines.fit("micraframe/random-map", [sample], [sample], info, FitContext())
     tifffile.imwrite(tmp_path / "image.tif", image)
     with pytest.raises(ModelError, match="expected a model of micraframe/micra-net, got one of micraframe/random-map"):
-        sweep_file(tmp_path / "model", tmp_path / "image.tif", tmp_path / "out", OPTIONS)
+        sweep_image(control, tmp_path / "image.tif", tmp_path / "out", OPTIONS)

@@ -11,7 +11,7 @@ from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError
 from micraframe.micranet import MicraNet, MicraNetModel
-from micraframe.training import Recipe, finetune_classifier
+from micraframe.training import Recipe, fit_classifier, frozen_except
 from micraframe.training.finetune import stages, unfrozen
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Sample
 
@@ -67,7 +67,8 @@ def test_only_what_is_named_learns(unfreeze: str, learning: str) -> None:
     model = classifier()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     expected = {name for name in before if name.startswith("linear") or name.split(".")[2][0] in learning}
-    history = finetune_classifier(model, unfreeze, make_samples(12), make_samples(4, start=50), RECIPE, FitContext())
+    with frozen_except(model, unfreeze):
+        history = fit_classifier(model, make_samples(12), make_samples(4, start=50), RECIPE, FitContext())
     assert len(history.epochs) == 2
     # Convolutions before a batch normalisation have a bias whose gradient is rounding; statistics change, too.
     assert changed(model, before) | {name for name in expected if name.endswith("conv.bias")} == expected

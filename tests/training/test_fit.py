@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from micraframe.backbones.unet_encoder import UNetEncoder
 from micraframe.classifier import Classifier, create_classifier
-from micraframe.errors import DataError, ModelError
+from micraframe.errors import ModelError
 from micraframe.training import Examples, History, Recipe, fit, fit_classifier
 from micraframe.training.classification import pos_weights
 from micraframe.types import FitContext, Progress, Sample
@@ -245,16 +245,3 @@ def test_weights_of_presence() -> None:
     assert pos_weights("auto", labels).tolist() == pytest.approx([3, 1, 1, 1 / 3])
     assert pos_weights(2.5, labels).tolist() == [2.5] * 4
     assert pos_weights(None, labels).tolist() == [1] * 4
-
-
-@pytest.mark.parametrize(("labels", "reason"), [(None, "none"), (np.array([True, False, True]), "labels of 3")])
-def test_samples_without_the_right_labels(labels: Any, reason: str) -> None:
-    bad = Sample("bad", np.zeros((1, 16, 16), np.float32), labels=labels)
-    with pytest.raises(DataError, match=f"'bad': expected labels of 2 classes, got {reason}"):
-        fit_classifier(classifier(), [*samples(3), bad], samples(3), RECIPE, FitContext())
-
-
-def test_other_channels_in_validation() -> None:
-    other = [Sample("rgb", np.zeros((3, 16, 16), np.float32), labels=np.array([True, False]))]
-    with pytest.raises(DataError, match="validation images with 1 channels.*got 3"):
-        fit_classifier(classifier(), samples(4), other, RECIPE, FitContext())

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from micraframe.pricing import Cost
+from micraframe.pricing import crossed as crossed_costs
 from micraframe.study.report.breakeven import BreakEven, QualityPoint, break_even, staircase
 from micraframe.study.report.results import DatasetResults, MethodResult
+from micraframe.study.report.verdict import Candidate, Supervision
 
-End = Literal["value", "low", "high"]
+_SUPERVISION: dict[str, Supervision] = {"image-level": "labels", "full": "outlines"}
+
+# Where an annotation time stands in a range of hours.
+_VALUE, _LOW, _HIGH = range(3)
 
 
 class BudgetStep(NamedTuple):
@@ -18,7 +24,7 @@ class BudgetStep(NamedTuple):
     Attributes:
         result: The method.
         before: The one that it replaces; None for the first.
-        differs: Whether the two differ significantly in the primary metric.
+        differs: Whether the interval of their difference in the primary metric excludes 0.
     """
 
     result: MethodResult
@@ -50,20 +56,57 @@ class Crossing(NamedTuple):
         return self.reached.hours / hours if self.reached.status == "reached" and hours > 0 else math.nan
 
 
+def candidates(found: DatasetResults, train_images: int) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
+    """Return the ranked methods and the controls, for the answer in words.
+
+    Args:
+        found: The results.
+        train_images: Number of training images of the dataset.
+    """
+    primary = found.primary.name
+    described = [
+        (
+            each.role,
+            Candidate(
+                each.key,
+                each.name,
+                each.curve,
+                _SUPERVISION.get(each.annotator, "other"),
+                each.train_images or train_images,
+                each.hours.value,
+                each.mean(primary),
+                *each.interval(primary),
+            ),
+        )
+        for each in found.results
+    ]
+    ranked = tuple(candidate for role, candidate in described if role == "method")
+    return ranked, tuple(candidate for role, candidate in described if role == "control")
+
+
 def steps(found: DatasetResults) -> tuple[BudgetStep, ...]:
     """Return the methods that a growing budget of hours switches between, by the primary metric."""
-    results = order_at(found, "value")
-    befores = [None, *results]
+    results = _order(found, _hours(found.ranked, _VALUE))
     return tuple(
-        BudgetStep(result, before, before is not None and found.differs(found.primary.name, result, before))
-        for result, before in zip(results, befores, strict=False)
+        BudgetStep(result, before, before is not None and bool((gap := found.gap(result, before)) and gap.sign))
+        for result, before in zip(results, (None, *results), strict=False)
     )
 
 
-def order_at(found: DatasetResults, end: End) -> tuple[MethodResult, ...]:
-    """Return the methods of `steps` with all timings at their expected `value`, `low` or `high` end."""
-    by_name = {result.key: result for result in found.results}
-    return tuple(by_name[point.name] for point in staircase(_points(found, found.results, end)))
+def other_orders(found: DatasetResults) -> dict[str, tuple[MethodResult, ...]]:
+    """Return the methods of `steps` where weak annotation is slow and outlines are fast, or the reverse, if others.
+
+    Prices that all move together could hardly change the order.
+    """
+    costs = {each.key: Cost(each.hours.value, each.hours.low, each.hours.high) for each in found.ranked}
+    ends = crossed_costs(costs, {each.key for each in found.ranked if each.weak})
+    usual = _order(found, _hours(found.ranked, _VALUE))
+    described = (
+        "weak annotation is slowest and outlines are fastest",
+        "weak annotation is fastest and outlines are slowest",
+    )
+    orders = {words: _order(found, hours) for words, hours in zip(described, ends, strict=True)}
+    return {words: order for words, order in orders.items() if order != usual}
 
 
 def crossings(found: DatasetResults) -> tuple[Crossing, ...]:
@@ -75,10 +118,20 @@ def crossings(found: DatasetResults) -> tuple[Crossing, ...]:
     for curve in (curve for curve in curves if len(curve) > 1):
         for result in (other[0] for other in curves if len(other) == 1):
             quality = result.quality(found.primary)
-            reached = (break_even(_points(found, curve, end), quality) for end in ("value", "low", "high"))
+            ends = (_VALUE, _LOW, _HIGH)
+            reached = (break_even(_points(found, curve, _hours(curve, end)), quality) for end in ends)
             crossed.append(Crossing(result, curve, *reached))
     return tuple(crossed)
 
 
-def _points(found: DatasetResults, results: Sequence[MethodResult], end: str) -> list[QualityPoint]:
-    return [QualityPoint(result.key, getattr(result.hours, end), result.quality(found.primary)) for result in results]
+def _order(found: DatasetResults, hours: Mapping[str, float]) -> tuple[MethodResult, ...]:
+    by_name = {result.key: result for result in found.ranked}
+    return tuple(by_name[point.name] for point in staircase(_points(found, found.ranked, hours)))
+
+
+def _points(found: DatasetResults, results: Sequence[MethodResult], hours: Mapping[str, float]) -> list[QualityPoint]:
+    return [QualityPoint(result.key, hours[result.key], result.quality(found.primary)) for result in results]
+
+
+def _hours(results: Sequence[MethodResult], end: int) -> dict[str, float]:
+    return {result.key: result.hours[end] for result in results}

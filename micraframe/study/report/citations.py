@@ -7,6 +7,16 @@ HOLM = (
     "(1979)."
 )
 
+MILLER = "Miller, R. G. The jackknife: a review. Biometrika 61, 1-15 (1974)."
+SATTERTHWAITE = (
+    "Satterthwaite, F. E. An approximate distribution of estimates of variance components. Biometrics Bulletin 2, "
+    "110-114 (1946)."
+)
+SCHUIRMANN = (
+    "Schuirmann, D. J. A comparison of the two one-sided tests procedure and the power approach for assessing the "
+    "equivalence of average bioavailability. Journal of Pharmacokinetics and Biopharmaceutics 15, 657-680 (1987)."
+)
+
 
 class References:
     """Numbers citations in the order in which they are first cited."""

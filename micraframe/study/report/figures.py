@@ -1,6 +1,7 @@
-"""Figures as SVG, readable in black-and-white print and with colour blindness: colour, marker and number agree.
+"""Figures as SVG: colour is the training annotation and shape the method, the same in every report.
 
-The same figure gives the same bytes on every machine: text is measured with matplotlib's own font.
+Controls and ceilings are grey. The same figure gives the same bytes on every machine: text is measured with
+matplotlib's own font.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import io
 import math
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -22,27 +24,47 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from micraframe.study.report.breakeven import QualityPoint, axis_floor
 from micraframe.study.report.results import DatasetResults, MethodResult
-from micraframe.study.report.wording import significant_text
+from micraframe.study.report.wording import annotation_text, significant_text
 
-# Okabe and Ito's colours without their yellow, which is too light for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">", "p", "*")
+COLOURS: Final = {
+    "image-level": "#0072B2",
+    "points": "#56B4E9",
+    "scribbles": "#009E73",
+    "boxes": "#CC79A7",
+    "dilated": "#882255",
+    "altered": "#999933",
+    "polygons": "#E69F00",
+    "full": "#D55E00",
+}
+"""Of core's annotators: Okabe and Ito's colours without their yellow, too light on white, and two of Tol's."""
+
+MARKERS: Final = {
+    "micraframe/micra-net": "o",
+    "micraframe-unet/unet": "s",
+    "micraframe-maskrcnn/mask-rcnn": "D",
+    "micraframe-forest/forest": "^",
+    "micraframe/self-training": "P",
+}
+"""Of first-party methods."""
+
+_OTHER_COLOURS = ("#000000", "#661100", "#332288", "#117733")
+_OTHER_MARKERS = ("v", "<", ">", "p", "*", "h", "X", "d")
+_ROLE_MARKERS = {"control": "x", "ceiling": "_"}
+_GREY = "#777777"
+# Further lines of one colour differ by their strokes.
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-# The numbers of colours and markers have no common divisor: no two of the first 70 methods look alike. Crosses are not
-# among the markers: they mark break-even points.
 
-_WIDTH = 7.6
+_WIDTH = 5.0
 _DPI = 100
 
-# Where a method's number may be written, relative to its point, and how far away in points.
-_DIAGONAL = ((0.75, 0.75), (0.75, -0.75), (-0.75, 0.75), (-0.75, -0.75))
-_STRAIGHT = ((1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-_NUMBER_AWAY = (11, 17)
+# Where a method's name or number may be written, relative to its point, and how far away in points.
+_SIDES = ((0.75, 0.75), (0.75, -0.75), (-0.75, 0.75), (-0.75, -0.75), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
+_AWAY = (9, 14, 22, 32)
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     # The first is matplotlib's own and measures the text; a browser without it uses the next, which is as wide.
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Helvetica"],
-    "font.size": 9,
+    "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
@@ -75,32 +97,28 @@ def draw_quality(found: DatasetResults, steps: Sequence[QualityPoint], marks: Se
 
     Args:
         found: The results; a method without the metric is left out.
-        steps: The methods that a growing budget switches between, with the metric as quality.
+        steps: The methods that a growing budget switches between, with the metric as quality: named in the figure.
         marks: Break-even points to mark.
     """
     primary = found.primary.name
-    over = "mean over" if found.primary.is_mean else "pooled over"
     shown = [result for result in found.results if not math.isnan(result.mean(primary))]
     floor = axis_floor([value for result in shown for value in result.hours])
     with mpl.rc_context({**_STYLE, "svg.hashsalt": f"{found.slug}-quality"}):
-        figure, axis = _figure(len(shown) + bool(marks) + 1)
+        handles = _key(shown)
+        figure, axis = _figure(len(handles) + 1 + bool(marks))
         axis.set_xscale("log")
         for curve in found.curves():
             points = [result for result in curve if result in shown]
             if len(points) > 1:
-                axis.plot(
-                    [max(result.hours.value, floor) for result in points],
-                    [result.mean(primary) for result in points],
-                    color=_colour(points[-1]),
-                    linewidth=1.6,
-                    zorder=2.5,
-                )
+                x = [max(result.hours.value, floor) for result in points]
+                y = [result.mean(primary) for result in points]
+                axis.plot(x, y, color=colour_of(points[-1]), linewidth=1.6, zorder=2.5)
         for result in shown:
             _point(axis, result, primary, floor)
         for mark in marks:
             ends = [max(mark.other_hours, floor), max(mark.hours, floor)]
             axis.plot(ends, [mark.quality] * 2, color="#888888", linewidth=0.7, linestyle=":", zorder=1.5)
-            axis.plot(ends[1], mark.quality, marker="x", color="black", markersize=6, markeredgewidth=1.4, zorder=4)
+            axis.plot(ends[1], mark.quality, marker="|", color="black", markersize=9, markeredgewidth=1.4, zorder=4)
         right = max([floor * 3, *(result.hours.high for result in shown)]) * 1.4
         axis.set_xlim(floor * 0.8, right)
         if steps:
@@ -109,15 +127,16 @@ def draw_quality(found: DatasetResults, steps: Sequence[QualityPoint], marks: Se
             y = [step.quality for step in steps] + [steps[-1].quality]
             axis.step(x, y, where="post", color="#999999", linewidth=3.5, alpha=0.45, zorder=1)
         _hours_axis(axis, floor, any(result.hours.low <= 0 for result in shown))
-        axis.set_ylabel(f"{primary.replace('_', ' ')}, {over} images with 95 % interval")
+        axis.set_ylabel(primary.replace("_", " "))
         places = [(max(result.hours.value, floor), result.mean(primary)) for result in shown]
-        _number(figure, axis, shown, places, _DIAGONAL + _STRAIGHT)
-        extra = [Line2D([], [], color="#999999", linewidth=3.5, alpha=0.45, label="best within the budget")]
+        frontier = {step.name for step in steps}
+        names = [result.row_name if result.key in frontier else "" for result in shown]
+        _write(figure, axis, shown, places, names)
+        handles.append(Line2D([], [], color="#999999", linewidth=3.5, alpha=0.45, label="best within the budget"))
         if marks:
-            extra.append(
-                Line2D([], [], color="black", marker="x", linestyle="none", label="break-even point of a curve")
-            )
-        _legend(figure, [_handle(result, line=False) for result in shown] + extra)
+            style: dict[str, Any] = {"color": "black", "marker": "|", "markersize": 9, "linestyle": "none"}
+            handles.append(Line2D([], [], label="break-even point", **style))
+        _legend(figure, handles)
         return _svg(figure, f"{found.slug}-quality")
 
 
@@ -126,29 +145,31 @@ def draw_object_f1(found: DatasetResults) -> str:
     columns = found.object_f1()
     shown = [result for result in found.results if any(not math.isnan(result.mean(name)) for _, name in columns)]
     with mpl.rc_context({**_STYLE, "svg.hashsalt": f"{found.slug}-object-f1"}):
-        figure, axis = _figure(len(shown))
+        handles = _key(shown)
+        figure, axis = _figure(len(handles))
         ends = []
         for result in shown:
             x, y = [iou for iou, _ in columns], [result.mean(name) for _, name in columns]
-            axis.plot(x, y, **_look(result), linestyle=_line(result), linewidth=1.3)
+            axis.plot(x, y, **_look(result), linestyle=LINES[result.number % len(LINES)], linewidth=1.3)
             ends.append(next((iou, value) for iou, value in zip(x, y, strict=True) if not math.isnan(value)))
         axis.set_xlabel("IoU threshold of a match")
         axis.set_ylabel("F1 of objects")
-        axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
-        axis.margins(x=0.06)
-        # Lines begin on the left.
-        _number(figure, axis, shown, ends, tuple((-x, y) for x, y in _STRAIGHT + _DIAGONAL))
-        _legend(figure, [_handle(result, line=True) for result in shown])
+        axis.margins(x=0.08)
+        axis.set_ylim(0, 1.05 * max(axis.get_ylim()[1], 0.1))
+        _write(figure, axis, shown, ends, [""] * len(shown))
+        _legend(figure, handles)
         return _svg(figure, f"{found.slug}-object-f1")
 
 
 def _point(axis: Any, result: MethodResult, metric: str, floor: float) -> None:
     summary = result.summaries["fixed", metric]
     x, y = max(result.hours.value, floor), summary.mean
-    colour = _colour(result)
+    colour = colour_of(result)
     axis.hlines(y, max(result.hours.low, floor), max(result.hours.high, floor), color=colour, linewidth=0.9, zorder=2)
     if not math.isnan(summary.low):
-        axis.vlines(x, summary.low, summary.high, color=colour, linewidth=0.9, zorder=2)
+        # An interval that holds for the one trained model alone says less: it is dotted.
+        style = ":" if summary.conditional else "-"
+        axis.vlines(x, summary.low, summary.high, color=colour, linewidth=1.1, linestyle=style, zorder=2)
     axis.plot(x, y, **_look(result), linestyle="none", zorder=3)
 
 
@@ -166,73 +187,106 @@ def _hours_axis(axis: Any, floor: float, zero: bool) -> None:
 
 
 def _figure(entries: int) -> tuple[Figure, Any]:
-    rows = math.ceil(entries / 2)
-    figure = Figure(figsize=(_WIDTH, 4.3 + 0.19 * rows), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(_WIDTH, 3.5 + 0.2 * math.ceil(entries / 2)), layout="constrained", dpi=_DPI)
     FigureCanvasSVG(figure)
     return figure, figure.subplots()
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=8, handlelength=3.2, labelspacing=0.35)
+    figure.legend(handles=handles, loc="outside lower left", ncols=2, fontsize=9, handlelength=1.8, labelspacing=0.35)
 
 
-def _handle(result: MethodResult, line: bool) -> Line2D:
-    style: Any = _line(result) if line else "none"
-    return Line2D([], [], **_look(result), linestyle=style, label=_plain(f"{result.number}  {result.name}"))
+def _key(results: Sequence[MethodResult]) -> list[Line2D]:
+    """Return what colours and shapes mean: annotations, then methods."""
+    ranked = [result for result in results if result.role == "method"]
+    annotations = {annotation_text(each.annotator): colour_of(each) for each in ranked}
+    methods = {each.component.rpartition("/")[2]: _marker(each) for each in ranked}
+    roles = {each.role: _marker(each) for each in results if each.role != "method"}
+    patch: dict[str, Any] = {"linestyle": "none", "marker": "s", "markersize": 9}
+    shape: dict[str, Any] = {"linestyle": "none", "color": "black", "markerfacecolor": "white", "markersize": 6}
+    return [
+        *(Line2D([], [], color=colour, label=_plain(name), **patch) for name, colour in annotations.items()),
+        *(Line2D([], [], marker=marker, label=_plain(name), **shape) for name, marker in methods.items()),
+        *(Line2D([], [], **{**shape, "color": _GREY, "marker": marker}, label=role) for role, marker in roles.items()),
+    ]
 
 
 def _look(result: MethodResult) -> dict[str, Any]:
-    index = result.number - 1
-    colour = _colour(result)
-    filled = (index // len(COLOURS)) % 2 == 0
-    return {
-        "color": colour,
-        "marker": MARKERS[index % len(MARKERS)],
-        "markerfacecolor": colour if filled else "white",
-        "markeredgecolor": colour,
-        "markersize": 6,
-    }
+    return {"color": colour_of(result), "marker": _marker(result), "markersize": 6.5}
 
 
-def _colour(result: MethodResult) -> str:
-    return COLOURS[(result.number - 1) % len(COLOURS)]
+def colour_of(result: MethodResult) -> str:
+    """Return the colour of a method's annotation; grey of controls and ceilings."""
+    if result.role != "method":
+        return _GREY
+    return COLOURS.get(result.annotator) or _chosen(_OTHER_COLOURS, result.annotator)
 
 
-def _line(result: MethodResult) -> Any:
-    return LINES[(result.number - 1) % len(LINES)]
+def _marker(result: MethodResult) -> str:
+    return _ROLE_MARKERS.get(result.role) or MARKERS.get(result.component) or _chosen(_OTHER_MARKERS, result.component)
 
 
-def _number(
+def _chosen(options: Sequence[str], name: str) -> str:
+    # By the name and not by the order: a component looks the same in every report.
+    return options[zlib.crc32(name.encode()) % len(options)]
+
+
+def _write(
     figure: Figure,
     axis: Any,
     results: Sequence[MethodResult],
     places: Sequence[tuple[float, float]],
-    sides: Sequence[tuple[float, float]],
+    names: Sequence[str],
 ) -> None:
-    """Write each method's number beside its point, on the first side where it covers least."""
+    """Write each method's number, and the name if there is one, beside its point, where it covers least."""
     figure.draw_without_rendering()
+    frame = axis.get_window_extent()
     pixels = axis.transData.transform(np.array(places, np.float64).reshape(-1, 2))
-    # Occupied places, in pixels: the points, then the numbers written so far.
-    taken = [(float(x), float(y)) for x, y in pixels]
-    offsets = [(radius * x, radius * y) for radius in _NUMBER_AWAY for x, y in sides]
-    for index, (result, place) in enumerate(zip(results, places, strict=True)):
-        x, y = taken[index]
-        others = taken[:index] + taken[index + 1 :]
-        spots = [(x + dx * _DPI / 72, y + dy * _DPI / 72) for dx, dy in offsets]
-        covered = [sum(abs(u - s) < 15 and abs(v - t) < 13 for s, t in others) for u, v in spots]
-        best = int(np.argmin(covered))
+    # Occupied boxes, in pixels: the points, then the texts written so far; names first, as they are hardest to place.
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in pixels.tolist()]
+    for index in sorted(range(len(results)), key=lambda index: not names[index]):
+        text = f"{results[index].number}  {names[index]}".rstrip()
+        width, height = 6.6 * len(text) + 2, 13.0
+        x, y = pixels[index]
+        spots = []
+        for away in _AWAY:
+            for dx, dy in _SIDES:
+                u, v = x + dx * away * _DPI / 72, y + dy * away * _DPI / 72
+                left = u if dx > 0 else u - width if dx < 0 else u - width / 2
+                spots.append((left, v - height / 2, left + width, v + height / 2))
+        outside = [
+            max(frame.x0 - spot[0], 0)
+            + max(spot[2] - frame.x1, 0)
+            + max(frame.y0 - spot[1], 0)
+            + max(spot[3] - frame.y1, 0)
+            for spot in spots
+        ]
+        best = int(np.argmin([_covered(spot, taken) + 100 * out for spot, out in zip(spots, outside, strict=True)]))
+        left, bottom, _, top = spots[best]
         taken.append(spots[best])
+        offset = ((left - x) * 72 / _DPI, ((bottom + top) / 2 - y) * 72 / _DPI)
         axis.annotate(
-            str(result.number),
-            place,
-            xytext=offsets[best],
+            _plain(text),
+            places[index],
+            xytext=offset,
             textcoords="offset points",
-            ha="center",
+            ha="left",
             va="center",
-            fontsize=8,
+            fontsize=9 if names[index] else 8,
+            fontweight="bold" if names[index] else "normal",
+            color=colour_of(results[index]),
             zorder=5,
             annotation_clip=False,
         )
+
+
+def _covered(spot: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:
+    """Return the area in which a box (left, bottom, right, top) overlaps others."""
+    return sum(
+        max(min(spot[2], other[2]) - max(spot[0], other[0]), 0)
+        * max(min(spot[3], other[3]) - max(spot[1], other[1]), 0)
+        for other in taken
+    )
 
 
 def _plain(text: str) -> str:

@@ -10,12 +10,11 @@ from micraframe import config, registry
 from micraframe.config import Choice, Study
 from micraframe.interfaces import Column
 from micraframe.pricing import SOURCES, Prices
-from micraframe.statistics import RESAMPLES
 from micraframe.study.plan import StudyRun, build_metrics, label
-from micraframe.study.report.citations import HOLM, References
+from micraframe.study.report.citations import HOLM, MILLER, SATTERTHWAITE, SCHUIRMANN, References
 from micraframe.study.report.results import ALPHA
 from micraframe.study.report.wording import annotation_text, count_text, listed
-from micraframe.study.tables import REEVALUATIONS
+from micraframe.study.tables import MOST_BLOCKS
 from micraframe.tuning import GRID
 from micraframe.types import DatasetInfo, Split
 
@@ -71,7 +70,7 @@ def methods_text(
         ("Methods", _methods(study, runs, references)),
         ("Thresholds", _thresholds(study)),
         ("Metrics", _metrics(study, columns, references)),
-        ("Statistics", _statistics(columns, references)),
+        ("Statistics", _statistics(study, columns, references)),
         ("Software", _software(study, versions)),
     )
     return MethodsText(paragraphs, references.listed())
@@ -126,7 +125,7 @@ def _annotation(study: Study, references: References) -> str:
 def _methods(study: Study, runs: Sequence[StudyRun], references: References) -> str:
     annotations: dict[str, list[str]] = {}
     recipes: dict[str, dict[str, None]] = {}
-    for run in runs:
+    for run in (run for run in runs if run.kind == "method"):
         described = f'"{run.method}" ({_composition(run, references)})'
         given = annotations.setdefault(described, [])
         annotation = annotation_text(run.annotator)
@@ -147,6 +146,11 @@ def _methods(study: Study, runs: Sequence[StudyRun], references: References) -> 
             f"least {tiling.halo} pixels along inner edges were discarded. For every method, the scores of all tiles "
             "were merged before any decision was made. The class maps of MICRA-Net are scaled within each tile and "
             "blank in tiles where the classifier does not find the class. "
+        )
+    if any(run.kind == "ceiling" for run in runs):
+        text += (
+            "As ceilings, we also measured each annotation of the test images as if it were a prediction: a method "
+            "that reproduces this annotation cannot exceed it. "
         )
     seeds = listed([str(seed) for seed in study.seeds])
     runs_text = f"with the random seeds {seeds}" if len(study.seeds) > 1 else f"once, with the random seed {seeds}"
@@ -199,31 +203,49 @@ def _metrics(study: Study, columns: Mapping[str, Column], references: References
         text += f"We measured {listed(described, '; ')}. "
     text += (
         "Where a metric is undefined for a class in an image, such as an overlap where neither truth nor prediction "
-        "contains the class, that value is left out; the others are averaged over classes, then over seeds, then over "
-        "test images."
+        "contains the class, that value is left out; the others are averaged over classes, then over test images, then "
+        "over trained models."
     )
     if pooled := [name for name, column in columns.items() if not column.is_mean]:
         text += f" {listed(pooled)} {'is' if len(pooled) == 1 else 'are'} computed from all test images together."
     return text
 
 
-def _statistics(columns: Mapping[str, Column], references: References) -> str:
+def _statistics(study: Study, columns: Mapping[str, Column], references: References) -> str:
     text = (
-        f"Intervals are 95 % percentile bootstrap intervals from {RESAMPLES:,} resamples of the test images; images of "
-        "one group, such as crops of one field, are resampled together. Means are over the images for which a metric "
-        "is defined, and we tested the differences between these means. For each metric, we first compared all methods "
-        f"by a repeated-measures F statistic, with a p value from {RESAMPLES:,} random exchanges of the values of "
-        f"whole groups between methods. Where it was significant (p <= {ALPHA:g}), we compared pairs of methods by "
-        f"paired randomisation tests of the difference between means ({RESAMPLES:,} exchanges), with Holm's correction "
-        f"for the number of pairs{references.cite(HOLM)}. Values were first averaged over seeds, so n is the number of "
-        "test images."
+        "Each number is the mean over trained models (one for each seed) of that model's own number over the test "
+        "images. We treated trained models and groups of test images, such as the crops of one field, as crossed "
+        "random effects: models were trained independently, groups are the same for all models. Each group's "
+        "contribution to a model's number is its jackknife pseudo-value, obtained by leaving the group out"
+        f"{references.cite(MILLER)}; more than {MOST_BLOCKS} groups were left out in {MOST_BLOCKS} blocks. From these "
+        "contributions we estimated the variances between models, between groups and of their interaction by the mean "
+        "squares of the two-way table. Intervals are 95 % intervals of Student's t with "
+        f"Satterthwaite's degrees of freedom{references.cite(SATTERTHWAITE)}. Methods were compared on the same "
+        "groups, so the variance of a difference is that of the groups' differences plus what models vary beyond it. "
+        "We first tested whether all methods are equal by a quasi-F test with the same variance components. "
     )
-    if reevaluated := [name for name, column in columns.items() if column.pooled]:
+    if study.comparisons or study.reference:
         text += (
-            f" For {listed(reevaluated)}, which must be computed anew from each resample, we drew {REEVALUATIONS} "
-            "resamples and tested no differences."
+            "The comparisons that answer the question were named before the study was run, and their p values were "
+            f"corrected together by Holm's method{references.cite(HOLM)} (significant: p <= {ALPHA:g}). "
         )
-    return text
+    else:
+        text += "No comparison was planned. "
+    text += "All other comparisons are exploratory; their p values are not corrected. "
+    if study.margin is not None:
+        text += (
+            f"We call two methods equivalent only where two one-sided tests (TOST) at the level {ALPHA:g}"
+            f"{references.cite(SCHUIRMANN)} show that they differ by less than the margin of {study.margin:g} in "
+            f"{study.primary_metric}. "
+        )
+    else:
+        text += "As no margin of equivalence was declared, a large p value does not mean that two methods are equal. "
+    if len(study.seeds) == 1:
+        text += (
+            "Each method was trained once, so nothing is known of how much trained models vary: intervals and tests of "
+            "methods with random training are conditional on these trained models. "
+        )
+    return text.rstrip()
 
 
 def _software(study: Study, versions: Mapping[str, str]) -> str:

@@ -13,25 +13,26 @@ from markupsafe import Markup
 
 from micraframe import config, registry
 from micraframe.config import Study
-from micraframe.overlay import legend
+from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE, PREDICTED
 from micraframe.pricing import unit_price
 from micraframe.runtime.files import write_text
-from micraframe.statistics import RESAMPLES, least_p
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun
 from micraframe.study.report import wording
 from micraframe.study.report.breakeven import QualityPoint
-from micraframe.study.report.budget import BudgetStep, Crossing, crossings, order_at, steps
-from micraframe.study.report.examples import ExampleGallery, examples
-from micraframe.study.report.figures import BreakEvenMark, draw_object_f1, draw_quality, inline
+from micraframe.study.report.budget import BudgetStep, Crossing, candidates, crossings, other_orders, steps
+from micraframe.study.report.classes import ClassResults, class_results
+from micraframe.study.report.examples import ExampleImage, examples
+from micraframe.study.report.figures import BreakEvenMark, colour_of, draw_object_f1, draw_quality, inline
 from micraframe.study.report.methods_text import DatasetSize, methods_text
 from micraframe.study.report.results import ALPHA, DatasetResults, MethodResult, gather
 from micraframe.study.report.tuned import MethodThresholds, method_thresholds
+from micraframe.study.report.verdict import verdict
 from micraframe.study.tables import StudyTables, Values
 from micraframe.types import SPLITS, Task
 
-_PICTURE_BYTES = 4_500_000
-"""Upper bound for all examples of a page together."""
+_PICTURE_BYTES = 600_000
+"""Upper bound for all examples of a page together, so that the page stays below 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -41,30 +42,48 @@ class DatasetSection:
     Attributes:
         found: The results.
         size: Number of images and groups.
-        least_p: The smallest p value that a pair of methods can have after Holm's correction, with so many groups.
+        answer: What the results say, in sentences.
         steps: The methods that a growing budget switches between.
-        orders: These methods where all timings are at their `low` or `high` end, if they differ from `steps`.
+        orders: These methods at other plausible timings, described, if they differ from `steps`.
         crossings: Where curves are as good as other methods.
         quality_svg: Quality against annotation time; empty where there is nothing to draw.
         object_f1_svg: F1 of objects against IoU; empty where it was measured at fewer than two IoUs.
+        classes: Results class by class.
         thresholds: Thresholds of each method.
         tuned_metrics: Metrics to compare between origins of thresholds.
         examples: Test images.
-        colours: CSS colour of each class.
+        names: Method + annotation in words by its name in the tables of differences.
     """
 
     found: DatasetResults
     size: DatasetSize
-    least_p: float
+    answer: tuple[str, ...]
     steps: tuple[BudgetStep, ...]
     orders: Mapping[str, tuple[MethodResult, ...]]
     crossings: tuple[Crossing, ...]
     quality_svg: Markup
     object_f1_svg: Markup
+    classes: ClassResults
     thresholds: tuple[MethodThresholds, ...]
     tuned_metrics: tuple[str, ...]
-    examples: ExampleGallery
-    colours: Mapping[str, str]
+    examples: tuple[ExampleImage, ...]
+    names: Mapping[str, str]
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one class."""
+        return len(self.found.info.classes) > 1
+
+    @property
+    def conditional(self) -> bool:
+        """Whether any interval of the primary metric holds for one trained model only."""
+        primary = ("fixed", self.found.primary.name)
+        return any(each.summaries[primary].conditional for each in self.found.results if primary in each.summaries)
+
+    @property
+    def validated(self) -> bool:
+        """Whether variants were chosen by their quality on validation images."""
+        return all(not math.isnan(value) for group in self.found.ablations for value in group.validated)
 
 
 def write_report(
@@ -91,10 +110,11 @@ def write_report(
     # The methods section is written from the study, so every default must be written out.
     study = config.resolve(study)
     gathered = gather(study, runs, folder, tables)
-    sections = [_section(found, runs, folder, tables.values, _PICTURE_BYTES // len(gathered)) for found in gathered]
+    budget = _PICTURE_BYTES // len(gathered)
+    sections = [_section(found, runs, folder, tables.values, budget) for found in gathered]
     columns = {column.name: column for section in sections for column in section.found.metrics}
     sizes = {section.found.info.name: section.size for section in sections}
-    versions = _versions(provenance)
+    versions: Mapping[str, str] = provenance["versions"]
     completed = [run for run in runs if folder.is_done(run)]
     failures = [(str(run), error) for run in runs if (error := folder.error(run))]
     context = {
@@ -112,8 +132,13 @@ def write_report(
         "yaml": config.to_yaml(study),
         "provenance": provenance,
         "versions": versions,
-        "resamples": RESAMPLES,
+        "tables": _files(folder, "*.csv*"),
+        "drawings": _files(folder, "figures/*.svg", "pictures/*.png"),
         "alpha": ALPHA,
+        "colours": {
+            name: f"rgb{colour}"
+            for name, colour in (("predicted", PREDICTED), ("positive", FALSE_POSITIVE), ("negative", FALSE_NEGATIVE))
+        },
     }
     path = folder.path / "report.html"
     write_text(path, _environment().get_template("page.html.jinja").render(context))
@@ -133,42 +158,55 @@ def _section(
 ) -> DatasetSection:
     choice = next(run.dataset for run in runs if run.info.name == found.info.name)
     dataset = registry.build("dataset", choice.name, **choice.params)
+    groups = len(set(values.clusters(found.info.name))) if found.results else 0
+    size = DatasetSize({split: len(dataset.samples(split)) for split in SPLITS}, groups)
     primary = found.primary.name
     stairs, crossed = steps(found), crossings(found)
     usual = tuple(step.result for step in stairs)
     quality = objects = Markup("")
-    if stairs:
+    if not all(math.isnan(each.mean(primary)) for each in found.results):
         points = [QualityPoint(each.key, each.hours.value, each.mean(primary)) for each in usual]
-        marks = [
-            BreakEvenMark(each.reached.hours, each.result.mean(primary), each.result.hours.value)
-            for each in crossed
-            if each.reached.status == "reached"
-        ]
-        drawn = draw_quality(found, points, marks)
+        drawn = draw_quality(found, points, _marks(found, crossed))
         write_text(folder.path / "figures" / f"{found.slug}-quality.svg", drawn)
         quality = inline(drawn, _quality_description(found, usual))
     if len(found.object_f1()) > 1:
         drawn = draw_object_f1(found)
         write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", drawn)
         objects = inline(drawn, f"F1 of objects against IoU on {found.info.name}, one line per method")
-    groups = len(set(values.clusters(found.info.name))) if found.results else 0
     measured = {metric for result in found.results for origin, metric in result.summaries if origin == "fixed"}
+    everything = [*found.results, *(each for group in found.ablations for each in group.variants)]
     return DatasetSection(
         found=found,
-        size=DatasetSize({split: len(dataset.samples(split)) for split in SPLITS}, groups),
-        least_p=min(least_p(groups) * math.comb(len(found.results), 2), 1.0),
+        size=size,
+        answer=verdict(*candidates(found, size.images["train"]), found.gap, found.primary),
         steps=stairs,
-        orders={end: order for end in ("low", "high") if (order := order_at(found, end)) != usual},
+        orders=other_orders(found),
         crossings=crossed,
         quality_svg=quality,
         object_f1_svg=objects,
+        classes=class_results(found, values),
         thresholds=method_thresholds(found, folder),
         tuned_metrics=tuple(name for name in dict.fromkeys([primary, "correct"]) if name in measured),
         examples=examples(found, values, folder, budget),
-        colours={
-            name: f"rgb({', '.join(str(round(255 * part)) for part in colour)})"
-            for name, colour in legend(found.info.classes).items()
-        },
+        names={each.key: each.name for each in everything},
+    )
+
+
+def _marks(found: DatasetResults, crossed: Sequence[Crossing]) -> list[BreakEvenMark]:
+    """Return where curves overtake the best method that learns from image-level labels."""
+    labels = [each.result for each in crossed if each.result.annotator == "image-level"]
+    best = max(labels, key=lambda result: result.quality(found.primary), default=None)
+    return [
+        BreakEvenMark(each.reached.hours, each.result.mean(found.primary.name), each.result.hours.value)
+        for each in crossed
+        if each.result is best and each.reached.status == "reached"
+    ]
+
+
+def _files(folder: StudyFolder, *patterns: str) -> tuple[str, ...]:
+    """Return the files beside the page whose paths match."""
+    return tuple(
+        sorted(path.relative_to(folder.path).as_posix() for each in patterns for path in folder.path.glob(each))
     )
 
 
@@ -189,13 +227,6 @@ def _trainings(completed: Sequence[StudyRun], folder: StudyFolder) -> list[tuple
     return [(str(run), folder.training_seconds(run)) for run in first.values()]
 
 
-def _versions(provenance: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for dataset in provenance["datasets"].values():
-        found |= {key: value for key, value in dataset.items() if key not in ("seed", "data", "licence", "citation")}
-    return found
-
-
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -212,6 +243,9 @@ def _environment() -> Environment:
         "seconds": wording.seconds_text,
         "count": wording.count_text,
         "p": wording.p_text,
+        "p_value": lambda p: wording.p_text(p).removeprefix("p = ").removeprefix("p "),
+        "colour": colour_of,
+        "percent": lambda value: wording.UNKNOWN if value != value else f"{100 * value:.0f} %",
         "listed": wording.listed,
     }
     environment.globals["interval"] = wording.interval_text

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from micraframe import registry
 from micraframe.config import Study
 from micraframe.interfaces import Column
+from micraframe.pricing import is_weak
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun, check_columns
+from micraframe.study.report.verdict import Candidate, Gap
 from micraframe.study.report.wording import annotation_text, slugs
 from micraframe.study.tables import CostRow, Difference, Group, StudyTables, Summary
 from micraframe.types import DatasetInfo
 
 ALPHA = 0.05
-"""The level at which a difference is significant, by F and after Holm's correction."""
+"""The level at which a difference is significant, after Holm's correction, and at which methods are equivalent."""
+
+Role = Literal["method", "control", "ceiling"]
+"""Only methods are ranked: a control cannot tell where a class is, and a ceiling is annotation itself."""
+
+ANNOTATIONS = ("image-level", "points", "scribbles", "boxes", "dilated", "altered", "polygons", "full")
+"""Core's annotators, weakest first: the order of tables and figures; others come last."""
 
 _SECONDS_PER_HOUR = 3600
+_AMOUNT = r", (\d+ images)$"
 
 
 class HoursRange(NamedTuple):
@@ -37,20 +48,24 @@ class MethodResult:
     """What one method with one annotation achieved on one dataset.
 
     Attributes:
-        number: Its number in tables and figures, from 1.
+        number: Its number in tables and figures, from 1; 0 for a variant of another method, which has none.
+        role: What it is.
         runs: Its completed runs, one per seed, in the order of seeds; at least one.
         planned: Number of seeds in the study.
         hours: Annotation time with fixed thresholds, mean over seeds.
         tuned_hours: With thresholds tuned on validation images; None where none were tuned.
         summaries: By origin of the thresholds and metric.
+        weak: Whether no outlines were drawn for it.
     """
 
     number: int
+    role: Role
     runs: tuple[StudyRun, ...]
     planned: int
     hours: HoursRange
     tuned_hours: HoursRange | None
     summaries: Mapping[tuple[str, str], Summary]
+    weak: bool
 
     @property
     def method(self) -> str:
@@ -63,9 +78,32 @@ class MethodResult:
         return annotation_text(self.runs[0].annotator)
 
     @property
+    def annotator(self) -> str:
+        """The annotator's own name."""
+        return self.runs[0].compared.annotator.name.rpartition("/")[2]
+
+    @property
+    def train_images(self) -> int | None:
+        """Number of annotated training images; None: all."""
+        return self.runs[0].compared.train_images
+
+    @property
+    def component(self) -> str:
+        """The method's own name, whatever its label."""
+        return self.runs[0].compared.method.name
+
+    @property
     def name(self) -> str:
         """Method + annotation."""
         return f"{self.method} + {self.annotation}"
+
+    @property
+    def row_name(self) -> str:
+        """The method, with the amount of annotation if it is not all; of a ceiling, the annotation."""
+        if self.role == "ceiling":
+            return self.annotation
+        amount = re.search(_AMOUNT, self.runs[0].annotator)
+        return f"{self.method} ({amount[1]})" if amount else self.method
 
     @property
     def group(self) -> Group:
@@ -83,16 +121,46 @@ class MethodResult:
 
         Parameters may differ along a curve: with fewer images, one may want to train for more epochs.
         """
-        return re.sub(r", \d+ images$", "", f"{self.method} / {self.runs[0].annotator}")
+        return f"{self.method} / {self.source}"
+
+    @property
+    def source(self) -> str:
+        """The training annotation without its amount."""
+        return re.sub(_AMOUNT, "", self.runs[0].annotator)
 
     def mean(self, metric: str, thresholds: str = "fixed") -> float:
         """Return a metric's mean; NaN where unknown."""
         found = self.summaries.get((thresholds, metric))
         return found.mean if found else math.nan
 
+    def interval(self, metric: str) -> tuple[float, float]:
+        """Return the ends of a metric's interval; NaN where unknown."""
+        found = self.summaries.get(("fixed", metric))
+        return (found.low, found.high) if found else (math.nan, math.nan)
+
     def quality(self, column: Column) -> float:
         """Return a metric's mean such that high is good."""
         return self.mean(column.name) if column.higher_is_better else -self.mean(column.name)
+
+
+@dataclass(frozen=True)
+class VariantGroup:
+    """Methods that share one trained model and differ in what comes after it.
+
+    Attributes:
+        shown: The one that stands for them in all other tables and figures.
+        variants: All of them, in the study's order.
+        validated: Of each variant, the mean IoU on its tuning images with the thresholds tuned there; NaN if unknown.
+    """
+
+    shown: MethodResult
+    variants: tuple[MethodResult, ...]
+    validated: tuple[float, ...]
+
+    def rows(self) -> tuple[tuple[MethodResult, float], ...]:
+        """Return the variants with their validated quality, the shown one first."""
+        pairs = zip(self.variants, self.validated, strict=True)
+        return tuple(sorted(pairs, key=lambda pair: pair[0].key != self.shown.key))
 
 
 @dataclass(frozen=True)
@@ -102,8 +170,10 @@ class DatasetResults:
     Attributes:
         info: Metadata of the dataset.
         slug: Its name in file names and anchors.
-        results: Of the methods that have completed runs, in the study's order.
-        missing: Names of the other methods.
+        results: Of the methods that have completed runs, one of each `VariantGroup`: by annotation, the best first,
+            then controls, then ceilings.
+        ablations: The methods with variants.
+        missing: Names of the methods without completed runs.
         metrics: The measured columns of the table: the primary metric, then the compared ones.
         primary: The metric of figures and examples.
         differences: Tests on this dataset with fixed thresholds.
@@ -112,27 +182,51 @@ class DatasetResults:
     info: DatasetInfo
     slug: str
     results: tuple[MethodResult, ...]
+    ablations: tuple[VariantGroup, ...]
     missing: tuple[str, ...]
     metrics: tuple[Column, ...]
     primary: Column
     differences: tuple[Difference, ...]
 
+    @property
+    def ranked(self) -> tuple[MethodResult, ...]:
+        """The methods without controls and ceilings."""
+        return tuple(result for result in self.results if result.role == "method")
+
     def best(self, column: Column) -> MethodResult | None:
         """Return the method with the best mean, the first of equals; None where no mean is known."""
-        known = [result for result in self.results if not math.isnan(result.mean(column.name))]
+        known = [result for result in self.ranked if not math.isnan(result.mean(column.name))]
         return max(known, key=lambda result: result.quality(column)) if known else None
 
-    def overall(self, metric: str) -> Difference | None:
-        """Return the F test of all methods by a metric; None where there is nothing to compare."""
-        return next((found for found in self.differences if (found.metric, found.test) == (metric, "F")), None)
+    def blocks(self) -> tuple[tuple[str, tuple[MethodResult, ...]], ...]:
+        """Return the rows of the table by training annotation, controls and ceilings by themselves."""
+        headings = {
+            "control": "Controls",
+            "ceiling": "Ceilings: the annotation itself, as if it were a prediction",
+        }
+        found: dict[str, list[MethodResult]] = {}
+        for result in self.results:
+            found.setdefault(headings.get(result.role, annotation_text(result.source)), []).append(result)
+        return tuple((heading, tuple(rows)) for heading, rows in found.items())
 
-    def differs(self, metric: str, one: MethodResult, other: MethodResult) -> bool:
-        """Return whether two methods differ significantly in a metric, after Holm's correction."""
-        keys = {one.key, other.key}
-        return any(
-            found.metric == metric and {found.first, found.second} == keys and found.p_holm <= ALPHA
-            for found in self.differences
-        )
+    def tests(self, kind: str, metric: str | None = None) -> tuple[Difference, ...]:
+        """Return the tests of a kind (`F`, `planned` or `exploratory`), of one metric or of all."""
+        return tuple(each for each in self.differences if each.kind == kind and metric in (None, each.metric))
+
+    def gap(self, one: MethodResult | Candidate, other: MethodResult | Candidate) -> Gap | None:
+        """Return the difference of two methods in the primary metric; None where they were not compared."""
+        for found in self.differences:
+            if (
+                found.kind == "F"
+                or found.metric != self.primary.name
+                or {found.first, found.second} != {one.key, other.key}
+            ):
+                continue
+            equivalent = found.p_equivalent <= ALPHA
+            if found.first == one.key:
+                return Gap(found.difference, found.low, found.high, equivalent, found.margin)
+            return Gap(-found.difference, -found.high, -found.low, equivalent, found.margin)
+        return None
 
     def curves(self) -> tuple[tuple[MethodResult, ...], ...]:
         """Return the methods by curve, in order of first appearance; within a curve, by increasing hours.
@@ -140,7 +234,7 @@ class DatasetResults:
         Most curves have a single point.
         """
         found: dict[str, list[MethodResult]] = {}
-        for result in self.results:
+        for result in self.ranked:
             found.setdefault(result.curve, []).append(result)
         return tuple(tuple(sorted(curve, key=lambda result: result.hours.value)) for curve in found.values())
 
@@ -175,25 +269,28 @@ def gather(
         for mine in by_method.values():
             completed = tuple(run for run in mine if folder.is_done(run))
             if completed:
-                results.append(_result(len(results) + 1, completed, len(mine), tables))
+                results.append(_result(completed, len(mine), tables, folder))
             else:
                 missing.append(f"{mine[0].method} + {annotation_text(mine[0].annotator)}")
+        primary = columns[study.primary_metric]
+        shown, ablations = _arranged(results, primary, folder)
         measured = {metric for result in results for _, metric in result.summaries}
         found.append(
             DatasetResults(
                 info,
                 slug,
-                tuple(results),
+                shown,
+                ablations,
                 tuple(missing),
                 tuple(column for name, column in columns.items() if name in measured),
-                columns[study.primary_metric],
+                primary,
                 tuple(each for each in tables.differences if (each.dataset, each.thresholds) == (info.name, "fixed")),
             )
         )
     return tuple(found)
 
 
-def _result(number: int, runs: tuple[StudyRun, ...], planned: int, tables: StudyTables) -> MethodResult:
+def _result(runs: tuple[StudyRun, ...], planned: int, tables: StudyTables, folder: StudyFolder) -> MethodResult:
     names = (runs[0].info.name, runs[0].annotator, runs[0].method)
     summaries = {
         (each.thresholds, each.metric): each
@@ -203,7 +300,56 @@ def _result(number: int, runs: tuple[StudyRun, ...], planned: int, tables: Study
     costs = [each for each in tables.costs if (each.dataset, each.annotator, each.method) == names]
     fixed, tuned = (_hours([each for each in costs if each.thresholds == origin]) for origin in ("fixed", "validation"))
     assert fixed is not None, "a completed run has its cost"
-    return MethodResult(number, runs, planned, fixed, tuned, summaries)
+    weak = is_weak(folder.training_work(runs[0]))
+    return MethodResult(0, _role(runs[0]), runs, planned, fixed, tuned, summaries, weak)
+
+
+def _role(run: StudyRun) -> Role:
+    if run.kind == "ceiling":
+        return "ceiling"
+    target = registry.catalog().find("method", run.compared.method.name).component.target
+    return "control" if target.startswith("micraframe.controls.") else "method"
+
+
+def _arranged(
+    results: Sequence[MethodResult], primary: Column, folder: StudyFolder
+) -> tuple[tuple[MethodResult, ...], tuple[VariantGroup, ...]]:
+    """Return one method of each that share trained models, in the table's order and numbered, and their variants."""
+    sharing: dict[tuple[str, ...], list[MethodResult]] = {}
+    for result in results:
+        sharing.setdefault(tuple(run.training_key for run in result.runs), []).append(result)
+    # What stands for them is chosen once for all amounts of annotation, or a curve would change methods midway.
+    families: dict[tuple[str, ...], list[list[MethodResult]]] = {}
+    for variants in sharing.values():
+        families.setdefault((variants[0].source, *(each.method for each in variants)), []).append(variants)
+    chosen: list[tuple[MethodResult, list[MethodResult], tuple[float, ...]]] = []
+    for family in families.values():
+        validated = [tuple(_validated(each, folder) for each in variants) for variants in family]
+        place = int(np.argmax(np.nan_to_num(np.mean(validated, axis=0), nan=-math.inf)))
+        chosen += [(variants[place], variants, values) for variants, values in zip(family, validated, strict=True)]
+    chosen.sort(key=lambda each: _rank(each[0], primary))
+    numbered = [dataclasses.replace(each[0], number=number) for number, each in enumerate(chosen, start=1)]
+    ablations = [
+        VariantGroup(result, tuple(variants), values)
+        for result, (_, variants, values) in zip(numbered, chosen, strict=True)
+        if len(variants) > 1
+    ]
+    return tuple(numbered), tuple(ablations)
+
+
+def _rank(result: MethodResult, primary: Column) -> tuple[int, int, str, float]:
+    """Return what rows are sorted by: role, annotation, quality."""
+    strength = ANNOTATIONS.index(result.annotator) if result.annotator in ANNOTATIONS else len(ANNOTATIONS)
+    quality = result.quality(primary)
+    worse = math.inf if math.isnan(quality) else -quality
+    if result.role != "method":
+        return ["method", "control", "ceiling"].index(result.role), 0, "", worse
+    return 0, strength, result.source, worse
+
+
+def _validated(result: MethodResult, folder: StudyFolder) -> float:
+    qualities = [folder.tuned_quality(run) for run in result.runs]
+    return math.nan if None in qualities else float(np.mean([each for each in qualities if each is not None]))
 
 
 def _hours(costs: Sequence[CostRow]) -> HoursRange | None:

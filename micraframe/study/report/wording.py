@@ -61,8 +61,8 @@ def significant_text(value: float) -> str:
 
 
 def p_text(p: float) -> str:
-    """Return a p value as `p = 0.0123`; the smallest that 10 000 resamples can give is 0.0001."""
-    return f"p = {number_text(p, 4)}"
+    """Return a p value as `p = 0.0123`, or `p < 0.0001`."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {number_text(p, 4)}"
 
 
 def seconds_text(seconds: float) -> str:

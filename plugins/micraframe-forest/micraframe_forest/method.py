@@ -52,6 +52,7 @@ class Forest(Method["Forest.Params"]):
         )
 
     learns_from = frozenset({Annotation.MASKS, Annotation.INSTANCES, Annotation.BOXES, Annotation.POINTS})
+    uses_validation = False
     inference_params = frozenset({"area"})
     default_head = ("micraframe/semantic", {"mask_threshold": {"name": "fixed", "value": 0.5}})
 

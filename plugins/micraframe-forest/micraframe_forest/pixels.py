@@ -49,13 +49,10 @@ def annotated_pixels(sample: Sample, point_radius: float, background_distance: f
     points are background; the rest is unknown. An image without any point is all background.
 
     Args:
-        sample: With `ignore` where only some of its pixels are annotated, as by scribbles.
+        sample: Has `ignore` if only some of its pixels are annotated, as with scribbles.
         point_radius: Radius of the discs, in pixels.
-        background_distance: Pixels farther than this from all points are background; None where points carry no
+        background_distance: Pixels farther than this from all points are background; None if points carry no
             information about the background.
-
-    Raises:
-        DataError: If the sample has none of these annotations.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
     where = np.ones(size, np.bool_) if sample.ignore is None else ~sample.ignore
@@ -65,11 +62,7 @@ def annotated_pixels(sample: Sample, point_radius: float, background_distance: f
         return AnnotatedPixels(sample.instances > 0, where)
     if sample.boxes is not None:
         return AnnotatedPixels(fill(sample.boxes, size), where)
-    if sample.points is None:
-        raise DataError(
-            f"sample {sample.id!r}: expected masks, instances, boxes or points, which a forest learns from, got none "
-            "of them; choose an annotator that gives them (image-level labels are not enough)"
-        )
+    assert sample.points is not None
     distances = np.stack([distance(points, size) for points in sample.points])
     nearest = distances.min(axis=0)
     masks = distances <= point_radius
@@ -78,7 +71,7 @@ def annotated_pixels(sample: Sample, point_radius: float, background_distance: f
 
 
 def distance(points: FloatArray, size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Return each pixel's distance, (H, W), to the pixel of the nearest point (y, x); infinity where there is none."""
+    """Return each pixel's distance, (H, W), to the pixel of the nearest point (y, x); infinity without points."""
     nearest = np.rint(points).astype(int)
     inside = nearest[((nearest >= 0) & (nearest < size)).all(axis=1)]
     if not len(inside):
@@ -109,7 +102,7 @@ def choose(
         progress: Called with the number of samples read so far.
 
     Returns:
-        Pixels in the order of the samples, without samples of which no pixel was chosen.
+        Pixels in the order of the samples; samples without a chosen pixel are left out.
 
     Raises:
         DataError: If no pixel belongs to any class, a class has no pixel without it, or there are points and no
@@ -122,8 +115,6 @@ def choose(
     kept = [(np.zeros(0), np.zeros(0, np.int64)) for _ in range(groups)]
     for number, sample in enumerate(samples):
         masks, where = annotated(sample)
-        if len(masks) != len(classes):
-            raise DataError(f"sample {sample.id!r}: expected annotation of {len(classes)} classes, got {len(masks)}")
         order = np.random.default_rng([seed, number]).random(where.size)
         for group, mask in enumerate([~masks.any(axis=0), *masks]):
             found = np.flatnonzero(mask & where)
@@ -138,8 +129,8 @@ def choose(
     _check(counts, negatives, classes)
     if points_only and not counts[0]:
         raise DataError(
-            "expected annotated background, got points only, which mark the classes; set background_distance, or add "
-            "images without objects"
+            "expected annotated background, got only points, which mark the classes; set background_distance, add "
+            "images without objects, or choose another annotator, such as `annotator: full`"
         )
     chosen, weights = [], []
     for (keys, codes), count, share in zip(kept, counts.tolist(), shares(counts.tolist(), pixels), strict=True):
@@ -162,7 +153,7 @@ _PIXELS = 2**40
 
 
 def shares(counts: Sequence[int], total: int) -> list[int]:
-    """Divide a total into equal shares, none larger than its count; what one cannot use goes to the others."""
+    """Divide a total into equal shares, none larger than its count; any remainder goes to the others."""
     result = [0] * len(counts)
     for done, index in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
         result[index] = min(counts[index], total // (len(counts) - done))
@@ -180,10 +171,14 @@ def _lowest(keys: npt.NDArray[np.float64], codes: Indices, count: int) -> tuple[
 
 def _check(counts: Indices, negatives: Indices, classes: Sequence[str]) -> None:
     if not counts[1:].any():
-        raise DataError(f"expected annotated pixels of {', '.join(classes)}, got none in the training images")
+        raise DataError(
+            f"expected annotated pixels of {', '.join(classes)}, got none in the training images; add images, or "
+            "choose another annotator, such as `annotator: full`"
+        )
     for name, positive, negative in zip(classes, counts[1:], negatives, strict=True):
         if positive and not negative:
             raise DataError(
-                f"class {name!r}: expected annotated pixels without it, but all {positive} annotated pixels have it; "
-                "add images or strokes without it, or, for points, set background_distance"
+                f"class {name!r}: expected annotated pixels outside the class, but all {positive} are inside; add "
+                "images or strokes without it, set background_distance (points), or choose another annotator, such as "
+                "`annotator: full`"
             )

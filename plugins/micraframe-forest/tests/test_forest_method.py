@@ -63,7 +63,7 @@ def test_it_learns_from(annotator, params, least):
 
 
 def test_image_level_labels_are_not_enough():
-    with pytest.raises(DataError, match="image-level labels are not enough"):
+    with pytest.raises(DataError, match="expected points or boxes or masks or instances, .* got no annotation"):
         fit(annotated("image-level"))
 
 

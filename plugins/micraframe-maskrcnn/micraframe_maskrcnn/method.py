@@ -35,12 +35,12 @@ class MaskRcnn(Method["MaskRcnn.Params"]):
 
     class Params(Parameters):
         backbone: BackboneChoice = Field(
-            RESNET50, description="The network; a timm resnet18 or a unet-encoder suits small machines."
+            RESNET50, description="The network; on a small machine, use a timm resnet18 or a unet-encoder."
         )
         strides: tuple[PositiveInt, ...] = Field(
             (4, 8, 16, 32),
             min_length=1,
-            description="Strides of the backbone's layers under the feature pyramid; those that it lacks are skipped.",
+            description="Strides of the backbone's layers that feed the feature pyramid; others are skipped.",
         )
         pyramid: int = Field(256, ge=1, description="Channels of the feature pyramid.")
         box_head: int = Field(1024, ge=1, description="Features per box, from which class and corners are predicted.")
@@ -138,20 +138,19 @@ def _examples(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInf
     Raises:
         DataError: If no training sample has an object with a known outline.
     """
-    count = len(info.classes)
     depth, found = 0, 0
     for sample in train:
-        packed = pack(sample, count)
+        packed = pack(sample)
         depth, found = max(depth, len(packed)), max(found, int(packed[:-1].max(initial=0)))
     if not found:
         raise DataError(
             f"dataset {info.name!r}: expected training samples with objects of known outline, got none (scribbles do "
-            "not show where an object ends); annotate instances, boxes, or masks of whole objects"
+            "not show where an object ends); choose another annotator, such as `annotator: full`"
         )
-    depth = max([depth, *(len(pack(sample, count)) for sample in valid)])
+    depth = max([depth, *(len(pack(sample)) for sample in valid)])
 
     def target(sample: Sample) -> IntArray:
-        return pad(pack(sample, count), depth)
+        return pad(pack(sample), depth)
 
     return Examples(train, target), Examples(valid, target)
 

@@ -16,7 +16,6 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from micraframe.errors import DataError
 from micraframe.objects import components
 from micraframe.types import BoolArray, FloatArray, IntArray, Sample
 
@@ -37,26 +36,20 @@ class TargetObjects(NamedTuple):
     ignore: Tensor
 
 
-def pack(sample: Sample, classes: int) -> IntArray:
+def pack(sample: Sample) -> IntArray:
     """Return a sample's target, int32 (D + 1, H, W).
 
     Objects are its instances; else its boxes, filled; else the components of its masks. A component beside ignored
     pixels, such as a scribble, has no known outline, and is ignored too.
-
-    Raises:
-        DataError: If it has none of them, or not for K classes.
     """
-    given = next((part for part in (sample.instances, sample.boxes, sample.masks) if part is not None), None)
-    if given is None or len(given) != classes:
-        got = "none of them" if given is None else f"annotation of {len(given)}"
-        raise DataError(f"sample {sample.id!r}: expected instances, boxes or masks of {classes} classes, got {got}")
     size = (sample.image.shape[1], sample.image.shape[2])
     ignore = np.zeros(size, bool) if sample.ignore is None else sample.ignore
     if sample.instances is not None:
         planes = number(sample.instances)
     elif sample.boxes is not None:
         planes = layers(sample.boxes, size)
-    elif sample.masks is not None:
+    else:
+        assert sample.masks is not None
         labels, unknown = outlined(sample.masks, ignore)
         planes, ignore = number(labels), ignore | unknown
     return np.concatenate([planes, ignore[None].astype(np.int32)])

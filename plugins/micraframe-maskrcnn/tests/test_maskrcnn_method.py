@@ -185,7 +185,7 @@ def test_head_and_inference_parameters_can_change_after_training(learned, tmp_pa
 def test_learned_parameters_cannot_be_overridden(learned, tmp_path: Path, override):
     fitted, _ = learned
     fitted.save(tmp_path / "model")
-    with pytest.raises(ConfigError, match="expected a parameter that can change after training"):
+    with pytest.raises(ConfigError, match="only detections, nms_iou and the head can"):
         pipeline.load(tmp_path / "model", "cpu", **override)
 
 
@@ -295,8 +295,6 @@ def test_samples_without_objects_are_rejected():
     nothing = [replace(sample, masks=sample.masks & False, instances=None, boxes=None) for sample in samples(3)]
     with pytest.raises(DataError, match="'shapes': expected training samples with objects"):
         fit(nothing, nothing)
-    with pytest.raises(DataError, match="'s0': expected instances, boxes or masks of 2 classes, got none of them"):
-        fit(only(), only())
 
 
 def test_a_backbone_without_the_strides_is_rejected():

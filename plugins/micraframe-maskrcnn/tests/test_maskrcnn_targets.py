@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from micraframe_maskrcnn.targets import layers, number, outlined, pack, pad, unpack
 
-from micraframe.errors import DataError
 from micraframe.objects import bounding_boxes
 from micraframe.training.augmentation import Flip, QuarterTurns, augment, draw
 from micraframe.types import Sample
@@ -47,7 +43,7 @@ def test_instances_keep_their_boxes_and_areas(classes, seed):
         for index, plane in enumerate(labels)
         for label, box in zip(np.unique(plane[plane > 0]), bounding_boxes(plane[None])[0], strict=True)
     )
-    assert found(pack(sample(instances=labels), classes), classes) == expected
+    assert found(pack(sample(instances=labels)), classes) == expected
 
 
 @settings(deadline=None)
@@ -57,7 +53,7 @@ def test_boxes_keep_their_areas_however_they_overlap(drawn):
     drawn = [(k, y0, x0, min(y1, SIZE[0]), min(x1, SIZE[1])) for k, y0, x0, y1, x1 in drawn]
     given_ = boxes(*([one[1:] for one in drawn if one[0] == index] for index in range(2)))
     expected = sorted((k, (y0, x0, y1, x1), (y1 - y0) * (x1 - x0)) for k, y0, x0, y1, x1 in drawn)
-    assert found(pack(sample(boxes=given_), 2), 2) == expected
+    assert found(pack(sample(boxes=given_)), 2) == expected
 
 
 def test_every_pixel_of_the_image_that_a_box_touches_is_filled():
@@ -74,9 +70,9 @@ def test_instances_are_preferred_to_boxes_and_boxes_to_masks():
     masks[0, 2:4, 2:4] = masks[0, 8:10, 2:4] = True
     one = masks.astype(np.int32)
     box = boxes([[1, 1, 6, 6]])
-    assert found(pack(sample(masks=masks, boxes=box, instances=one), 1), 1) == [(0, (2, 2, 10, 4), 8)]
-    assert found(pack(sample(masks=masks, boxes=box), 1), 1) == [(0, (1, 1, 6, 6), 25)]
-    assert found(pack(sample(masks=masks), 1), 1) == [(0, (2, 2, 4, 4), 4), (0, (8, 2, 10, 4), 4)]
+    assert found(pack(sample(masks=masks, boxes=box, instances=one)), 1) == [(0, (2, 2, 10, 4), 8)]
+    assert found(pack(sample(masks=masks, boxes=box)), 1) == [(0, (1, 1, 6, 6), 25)]
+    assert found(pack(sample(masks=masks)), 1) == [(0, (2, 2, 4, 4), 4), (0, (8, 2, 10, 4), 4)]
 
 
 def test_a_component_beside_ignored_pixels_is_ignored():
@@ -87,17 +83,17 @@ def test_a_component_beside_ignored_pixels_is_ignored():
     labels, unknown = outlined(masks, ignore)
     assert np.array_equal(labels[0] > 0, masks[0] & (np.arange(13) < 6)[:, None])
     assert np.array_equal(unknown, masks[0] & (np.arange(13) > 6)[:, None])
-    objects = unpack(torch.from_numpy(pack(sample(masks=masks, ignore=ignore), 1)), 1)
+    objects = unpack(torch.from_numpy(pack(sample(masks=masks, ignore=ignore))), 1)
     assert np.array_equal(objects.ignore.numpy(), ignore | unknown)
     assert len(objects.boxes) == 1
     # Instances have known outlines.
-    known = unpack(torch.from_numpy(pack(sample(instances=labels * 0 + masks, ignore=ignore), 1)), 1)
+    known = unpack(torch.from_numpy(pack(sample(instances=labels * 0 + masks, ignore=ignore))), 1)
     assert np.array_equal(known.ignore.numpy(), ignore)
     assert len(known.boxes) == 1
 
 
 def test_boxes_are_measured_after_augmentation():
-    target = pad(pack(sample(boxes=boxes([[1, 2, 4, 9], [3, 5, 12, 7]])), 1), 5)
+    target = pad(pack(sample(boxes=boxes([[1, 2, 4, 9], [3, 5, 12, 7]]))), 5)
     assert target.shape == (5, *SIZE)
     changes = (Flip(probability=1), QuarterTurns(probability=1))
     drawn = draw(changes, 1, torch.Generator().manual_seed(0))
@@ -107,13 +103,7 @@ def test_boxes_are_measured_after_augmentation():
 
 
 def test_a_target_may_be_empty():
-    empty = unpack(torch.from_numpy(pack(sample(masks=np.zeros((2, *SIZE), bool)), 2)), 2)
+    empty = unpack(torch.from_numpy(pack(sample(masks=np.zeros((2, *SIZE), bool)))), 2)
     assert empty.boxes.shape == (0, 4)
     assert empty.masks.shape == (0, *SIZE)
     assert empty.classes.dtype == torch.int64
-
-
-@pytest.mark.parametrize("annotation", [{}, {"boxes": boxes([], [])}])
-def test_missing_annotation_is_reported(annotation):
-    with pytest.raises(DataError, match="sample 's': expected instances, boxes or masks of 1 classes, got"):
-        pack(replace(sample(), **annotation), 1)

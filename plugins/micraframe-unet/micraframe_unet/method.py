@@ -82,7 +82,7 @@ class UNet(Method["UNet.Params"]):
         names = [f"dice {name}" for name in info.classes]
 
         def target(sample: Sample) -> TargetArray:
-            return pixel_targets(sample, len(info.classes), params.point_radius, params.background_distance)
+            return pixel_targets(sample, params.point_radius, params.background_distance)
 
         examples = Examples(train, target)
         counts = Counts(*np.sum([count(targets) for targets in examples.targets()], axis=0))

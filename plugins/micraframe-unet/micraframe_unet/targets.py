@@ -1,4 +1,4 @@
-"""Targets: what a sample's annotation says about each pixel and class: present, absent, or nothing."""
+"""Training targets: for each pixel and class, present, absent or unknown, from a sample's annotation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Counts(NamedTuple):
     present: npt.NDArray[np.int64]
 
 
-def pixel_targets(sample: Sample, classes: int, point_radius: float, background_distance: float | None) -> TargetArray:
+def pixel_targets(sample: Sample, point_radius: float, background_distance: float | None) -> TargetArray:
     """Return the targets of a sample, from its strongest annotation.
 
     Masks (outlines, polygons and scribbles included) annotate every pixel; so do boxes, which are filled. A point
@@ -35,23 +35,11 @@ def pixel_targets(sample: Sample, classes: int, point_radius: float, background_
 
     Args:
         sample: With masks, boxes or points.
-        classes: Number of classes K.
         point_radius: In pixels.
         background_distance: A class is absent from pixels that are farther than this from all of its points, in
-            pixels; None where points carry no information about the background.
-
-    Raises:
-        DataError: If the sample has none of these annotations, or not for K classes.
+            pixels; None if points carry no information about the background.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
-    given = next((one for one in (sample.masks, sample.boxes, sample.points) if one is not None), None)
-    if given is None:
-        raise DataError(
-            f"sample {sample.id!r}: expected masks, boxes or points, which a U-Net learns from, got none of them; "
-            "choose an annotator that gives them (image-level labels are not enough)"
-        )
-    if len(given) != classes:
-        raise DataError(f"sample {sample.id!r}: expected annotation of {classes} classes, got {len(given)}")
     if sample.masks is not None:
         targets = sample.masks.astype(np.uint8)
     elif sample.boxes is not None:
@@ -65,7 +53,7 @@ def pixel_targets(sample: Sample, classes: int, point_radius: float, background_
 
 
 def discs(points: FloatArray, size: tuple[int, int], radius: float, background_distance: float | None) -> TargetArray:
-    """Return the targets that the points of one class give, uint8 (H, W): a disc around each is present.
+    """Return targets from the points of one class, uint8 (H, W): a disc around each point is present.
 
     Args:
         points: float32 (N, 2): (y, x).
@@ -96,12 +84,14 @@ def check_counts(counts: Counts, names: tuple[str, ...]) -> None:
     for name, absent, present in zip(names, *counts, strict=True):
         if not absent and not present:
             raise DataError(
-                f"class {name!r}: expected annotated pixels, but all pixels of the training samples are ignored"
+                f"class {name!r}: expected annotated pixels, got none in the training samples; choose another "
+                "annotator, such as `annotator: full`"
             )
         if not absent:
             raise DataError(
-                f"class {name!r}: expected annotated pixels without it, but all {present} annotated pixels have it; "
-                "add images or strokes without it, or, for points, set background_distance"
+                f"class {name!r}: expected annotated pixels outside the class, but all {present} are inside; add "
+                "images or strokes without it, set background_distance (points), or choose another annotator, such as "
+                "`annotator: full`"
             )
 
 

@@ -36,7 +36,7 @@ def test_masks_annotate_every_pixel_except_ignored_ones() -> None:
     masks[1, 2:6, 3:8] = True  # overlaps the first
     ignore = np.zeros((7, 9), bool)
     ignore[2] = True
-    targets = pixel_targets(Sample("a", IMAGE, masks=masks, ignore=ignore), 2, 3, None)
+    targets = pixel_targets(Sample("a", IMAGE, masks=masks, ignore=ignore), 3, None)
     assert targets.dtype == np.uint8
     assert (targets[:, ignore] == UNKNOWN).all()
     assert np.array_equal(targets[:, ~ignore] == PRESENT, masks[:, ~ignore])
@@ -45,7 +45,7 @@ def test_masks_annotate_every_pixel_except_ignored_ones() -> None:
 
 def test_boxes_are_filled_within_the_image() -> None:
     boxes = (np.array([[-2, 1, 3, 4], [5, 7, 99, 99]], np.float32), np.zeros((0, 4), np.float32))
-    targets = pixel_targets(Sample("a", IMAGE, boxes=boxes), 2, 3, None)
+    targets = pixel_targets(Sample("a", IMAGE, boxes=boxes), 3, None)
     expected = np.zeros((2, 7, 9), np.uint8)
     expected[0, 0:3, 1:4] = expected[0, 5:, 7:] = PRESENT
     assert np.array_equal(targets, expected)
@@ -71,7 +71,7 @@ def test_a_pixel_near_a_point_is_present_and_one_far_from_all_is_absent(
 
 
 def test_a_class_without_a_point_is_not_in_the_image() -> None:
-    targets = pixel_targets(Sample("a", IMAGE, points=(points((3, 4)), points())), 2, 1, None)
+    targets = pixel_targets(Sample("a", IMAGE, points=(points((3, 4)), points())), 1, None)
     assert np.count_nonzero(targets[0] == PRESENT) == 5
     assert np.count_nonzero(targets[0] == UNKNOWN) == IMAGE.size - 5
     assert (targets[1] == ABSENT).all()
@@ -80,18 +80,10 @@ def test_a_class_without_a_point_is_not_in_the_image() -> None:
 def test_the_strongest_annotation_is_used() -> None:
     sample = full_samples(2)[1]
     assert sample.masks is not None
-    assert np.array_equal(pixel_targets(sample, 2, 3, None), sample.masks)
-    boxed = pixel_targets(sample.keep({Annotation.BOXES, Annotation.POINTS}), 2, 3, None)
+    assert np.array_equal(pixel_targets(sample, 3, None), sample.masks)
+    boxed = pixel_targets(sample.keep({Annotation.BOXES, Annotation.POINTS}), 3, None)
     assert (boxed >= sample.masks).all()
     assert UNKNOWN not in boxed
-
-
-def test_missing_annotation_is_reported() -> None:
-    labelled = Sample("plate 7", IMAGE, labels=np.array([True, False]))
-    with pytest.raises(DataError, match="'plate 7': expected masks, boxes or points"):
-        pixel_targets(labelled, 2, 3, None)
-    with pytest.raises(DataError, match="expected annotation of 2 classes, got 1"):
-        pixel_targets(Sample("plate 7", IMAGE, masks=np.zeros((1, 7, 9), bool)), 2, 3, None)
 
 
 def counts(absent: list[int], present: list[int]) -> Counts:
@@ -106,9 +98,9 @@ def test_pixels_are_counted_without_the_unknown() -> None:
 
 def test_a_class_needs_pixels_without_it() -> None:
     check_counts(counts([5, 5], [5, 0]), ("a", "b"))
-    with pytest.raises(DataError, match=r"class 'b': .* all 5 annotated pixels have it.*background_distance"):
+    with pytest.raises(DataError, match=r"class 'b': .* all 5 are inside.*background_distance .*`annotator: full`"):
         check_counts(counts([5, 0], [5, 5]), ("a", "b"))
-    with pytest.raises(DataError, match="class 'a': .* ignored"):
+    with pytest.raises(DataError, match="class 'a': .* got none in the training samples"):
         check_counts(counts([0, 5], [0, 5]), ("a", "b"))
 
 

@@ -1,0 +1,74 @@
+"""What an annotation reaches as its own prediction: the quality that its masks have, before anybody learns from them.
+
+A study shows it beside the methods that learned from the annotation. It is no result, as it comes from the test
+images' own truth.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from micraframe.annotators.boxes import fill
+from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Sample, Scores
+
+
+def as_prediction(annotated: Sample, info: DatasetInfo, ignore: BoolArray | None = None) -> Prediction | None:
+    """Return an annotation, read without looking at the image, as a prediction.
+
+    Masks and instances are as they were drawn, and boxes are filled, each an object. Points are points, without a mask.
+    A class is present where the labels say so.
+
+    Args:
+        annotated: What an annotator returned.
+        info: Metadata of the dataset.
+        ignore: bool (H, W): the pixels that do not count in the truth.
+
+    Returns:
+        None where the annotation does not say of every pixel that counts what it is: labels say of none, scribbles of
+        few.
+    """
+    size = (annotated.image.shape[1], annotated.image.shape[2])
+    masks, instances, boxes, points = annotated.masks, annotated.instances, annotated.boxes, None
+    if annotated.ignore is not None and (annotated.ignore & (True if ignore is None else ~ignore)).any():
+        return None
+    if instances is None and boxes is not None and (masks is None or np.array_equal(masks, fill(boxes, size))):
+        instances = filled_objects(boxes, size)
+    if masks is None and instances is not None:
+        masks = instances > 0
+    if masks is not None:
+        maps = masks.astype(np.float32)
+    elif annotated.points is not None:
+        maps = point_maps(annotated.points, size)
+        points = tuple(np.insert(each, 2, 1, axis=1) for each in annotated.points)
+    else:
+        return None
+    present = np.asarray(maps.any(axis=(1, 2))) if annotated.labels is None else annotated.labels
+    scores = Scores(np.asarray(present, np.float32), tuple(range(len(info.classes))), maps)
+    return Prediction(scores, present, masks, instances, points, scores.status)
+
+
+def filled_objects(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> IntArray:
+    """Return the boxes (y0, x0, y1, x1) of each class, filled and numbered, int32 (K, H, W).
+
+    Where boxes overlap, the smaller one is on top, as far as it would be hidden otherwise.
+
+    Args:
+        boxes: Per class, (N, 4).
+        size: (H, W).
+    """
+    objects = np.zeros((len(boxes), *size), np.int32)
+    for labels, several in zip(objects, boxes, strict=True):
+        areas = np.prod(several[:, 2:] - several[:, :2], axis=1)
+        for number, index in enumerate(np.argsort(-areas, kind="stable"), start=1):
+            (mask,) = fill((several[index : index + 1],), size)
+            labels[mask] = number
+    return objects
+
+
+def point_maps(points: tuple[FloatArray, ...], size: tuple[int, int]) -> FloatArray:
+    """Return maps that are 1 at the pixels nearest to points (y, x) and 0 elsewhere, float32 (K, H, W)."""
+    maps = np.zeros((len(points), *size), np.float32)
+    for values, several in zip(maps, points, strict=True):
+        rows, columns = np.rint(several).astype(int).clip(0, np.array(size) - 1).T
+        values[rows, columns] = 1
+    return maps

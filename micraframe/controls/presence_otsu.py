@@ -1,0 +1,205 @@
+"""The control that must be beaten where structures stand out: labels say whether, and Otsu of the image says where."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from scipy import ndimage, stats
+
+from micraframe import registry
+from micraframe.config import MICRA_NET, MethodChoice
+from micraframe.controls.intensity_otsu import intensity_map
+from micraframe.interfaces import ClassRule, Method, Model
+from micraframe.parameters import Parameters
+from micraframe.thresholds import otsu
+from micraframe.types import Annotation, BoolArray, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
+
+Contrast = Literal["bright", "dark", "deviation"]
+
+CONTRASTS: Final[tuple[Contrast, ...]] = ("bright", "dark", "deviation")
+"""How a structure may stand out, the simplest first."""
+
+_IMAGES: Final = 100
+"""Most images with a class, and most without it, among which its contrast is chosen."""
+
+_STATE: Final = "classifier."
+
+
+@final
+class PresenceOtsu(Method["PresenceOtsu.Params"]):
+    """A classifier, learned from image-level labels, decides which classes are present; the map is the image itself.
+
+    The head's Otsu threshold segments the image's intensities, bright or dark, or their local standard deviation. Which
+    of the three suits a class is chosen without masks (`choose_contrast`).
+    """
+
+    class Params(Parameters):
+        classifier: MethodChoice = Field(
+            MICRA_NET,
+            description="Method that learns from labels which classes are in an image; its maps are not used.",
+        )
+        contrast: Contrast | Literal["auto"] = Field(
+            "auto",
+            description="How structures stand out: bright, dark, or by the local deviation of the intensity; auto: "
+            "whichever of them agrees best with the training labels, class by class.",
+        )
+        radius: int = Field(5, ge=1, description="Radius in pixels of the square of the local standard deviation.")
+
+    learns_from = frozenset({Annotation.LABELS})
+    inference_params = frozenset({"contrast"})
+
+    def fit(
+        self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
+    ) -> PresenceOtsuModel:
+        """Choose the contrast of each class, and train the classifier."""
+        chosen = choose_contrasts(train, self.params.radius)
+        return PresenceOtsuModel(self.params, self._classifier().fit(train, valid, info, context), chosen)
+
+    def restore(self, state: Mapping[str, torch.Tensor], info: DatasetInfo, device: str) -> PresenceOtsuModel:
+        """Return the model with this classifier and these contrasts."""
+        inner = {name.removeprefix(_STATE): value for name, value in state.items() if name.startswith(_STATE)}
+        classifier = self._classifier().restore(inner, info, device)
+        return PresenceOtsuModel(self.params, classifier, state["contrasts"].numpy().astype(np.int32))
+
+    def _classifier(self) -> Method[Parameters]:
+        built: Method[Parameters] = registry.build(
+            "method", self.params.classifier.name, **self.params.classifier.params
+        )
+        return built
+
+
+@final
+class PresenceOtsuModel(Model):
+    """A classifier, and how each class stands out.
+
+    Attributes:
+        contrasts: int32 (K,): the index in `CONTRASTS` that was chosen for each class.
+    """
+
+    def __init__(self, params: PresenceOtsu.Params, classifier: Model, contrasts: IntArray) -> None:
+        self.contrasts = contrasts
+        self._params = params
+        self._classifier = classifier
+
+    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        """Yield the scores of each image: presence as the classifier has it, and maps of its intensities."""
+        waiting: deque[FloatArray] = deque()
+
+        def seen() -> Iterator[FloatArray]:
+            for image in images:
+                waiting.append(image)
+                yield image
+
+        for found in self._classifier.score(seen(), lambda presence: ()):
+            image, classes = waiting.popleft(), tuple(rule(found.presence))
+            maps = [contrast_map(image, self._contrast(index), self._params.radius) for index in classes]
+            yield Scores(found.presence, classes, np.array(maps, np.float32).reshape(-1, *image.shape[1:]))
+
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """Return the classifier's state, and the contrasts."""
+        inner = {_STATE + name: value for name, value in self._classifier.state().items()}
+        return {**inner, "contrasts": torch.from_numpy(self.contrasts.copy())}
+
+    def _contrast(self, index: int) -> Contrast:
+        fixed = self._params.contrast
+        return CONTRASTS[self.contrasts[index]] if fixed == "auto" else fixed
+
+
+def contrast_map(image: FloatArray, contrast: Contrast, radius: int) -> FloatArray:
+    """Return how much each pixel of an image (C, H, W) stands out, float32 (H, W), in [0, 1]; 0 without contrast.
+
+    Args:
+        image: Its mean over the channels is the intensity.
+        contrast: The intensity scaled to [0, 1], the same upside down, or the standard deviation of the intensity in a
+            square around each pixel, divided by its maximum.
+        radius: Of the square, in pixels.
+    """
+    if contrast != "deviation":
+        return intensity_map(image, contrast)
+    # From an intensity in [0, 1], so that the difference of squares stays exact enough.
+    intensity = intensity_map(image, "bright").astype(np.float64)
+    mean, square = (ndimage.uniform_filter(values, 2 * radius + 1) for values in (intensity, intensity**2))
+    deviation = np.sqrt(np.maximum(square - mean**2, 0))
+    top = deviation.max()
+    return np.asarray(deviation / top if top > 0 else deviation, np.float32)
+
+
+def choose_contrasts(samples: Sequence[Sample], radius: int) -> IntArray:
+    """Return for each class the index in `CONTRASTS` of the contrast that agrees best with the labels, int32 (K,).
+
+    At most 100 images with the class and 100 without it, evenly spaced among the samples, have a say.
+    """
+    labels = np.array([sample.labels for sample in samples], np.bool_)
+    chosen = []
+    for present in labels.T:
+        containing, lacking = (
+            [samples[index].image for index in _evenly(np.flatnonzero(kind))] for kind in (present, ~present)
+        )
+        chosen.append(CONTRASTS.index(choose_contrast(containing, lacking, radius)))
+    return np.array(chosen, np.int32)
+
+
+def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArray], radius: int) -> Contrast:
+    """Return the contrast whose Otsu mask takes what images without the class lack, and leaves what they have.
+
+    With x the intensity of a pixel minus the median of its image, and F the distribution function of x over the images
+    *without* the class, u = |2 F(x) - 1| says how unusual a pixel is there: 0 for the commonest, 1 for what is darker
+    or brighter than anything. In each image *with* the class, a contrast's mask M, its map above its Otsu threshold,
+    agrees with the labels as far as what it takes is more unusual than what it leaves:
+
+        A = P(u_p > u_q) + P(u_p = u_q) / 2,  p in M, q not in M,
+
+    the area under the ROC curve; 1/2 where M is empty or everything. The contrast with the highest mean A wins, of
+    equal ones the first.
+
+    Args:
+        containing: Images with the class, each (C, H, W). Without any, there is nothing to choose by: bright.
+        lacking: Images without it; where there are none, most pixels of `containing` are background and stand in.
+        radius: As in `contrast_map`.
+    """
+    if not containing:
+        return CONTRASTS[0]
+    reference = np.sort(np.concatenate([_relative(image).ravel() for image in lacking or containing]))
+    agreement = np.zeros(len(CONTRASTS))
+    for image in containing:
+        values = _relative(image)
+        below = sum(np.searchsorted(reference, values, side) for side in ("left", "right"))
+        unusual = np.abs(below / len(reference) - 1)
+        for index, contrast in enumerate(CONTRASTS):
+            mapped = contrast_map(image, contrast, radius)
+            agreement[index] += area_under_roc(mapped > otsu(mapped), unusual)
+    return CONTRASTS[int(agreement.argmax())]
+
+
+def area_under_roc(mask: BoolArray, values: npt.NDArray[np.float64]) -> float:
+    """Return the probability that a value in the mask is above one outside, equal ones counting half; 1/2 of nothing.
+
+    It is U / (|M| |not M|) with the statistic U of Mann and Whitney (1947).
+
+    Args:
+        mask: bool (H, W).
+        values: (H, W).
+    """
+    inside = int(np.count_nonzero(mask))
+    outside = mask.size - inside
+    if not inside or not outside:
+        return 0.5
+    ranks = stats.rankdata(values, axis=None)[mask.ravel()]
+    return float((ranks.sum() - inside * (inside + 1) / 2) / (inside * outside))
+
+
+def _relative(image: FloatArray) -> FloatArray:
+    intensity = image.mean(axis=0, dtype=np.float32)
+    return np.asarray(intensity - np.median(intensity))
+
+
+def _evenly(indices: npt.NDArray[np.intp]) -> list[int]:
+    """Return at most `_IMAGES` of the indices, evenly spaced."""
+    steps = np.linspace(0, len(indices) - 1, min(len(indices), _IMAGES)).astype(int)
+    return [int(index) for index in indices[steps]]

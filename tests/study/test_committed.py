@@ -1,0 +1,129 @@
+"""A new method beside a committed study: only it is run, on the same data, and what is committed is only read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from small_studies import DIGITS, compared, study
+from typer.testing import CliRunner
+
+from micraframe import config
+from micraframe.cli import app
+from micraframe.config import Choice
+from micraframe.errors import ConfigError
+from micraframe.study import StudyFolder, job, run_study
+from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods, export
+from micraframe.study.tables import ROWS, read_csv
+
+OLD = (compared("intensity-otsu"), compared("random-map", "boxes"))
+NEW = compared("centre-blob", label="new")
+CHANGES = {"tuning_images": 2, "ceilings": True, "compared": ["average_precision"]}
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("committed")
+    made = study(*OLD, seeds=[0, 1], **CHANGES)
+    assert not run_study(made, folder / "run").failures
+    export(made, StudyFolder(folder / "run"), folder / "study")
+    return folder / "study"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_only_the_new_method_is_run_and_tables_show_all(tmp_path, committed, monkeypatch):
+    before, run = content(committed), []
+    execute = job.execute
+    monkeypatch.setattr(job, "execute", lambda one, *rest: (run.append(one.method), execute(one, *rest)))
+    new = choose_methods(study(*OLD, NEW, seeds=[0, 1], **CHANGES), committed, ["new"])
+    outcome = run_study(new, tmp_path / "new", against=committed)
+    assert not outcome.failures
+    assert run == ["new", "new"]
+    assert content(committed) == before
+    together = run_study(study(*OLD, NEW, seeds=[0, 1], **CHANGES), tmp_path / "all")
+    names = ("iou", "average_precision")
+
+    def shown(summary):
+        return {row for row in summary if row.metric in names and row.thresholds != "oracle" and row.method != "new"}
+
+    assert shown(outcome.summary) == shown(together.summary)
+    assert {row.method for row in outcome.summary} == {"intensity-otsu", "random-map", "new", "ceiling"}
+    costs = {name: (tmp_path / name / "costs.csv").read_text().splitlines() for name in ("new", "all")}
+    assert sorted(costs["new"]) == sorted(costs["all"])
+    statistics = (tmp_path / "new" / "statistics.csv").read_text()
+    assert "new (image-level)" in statistics
+    assert outcome.report.exists()
+    # Without the committed study, the same command shows the study's own runs only.
+    assert {row.method for row in run_study(new, tmp_path / "new").summary} == {"new"}
+
+
+def test_from_the_command_line(tmp_path, committed):
+    file = tmp_path / "study.yaml"
+    file.write_text(config.to_yaml(study(NEW, reference="random-map", **CHANGES)))
+    words = ["study", "run", str(file), "--output", str(tmp_path / "out"), "--against", str(committed)]
+    ran = CliRunner().invoke(app, [*words, "--method", "new", "--json"], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    for command in ("report", "status"):
+        again = CliRunner().invoke(app, ["study", command, str(tmp_path / "out"), "--json"], catch_exceptions=False)
+        assert again.exit_code == 0, again.output
+    assert {str(each["run"]).split(" / ")[2] for each in json.loads(again.stdout)} == {
+        "new",
+        "intensity-otsu",
+        "random-map",
+        "ceiling",
+    }
+    assert "random-map (boxes)" in (tmp_path / "out" / "statistics.csv").read_text()
+
+
+def test_only_the_statistics_of_compared_metrics_are_kept(tmp_path):
+    made = study(*OLD, tuning_images=2, compared=["precision"])
+    run_study(made, tmp_path / "run")
+    export(made, StudyFolder(tmp_path / "run"), tmp_path / "study")
+    (tmp_path / "rows.csv").write_bytes(gzip.decompress((tmp_path / "study" / ROWS_FILE).read_bytes()))
+    rows = read_csv(tmp_path / "rows.csv", ROWS)
+    assert set(rows["metric"]) == {"iou", "precision"}
+    assert set(rows["thresholds"]) == {"fixed", "validation"}
+    assert {path.name for path in (tmp_path / "study").iterdir()} == {ROWS_FILE, RUNS_FILE}
+    other = content(tmp_path / "study")
+    export(made, StudyFolder(tmp_path / "run"), tmp_path / "study")
+    assert content(tmp_path / "study") == other
+    outcome = run_study(
+        study(NEW, tuning_images=2, compared=["precision"]), tmp_path / "new", against=tmp_path / "study"
+    )
+    assert {row.metric for row in outcome.summary} == {"iou", "precision"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"datasets": [Choice(name="modified-digits", params={**DIGITS, "seed": 1})]}, "with the fingerprint"),
+        ({"tuning_images": 3}, "expected tuning_images 3"),
+        ({"primary_metric": "recall"}, "expected statistics of 'recall'"),
+        (
+            {"metrics": [Choice(name="classification"), Choice(name="overlap", params={"radius": 5})]},
+            "expected 'iou' measured by",
+        ),
+        ({"methods": [compared("random-map", "boxes")]}, "has modified-digits / boxes / random-map / seed 0 already"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, committed, changes, said):
+    made = study(NEW, **{**CHANGES, "ceilings": False}).model_copy(update=changes)
+    with pytest.raises(ConfigError, match=said):
+        run_study(made, tmp_path, against=committed)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_methods_are_chosen_by_name_and_new_ones_by_default(committed, tmp_path):
+    made = study(*OLD, NEW)
+    assert [each.label for each in choose_methods(made, committed, ()).methods] == ["new"]
+    with pytest.raises(ConfigError, match="expected a method of the study, got 'else'"):
+        choose_methods(made, committed, ["else"])
+    with pytest.raises(ConfigError, match="it has every method of this study"):
+        choose_methods(study(*OLD), committed, ())
+    with pytest.raises(ConfigError, match="expected a committed study"):
+        choose_methods(made, tmp_path, ())

@@ -1,0 +1,69 @@
+"""The demo and the committed studies compare fairly: one recipe, controls in both policies, budgets, planned pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from micraframe import config
+from micraframe.config import Study
+
+STUDIES = Path(__file__).parents[2] / "benchmarks" / "studies"
+TEXTS = {
+    "demo": resources.files("micraframe.study").joinpath("demo.yaml").read_text(encoding="utf-8"),
+    **{
+        path.stem if path.parent == STUDIES else path.parent.name: path.read_text(encoding="utf-8")
+        for path in (STUDIES / "smoke.yaml", *sorted(STUDIES.glob("*/study.yaml")))
+    },
+}
+
+
+@pytest.fixture(params=TEXTS)
+def study(request: pytest.FixtureRequest) -> Study:
+    return config.parse(TEXTS[request.param], Study)
+
+
+def recipes(params: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every recipe of training among a method's parameters."""
+    for name, value in params.items():
+        if isinstance(value, dict):
+            if name == "training":
+                yield value
+            else:
+                yield from recipes(value)
+
+
+def test_presence_is_weighted_alike_whatever_the_annotation(study: Study) -> None:
+    found = [recipe for compared in study.methods for recipe in recipes(compared.method.params)]
+    assert len(found) >= 4
+    assert all("pos_weight" in recipe for recipe in found)
+    assert len({recipe["pos_weight"] for recipe in found}) == 1
+
+
+def test_controls_answer_in_both_ways_and_one_knows_what_is_present(study: Study) -> None:
+    controls = [compared.method for compared in study.methods if compared.label.startswith("control")]
+    names = [control.name.rpartition("/")[2] for control in controls]
+    assert "presence-otsu" in names
+    assert {control.params.get("presence", "all") for control in controls} == {"all", "prevalent"}
+
+
+def test_no_crop_is_dropped_from_the_test(study: Study) -> None:
+    for dataset in study.datasets:
+        assert dataset.params.get("ambiguous_test_crops") != "drop"
+
+
+def test_comparisons_are_planned(study: Study) -> None:
+    assert study.comparisons
+    assert any("control, presence and Otsu" in second for _, second in study.comparisons)
+
+
+@pytest.mark.parametrize("name", ["nuclei_fluo", "t98g_phase", "pfc_neurons"])
+def test_labels_and_outlines_have_curves(name: str) -> None:
+    curves = {(each.label, each.annotator.name) for each in config.parse(TEXTS[name], Study).methods if each.budgets}
+    assert {("U-Net", "full"), ("U-Net", "boxes"), ("forest", "scribbles")} <= curves
+    labelled = {label for label, annotator in curves if annotator == "micraframe/image-level"}
+    assert {"MICRA-Net, PCA (paper)", "MICRA-Net, guided", "control, presence and Otsu"} <= labelled
