@@ -1,4 +1,4 @@
-# Both `make demo` and `make test` set up everything they need; when that is done already, they begin at once.
+# `make demo` and `make test` first install everything they need, if that has not been done yet.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,7 +23,7 @@ bench: .venv/installed
 
 install: .venv/installed
 
-# Made anew whenever a pyproject.toml changes; pip leaves alone what is there already.
+# Rebuilt whenever a pyproject.toml changes; pip skips what is installed.
 .venv/installed: pyproject.toml $(PLUGINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "micraframe needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from micraframe.study.report.wording import annotation_text
+
 ROOT = Path(__file__).parents[1]
 METRICS = {
     "correct": "class-wise accuracy",
@@ -40,7 +42,9 @@ def table(folder: Path) -> str:
     for annotator, method in methods:
         numbers = [_number(found.get((annotator, method, metric))) for metric in measured]
         spent = hours[annotator, method]
-        lines.append(f"| {method} | {annotator} | {sum(spent) / len(spent):.2g} | " + " | ".join(numbers) + " |")
+        lines.append(
+            f"| {method} | {annotation_text(annotator)} | {sum(spent) / len(spent):.2g} | " + " | ".join(numbers) + " |"
+        )
     row = rows[0]
     images = f"{row['n']} test images"
     if int(row.get("groups") or row["n"]) < int(row["n"]):

@@ -1,8 +1,8 @@
-"""How far do image-level labels take a microscopy segmentation, and what would full annotation buy?
+"""Compare microscopy segmentation from image-level labels with segmentation from full annotation.
 
-micraframe makes MICRA-Net (Bilodeau et al., Nature Machine Intelligence 2022) a set of swappable parts: train a
-classifier on "is the structure in this image", take the class activation map of every layer, combine the maps, and so
-segment, count and detect. Then compare the result with methods that were given more annotation.
+micraframe splits MICRA-Net (Bilodeau et al., Nature Machine Intelligence 2022) into interchangeable parts: train a
+classifier to tell whether a structure is in an image, compute the class activation map of every layer, and combine the
+maps to segment, count and detect. Then compare the result with methods that learn from stronger annotation.
 
     import micraframe
 
@@ -30,7 +30,7 @@ __all__ = ["__version__", "build", "catalog", "load"]
 
 
 def load(folder: Path | str, device: str = "auto", *, head: Choice | str | None = None, **overrides: Any) -> Pipeline:
-    """Read a saved model, and what was saved with it: its head, thresholds and tiling, unless overridden by name.
+    """Read a saved model with its head, thresholds and tiling, unless they are overridden by name.
 
     Args:
         folder: A saved model's folder.

@@ -6,7 +6,7 @@ from typing import Final
 
 from micraframe.plugin import Component, hookimpl
 
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 
 MICRA_NET: Final = (
     "Bilodeau, A., Delmas, C. V. L., Parent, M., De Koninck, P., Durand, A. and Lavoie-Cardinal, F. Microscopy "
@@ -41,7 +41,7 @@ def micraframe_components() -> list[Component]:
             "dataset",
             "folder",
             "micraframe.datasets.folder:Folder",
-            "A folder of images with tables of labels, points or boxes, class sub-folders and/or masks",
+            "A folder of images with tables of labels, points or boxes, class sub-folders or masks",
         ),
         Component(
             "annotator",
@@ -107,7 +107,7 @@ def micraframe_components() -> list[Component]:
             "extractor",
             "grad-cam",
             "micraframe.extractors.grad_cam:GradCam",
-            "Grad-CAM of all layers: one forward pass, one backward pass per class rank",
+            "Grad-CAM of all layers at once: one forward pass, then one backward pass per explained class",
             citation=GRAD_CAM,
         ),
         Component(

@@ -1,6 +1,6 @@
-"""Configuration: what a file may contain, and errors that name file, line and key.
+"""Configuration: what a file may contain, and errors that name the file, line and key.
 
-A component is chosen by a `Choice`: its name, and its parameters where they are not the defaults.
+A component is chosen by a `Choice`: its name, and those of its parameters that differ from the defaults.
 
     method: micra-net                                      # short for {name: micra-net}
     method: {name: micra-net, params: {combiner: pca}}
@@ -31,9 +31,9 @@ from micraframe.types import LoggerName, Precision
 
 Model = TypeVar("Model", bound=BaseModel)
 
-SEED: Final = "Determines everything on a CPU."
-DEVICE: Final = "auto (a GPU when there is one), cpu, cuda, cuda:1, mps."
-LOGGERS: Final = "Also log every epoch to local files of tensorboard or mlflow; they need micraframe[loggers]."
+SEED: Final = "Random seed; on a CPU, it determines the result exactly."
+DEVICE: Final = "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps."
+LOGGERS: Final = "Also log every epoch to local tensorboard or mlflow files; requires micraframe[loggers]."
 PRECISION: Final = "auto (bfloat16 where it is fast), float32 or bfloat16."
 
 
@@ -78,7 +78,7 @@ class Train(Parameters):
     dataset: DatasetChoice = Field(description="Dataset to learn from.")
     annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
     method: MethodChoice = Field(MICRA_NET, description="Method to train.")
-    head: HeadChoice | None = Field(None, description="Head; null: the one that suits the method.")
+    head: HeadChoice | None = Field(None, description="Head; null: the method's default head.")
     tiling: Tiling | None = Field(None, description="How large images are cut into tiles; null: they are not.")
     seed: int = Field(0, ge=0, description=SEED)
     device: str = Field("auto", description=DEVICE)
@@ -102,7 +102,7 @@ class ComparedMethod(Parameters):
     """A method in a study, with its training annotation."""
 
     method: MethodChoice = Field(description="Method to train.")
-    head: HeadChoice | None = Field(None, description="Head; null: the one that suits the method.")
+    head: HeadChoice | None = Field(None, description="Head; null: the method's default head.")
     annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
     label: str = Field("", description="Name in tables; by default the method's name.")
     train_images: int | None = Field(
@@ -115,12 +115,12 @@ class ComparedMethod(Parameters):
         None,
         gt=0,
         le=1,
-        description="In place of train_images: the share of the training images to annotate. Training takes more "
+        description="Instead of train_images: the share of the training images to annotate. Training takes more "
         "epochs, so that it makes as many steps as with all images.",
     )
     budgets: list[Annotated[float, Field(gt=0, le=1)]] = Field(
         [],
-        description="In place of one method: several, one with each of these shares, such as [0.12, 0.25, 0.5, 1]. "
+        description="Instead of one method: several, one with each of these shares, such as [0.12, 0.25, 0.5, 1]. "
         "Their results are the method's curve of quality against annotation time.",
     )
 
@@ -159,7 +159,8 @@ class Study(Parameters):
         "corrected together; all other differences are exploratory.",
     )
     reference: str | None = Field(
-        None, description="In place of comparisons: the method, named likewise, with which every other is compared."
+        None,
+        description="Instead of comparisons: the method, named as there, with which all others are compared.",
     )
     margin: float | None = Field(
         None,
@@ -171,7 +172,7 @@ class Study(Parameters):
         50,
         ge=0,
         description="Validation images, drawn by the seed, on which thresholds are tuned. Results with fixed "
-        "thresholds, and with thresholds tuned on the test images, stand beside them; 0 tunes none.",
+        "thresholds, and with thresholds tuned on the test images, are reported alongside; 0 disables tuning.",
     )
     tuning_annotator: AnnotatorChoice = Field(
         Choice(name="micraframe/full"),
@@ -183,8 +184,8 @@ class Study(Parameters):
     )
     ceilings: bool = Field(
         True,
-        description="Whether to measure each training annotation as if it were a prediction: what boxes, for example, "
-        "can reach at best.",
+        description="Whether to measure each training annotation as if it were a prediction: the best that boxes, for "
+        "example, can reach.",
     )
     pictures: int = Field(6, ge=0, description="Number of test images of each dataset to draw.")
     device: str = Field("auto", description=DEVICE)
@@ -196,12 +197,12 @@ class Study(Parameters):
         if self.comparisons and self.reference:
             raise ValueError("expected comparisons or reference, got both; remove one of them")
         if self.margin and not (self.comparisons or self.reference):
-            raise ValueError("expected comparisons or reference beside margin, got neither; say what is compared by it")
+            raise ValueError("expected comparisons or reference with margin, got neither; add what it applies to")
         return self
 
 
 Where = Callable[[tuple[int | str, ...]], str]
-"""Returns where a key stands, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
+"""Returns the position of a key, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
 
 
 def read(path: Path, model: type[Model]) -> Model:
@@ -237,7 +238,13 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; name a YAML file in UTF-8") from error
+        raise ConfigError(f"{path}: {_unreadable(error)}; name a YAML file in UTF-8") from error
+
+
+def _unreadable(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
 
 
 def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
@@ -273,7 +280,7 @@ def _validated(tree: CommentedMap, model: type[Model], name: str) -> Model:
 def resolve(config: Model, where: Where = lambda steps: "") -> Model:
     """Return the configuration with every component looked up and every default written out.
 
-    Names become `plugin/name`, so that results record which plugin was meant.
+    Names become `plugin/name`, so that results record which plugin was used.
 
     Args:
         config: The configuration.
@@ -334,13 +341,13 @@ def to_yaml(config: BaseModel) -> str:
 
 
 def parse_choice(text: str) -> Choice:
-    """Read a component from a word of a command line: `NAME`, or `NAME:KEY=VALUE,KEY=VALUE`.
+    """Read a component from one word of a command line: `NAME`, or `NAME:KEY=VALUE,KEY=VALUE`.
 
     A value is YAML, and dots lead to nested parameters: `pca:weight=coarse`,
     `semantic:mask_threshold.name=fixed,mask_threshold.value=0.5`.
 
     Raises:
-        ConfigError: If the text is of another form.
+        ConfigError: If the text has another form.
     """
     name, _, rest = text.partition(":")
     params: dict[str, Any] = {}
@@ -368,7 +375,7 @@ def parse_choice(text: str) -> Choice:
 
 
 def _split(text: str) -> Iterator[str]:
-    """Yield the parts between the commas that are not inside brackets or quotes."""
+    """Split a text at the commas that are not inside brackets or quotes."""
     start = depth = 0
     quote = ""
     for place, character in enumerate(text):
@@ -385,7 +392,7 @@ def _split(text: str) -> Iterator[str]:
 
 
 def kind_of(model: type[BaseModel], field: str) -> str | None:
-    """Return the kind of component that a field chooses; None where it chooses none."""
+    """Return the kind of component that a field chooses; None if the field is no `Choice`."""
     info = model.model_fields[field]
     return _kind(info.metadata) or _kind_of_items(info.annotation)
 
@@ -408,7 +415,7 @@ def _fields(model: type[BaseModel]) -> str:
 
 
 def _plain(node: Any) -> Any:
-    """Turn ruamel's annotated containers and scalars into Python's own."""
+    """Convert ruamel's annotated containers and scalars to plain Python values."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     if isinstance(node, list):

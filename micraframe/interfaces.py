@@ -1,4 +1,4 @@
-"""The eight kinds of component, as abstract classes. Read this file to know the framework.
+"""The eight kinds of component, as abstract classes. Start here.
 
     Sample --Annotator--> Sample (weaker), Work            Method.fit -> Model
     image --Model.score--> Scores --Head.decide--> Prediction --Metric.measure--> statistics --Metric.reduce--> numbers
@@ -47,7 +47,7 @@ H = TypeVar("H", bound="HeadParams")
 
 
 class Configured(ABC, Generic[P]):
-    """A component made from its parameters: `class Mean(Combiner["Mean.Params"])` knows the type of its own."""
+    """A component with parameters; `class Mean(Combiner["Mean.Params"])` declares their type."""
 
     Params: ClassVar[type[Parameters]] = Parameters
 
@@ -74,7 +74,7 @@ class Dataset(Configured[P]):
 
 
 class Annotator(Configured[P]):
-    """A simulated person who knows the full annotation and writes down less."""
+    """Simulates an annotator: derives weaker annotation from the full annotation."""
 
     @abstractmethod
     def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
@@ -85,7 +85,7 @@ class Annotator(Configured[P]):
             seed: Determines, together with the sample's id, everything random.
 
         Raises:
-            DataError: If the sample lacks what the annotation is made from.
+            DataError: If the sample lacks the annotation that is needed.
         """
 
 
@@ -104,23 +104,23 @@ class Backbone(Configured[P]):
             deep, each (B, channels, h, w); and the description of these layers.
 
         Raises:
-            ModelError: If the network cannot serve, such as a transformer without feature maps.
+            ModelError: If the network cannot be used as a backbone, e.g. a transformer without feature maps.
         """
 
     def untrained(self) -> Backbone[Any]:
-        """Return the backbone without pretrained weights: a saved model brings its own."""
+        """Return the backbone without pretrained weights: weights are loaded from the saved model."""
         return self
 
 
 ClassRule = Callable[[FloatArray], Sequence[int]]
-"""From the presence probabilities of one image, float32 (K,), to the indices of the classes worth explaining."""
+"""From the presence probabilities of one image, float32 (K,), to the indices of the classes to explain."""
 
 Explain = Callable[[FloatArray, ClassRule], list[Maps]]
 """From a batch of images, float32 (B, C, H, W), and a rule to the maps of each image, in order."""
 
 
 class Extractor(Configured[P]):
-    """Explains a classifier: for each class and layer, which positions of the image speak for it."""
+    """Explains a classifier: for each class and layer, which positions support the class."""
 
     @abstractmethod
     def prepare(self, classifier: Classifier) -> Explain:
@@ -142,7 +142,7 @@ class Combiner(Configured[P]):
 
         Args:
             maps: The maps of one image.
-            image: float32 (C, H, W): the image, which may guide the combination.
+            image: float32 (C, H, W): may guide the combination.
 
         Raises:
             ConfigError: If a layer named in the parameters does not exist.
@@ -156,7 +156,7 @@ class Thresholds:
     Attributes:
         presence: For each of the K classes, the probability at which it counts as present; None keeps the head's own.
         mask: The value of a map above which a pixel is in the mask; None keeps the head's own rule.
-        quality: Mean IoU over the images on which they were tuned; None where masks were not compared.
+        quality: Mean IoU over the images on which they were tuned; None if masks were not compared.
     """
 
     presence: tuple[float, ...] | None = None
@@ -188,7 +188,7 @@ class Head(Configured[H]):
     def classes_to_explain(self, presence: FloatArray) -> tuple[int, ...]:
         """Return the indices of the classes whose maps `decide` needs, given presence probabilities, float32 (K,).
 
-        Other classes are not explained and cost nothing. By default those that count as present.
+        Default: the classes that count as present. Others are skipped at no cost.
         """
         return tuple(np.flatnonzero(self.present(presence)).tolist())
 
@@ -197,7 +197,7 @@ class Head(Configured[H]):
         """Return the prediction for one image.
 
         Args:
-            scores: With maps of the classes to explain, and perhaps of others, which are ignored.
+            scores: Have maps of the classes to explain; maps of other classes are ignored.
             image: float32 (C, H, W).
             info: Metadata of the dataset that the model learned from: class names, roles and pixel size.
         """
@@ -209,7 +209,7 @@ class Head(Configured[H]):
 
     @final
     def with_thresholds(self, thresholds: Thresholds) -> Head[H]:
-        """Return this head with tuned thresholds in place of its own; one that makes no masks has no mask threshold."""
+        """Return this head with tuned thresholds; the mask threshold is ignored by heads that make no masks."""
         changed: dict[str, Any] = {}
         if thresholds.presence is not None:
             changed["presence_threshold"] = thresholds.presence
@@ -220,14 +220,14 @@ class Head(Configured[H]):
 
 @dataclass(frozen=True, eq=False)
 class ScoredTile:
-    """The scores of one tile of an image, and where the tile lies.
+    """The scores of one tile of an image, and its position.
 
     Attributes:
         rows: First row of the image that the tile covers and, exclusive, the last.
-        columns: Likewise.
+        columns: First column and, exclusive, the last.
         used_rows: The rows that are taken from this tile rather than from a neighbour.
-        used_columns: Likewise.
-        scores: Of the tile.
+        used_columns: The columns that are taken from this tile.
+        scores: The tile's scores.
     """
 
     rows: tuple[int, int]
@@ -247,7 +247,7 @@ class ScoredTile:
 
 
 class Model(ABC):
-    """What a method has learned. It scores images and decides nothing."""
+    """A trained method. It scores images and decides nothing."""
 
     @abstractmethod
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
@@ -256,7 +256,7 @@ class Model(ABC):
         Args:
             images: Each a valid float32 (C, H, W), of any size, normalised as the training images were; the framework
                 has checked them.
-            rule: Chooses the classes that need a map. A model whose maps cost nothing extra may give all of them.
+            rule: Chooses the classes that need a map. A model whose maps cost nothing extra may return all of them.
         """
 
     @abstractmethod
@@ -266,8 +266,7 @@ class Model(ABC):
     def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
         """Return the scores of an image that was scored in tiles.
 
-        Override it where the presence of a class is not that of the tile where it is highest, or where scores hold
-        more than maps.
+        Override it if a class's presence is not its highest presence in any tile, or if scores hold more than maps.
 
         Args:
             merged: Maps joined along the middles of the overlaps; presence is the highest of the tiles.
@@ -280,12 +279,12 @@ class Method(Configured[P]):
     """Learns a model from annotated samples.
 
     Attributes:
-        learns_from: The annotations that it can use. It is given these and no others.
-        uses_validation: Whether it uses validation samples. One that does not is given none, and pays for none.
-        deterministic: Whether every training gives the same model, whatever the seed.
+        learns_from: The annotations that it can use. It receives only these.
+        uses_validation: Whether it uses validation samples. If not, it receives none and is not charged for them.
+        deterministic: Whether training gives the same model for every seed.
         inference_params: Names of the parameters that do not influence what `fit` learns. They can be changed after
-            training, and a study that varies them does not train again.
-        default_head: Name and parameters of the head that suits it.
+            training; a study that varies them trains once.
+        default_head: Name and parameters of the head that is used unless another is named.
     """
 
     learns_from: ClassVar[frozenset[Annotation]]
@@ -300,7 +299,7 @@ class Method(Configured[P]):
 
         Args:
             train: Training samples.
-            valid: Validation samples, to select the best model by; none where `uses_validation` is false.
+            valid: Validation samples, for selecting the best model; empty if `uses_validation` is false.
             info: Metadata of the dataset that both come from.
             context: Seed, device, precision, folder for checkpoints, progress callback.
 
@@ -318,7 +317,7 @@ class Method(Configured[P]):
             device: `auto` (a GPU when there is one), or a torch device.
 
         Raises:
-            RuntimeError: If the tensors do not fit, as `load_state_dict` has it, or KeyError if one is missing; the
+            RuntimeError: If the tensors do not fit, as raised by `load_state_dict`, or KeyError if one is missing; the
                 framework names the file.
         """
 
@@ -333,13 +332,13 @@ class Column:
 
     Attributes:
         name: Its name in tables.
-        definition: What it is, in one line that completes "name: ...".
-        higher_is_better: Its direction.
+        definition: One line that completes "name: ...".
+        higher_is_better: Whether larger values are better.
         range: Lowest and highest possible value.
-        numerator: Statistic that is summed over images; by default the one of the column's own name.
+        numerator: Statistic that is summed over images; by default the one with the column's name.
         denominator: Statistic that the sum is divided by. By default the number of images for which the numerator is
-            defined, which makes the column a mean over images; pooled counts are expressed by naming another.
-        pooled: Whether the number is no ratio of sums: the metric overrides `reduce` to compute it from all images.
+            defined, which makes the column a mean over images; name another statistic to pool counts.
+        pooled: True if the column is not a ratio of sums and the metric computes it in `reduce`.
     """
 
     name: str
@@ -368,14 +367,14 @@ class Metric(Configured[P]):
         """Return the statistics of one image, one float per class (K,), NaN where undefined.
 
         Every column has a statistic of its name, or names its numerator and denominator, or is `pooled`. A statistic
-        that one image has and another lacks, such as the score of its 17th detection, is NaN for the other.
+        missing for an image is NaN, such as the score of a 17th detection in an image with 16.
         """
 
     def reduce(self, statistics: Statistics) -> Statistics:
         """Return each column's number per class, (K,), from statistics of N images, (N, K).
 
-        Here, sum(numerator) / sum(denominator) over the images for which both are defined, of all columns that are not
-        `pooled`. Override it to add those, such as a pooled average precision.
+        By default, columns that are not `pooled` become sum(numerator) / sum(denominator) over the images for which
+        both are defined. Override it to add pooled columns, such as a pooled average precision.
         """
         ratios = (column for column in self.columns() if not column.pooled)
         return {column.name: ratio_of_sums(*ratio_parts(column, statistics)) for column in ratios}
@@ -393,7 +392,7 @@ def ratio_parts(column: Column, statistics: Statistics) -> tuple[npt.NDArray[Any
 
 
 def ratio_of_sums(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return sum(numerator) / sum(denominator) over images, (N, K) to (K,); NaN where the denominator is 0."""
+    """Return sum(numerator) / sum(denominator) over images, (N, K) to (K,); NaN if the denominator is 0."""
     below = denominator.sum(axis=0)
     return np.asarray(np.divide(numerator.sum(axis=0), below, out=np.full(below.shape, np.nan), where=below > 0))
 

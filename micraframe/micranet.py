@@ -42,9 +42,14 @@ class MicraNet(Method["MicraNet.Params"]):
 
     class Params(Parameters):
         backbone: BackboneChoice = Field(Choice(name="micraframe/unet-encoder"), description="The network.")
-        pooling: Pooling = Field("max", description="Over the deepest layer's positions: max (the paper's) or mean.")
+        pooling: Pooling = Field(
+            "max", description="Pooling over the deepest layer's positions: max, as in the paper, or mean."
+        )
         dropout: float = Field(
-            0.5, ge=0, lt=1, description="Before the linear layer; the paper's 0.5 stops narrow networks from learning."
+            0.5,
+            ge=0,
+            lt=1,
+            description="Dropout before the linear layer; the paper's 0.5 stops narrow networks from learning.",
         )
         training: Recipe = Field(Recipe(), description="How the classifier is trained.")
         extractor: ExtractorChoice = Field(
@@ -82,7 +87,7 @@ class MicraNet(Method["MicraNet.Params"]):
 
 @final
 class MicraNetModel(Model):
-    """A trained classifier, and how its decisions are turned into maps.
+    """A trained classifier, with the extractor and the combiner that turn its decisions into maps.
 
     Attributes:
         classifier: The trained network.
@@ -116,10 +121,10 @@ class MicraNetModel(Model):
             yield from self._explain(np.stack(batch), rule)
 
     def combine(self, maps: Maps, image: FloatArray) -> Scores:
-        """Return the scores that the combiner makes of an image's maps, with the coarse map of the deepest layer.
+        """Return the combiner's scores for an image's maps, with the coarse map of the deepest layer.
 
         Args:
-            maps: Of the image.
+            maps: The image's maps.
             image: float32 (C, H, W).
 
         Raises:
@@ -155,7 +160,7 @@ class MicraNetModel(Model):
             unfreeze: The parts that learn: `linear`, `linear+4`, `linear+3,4` (stages of the backbone), or `all`.
             recipe: How it is trained.
             train: Samples with labels.
-            valid: Samples with labels, to select the best model by.
+            valid: Samples with labels, for selecting the best model.
             info: Metadata of the dataset that both come from; its classes and channels must be this model's.
             context: Seed, device, precision, folder, progress callback.
 

@@ -38,7 +38,7 @@ from micraframe.types import (
 )
 
 KEEP: Any = object()
-"""Stands for what was saved, where None has a meaning of its own."""
+"""Keeps the saved value of a parameter for which None has another meaning."""
 
 
 @final
@@ -48,13 +48,13 @@ class Pipeline:
 
     Attributes:
         method: Qualified name of the method, with all its parameters.
-        model: What it learned.
+        model: The trained model.
         head_name: Qualified name of the head.
         head: The head.
         info: Metadata of the dataset that the model learned from.
-        tiling: How large images are cut into tiles; None: they are not.
-        origins: Where thresholds come from that are not fixed, by `presence` and `mask`.
-        untuned: The head before its thresholds were tuned; None: they were not.
+        tiling: How large images are cut into tiles; None: they are kept whole.
+        origins: The origin of tuned thresholds, by `presence` and `mask`.
+        untuned: The head before its thresholds were tuned; None if they were not tuned.
         provenance: Seed, fingerprint of the data, versions.
     """
 
@@ -88,11 +88,10 @@ class Pipeline:
             yield self.decide(scores, waiting.popleft())
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule | None = None) -> Iterator[Scores]:
-        """Yield the scores of each image, in order; those of images larger than a tile are merged from its tiles.
+        """Yield the scores of each image, in order; for an image larger than a tile, they are merged from its tiles.
 
-        The network's memory is that of a tile; image and maps are held whole. What a model scales by the image's own
-        maximum, as MICRA-Net does its maps, is scaled tile by tile, and a class that is not explained in a tile,
-        because it was not found there, has a map of 0 there.
+        The network needs memory for one tile; image and maps are held whole. Maps that a model scales by their maximum,
+        as MICRA-Net does, are scaled tile by tile. A class that was not found in a tile has a map of 0 there.
 
         Args:
             images: Each float32 (C, H, W).
@@ -100,7 +99,7 @@ class Pipeline:
 
         Raises:
             DataError: If an image is not as it must be.
-            InterfaceError: If the model breaks a promise of its interface.
+            InterfaceError: If the model does not return what its interface promises.
         """
         rule = rule or self.head.classes_to_explain
         checked = self._checked(images)
@@ -115,10 +114,10 @@ class Pipeline:
                 yield self._score_tiles(image, list(itertools.product(rows, columns)), rule)
 
     def decide(self, scores: Scores, image: FloatArray) -> Prediction:
-        """Return what the head makes of an image's scores.
+        """Return the head's decision on an image's scores.
 
         Args:
-            scores: Of the image.
+            scores: The image's scores.
             image: float32 (C, H, W).
         """
         prediction = self.head.decide(scores, image, self.info)
@@ -219,15 +218,15 @@ def fit(
     Args:
         method: Name of the method, or name and parameters.
         train: Training samples, which hold only the annotation that the method learns from.
-        valid: Validation samples, likewise.
+        valid: Validation samples, with the same annotation.
         info: Metadata of the dataset that both come from.
         context: Seed, device, precision, folder for checkpoints, progress callback.
-        head: Name of the head, or name and parameters; by default the one that suits the method.
+        head: Name of the head, or name and parameters; by default the method's default head.
         tiling: How large images are cut into tiles.
 
     Raises:
-        DataError: If there is no training sample, or one has not the dataset's channels and classes, or no annotation
-            that the method learns from.
+        DataError: If there is no training sample, or one does not have the dataset's channels and classes or any
+            annotation that the method learns from.
     """
     if not train:
         raise DataError(f"dataset {info.name!r}: expected one or more training samples, got none")
@@ -246,8 +245,8 @@ def checked_samples(
 ) -> Sequence[Sample]:
     """Return samples that are checked on access, so that no method has to.
 
-    Reading one raises `DataError`, naming it, if it has not the dataset's channels and classes, or no annotation of
-    those that the method learns from.
+    Reading one raises `DataError`, naming it, if it does not have the dataset's channels and classes, or any annotation
+    that the method learns from.
     """
 
     def check(sample: Sample) -> Sample:
@@ -285,7 +284,7 @@ def load(
     tiling: Tiling | None = KEEP,
     **params: Any,
 ) -> Pipeline:
-    """Read a saved pipeline. It is what was saved, unless overridden by name.
+    """Read a saved pipeline, with the parts that are overridden by name.
 
     Args:
         folder: What `Pipeline.save` wrote.
@@ -335,7 +334,7 @@ def override(method: Choice, params: Mapping[str, Any], where: str) -> Choice:
 
 
 def default_head(method: Method[Any]) -> Choice:
-    """Return the head that suits a method."""
+    """Return the default head of a method."""
     name, params = method.default_head
     return Choice(name=name, params=dict(params))
 

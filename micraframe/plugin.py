@@ -6,7 +6,7 @@ uses them, so a plugin never slows down the command line:
 
     from micraframe.plugin import Component, hookimpl
 
-    MICRAFRAME_API = 1
+    MICRAFRAME_API = 2
 
     @hookimpl
     def micraframe_components():
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import pluggy
 
-API = 1
+API = 2
 """The version of the plugin interface that this micraframe offers."""
 
 GROUP = "micraframe"

@@ -1,14 +1,14 @@
 """Prices of annotation: seconds of an annotator's time, from published timings.
 
-Seconds are per image or crop, per class judged to be in it or not, and per object drawn in it. Where a source gives no
-range, half and twice its number stand for one. What a source does not report is taken from `micranet2022`.
+Seconds are per image or crop, per class judged present or absent, and per object drawn. If a source gives no range,
+half and twice its number are used. What a source does not report is taken from `micranet2022`.
 
 - `micranet2022` (Bilodeau et al. 2022, Methods): 2 s to judge a crop, however many classes there are; 14 s for the
   outline of an axon; a point, a box and an outline cost as 1 : 2 : 4. A scribble is not reported; it is assumed to take
   as long as a box.
-- `per-class`: as `micranet2022`, but 2 s for *each* class of a crop, whatever is drawn in it. This is an assumption:
-  the paper's 2 s are for one answer, positive or negative. The lowest value, 1 s, is that of Bearman et al. (2016),
-  whose 20 s for an image are 1 s for each of 20 classes; the highest is 4 s. With one class, the presets are the same.
+- `per-class`: as `micranet2022`, but 2 s for *each* class of a crop, no matter what is drawn in it. This is an
+  assumption: the paper's 2 s are for one answer, positive or negative. The lowest value, 1 s, comes from Bearman et al.
+  (2016), whose 20 s for an image are 1 s for each of 20 classes; the highest is 4 s. With one class, the presets agree.
 - `coco2014` (Lin et al. 2014): 54 to 79 s for the outline of an object in a natural image.
 - `bearman2016` (Bearman et al. 2016): for a whole natural image, 20 s for its labels, 22.1 s with a point for each
   class, 34.9 s with a scribble, 239.7 s for all outlines.
@@ -57,7 +57,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class UnitPrice:
-    """What a task costs per image, whatever is in it, per object, and per class judged to be present or absent."""
+    """The cost of a task: per image (fixed), per object, and per class judged present or absent."""
 
     image: Cost = Cost()
     object: Cost = Cost()
@@ -69,7 +69,7 @@ def _about(value: float) -> Cost:
 
 
 _LOOK = _about(2)
-"""Whatever is drawn, somebody must look at the image first."""
+"""Fixed time to inspect an image before drawing."""
 
 _MICRANET: Mapping[Task, UnitPrice] = {
     "image-level": UnitPrice(_LOOK),
@@ -80,7 +80,7 @@ _MICRANET: Mapping[Task, UnitPrice] = {
 }
 
 _JUDGEMENT = Cost(2, 1, 4)
-"""A class of a crop: 2 s is the paper's for a crop; 1 s is that of Bearman et al. (2016)."""
+"""One class of a crop: the paper's 2 s for a crop, with 1 s from Bearman et al. (2016) as the lowest value."""
 
 PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
     {
@@ -115,7 +115,7 @@ SOURCES: Mapping[Preset, str] = MappingProxyType(
 
 
 class TaskPrices(Parameters):
-    """Prices of one task, in seconds; those left out are the preset's. One given without its range has none."""
+    """Prices of one task, in seconds; the preset supplies others. A value without a range gets a zero-width range."""
 
     image: float | None = Field(None, ge=0, description="Seconds per image or crop.")
     image_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per image.")
@@ -123,13 +123,13 @@ class TaskPrices(Parameters):
     object: float | None = Field(None, ge=0, description="Seconds per object.")
     object_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per object.")
     object_high: float | None = Field(None, ge=0, description="Highest plausible seconds per object.")
-    judgement: float | None = Field(None, ge=0, description="Seconds per class that is judged present or absent.")
+    judgement: float | None = Field(None, ge=0, description="Seconds per class judged present or absent.")
     judgement_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per class judged.")
     judgement_high: float | None = Field(None, ge=0, description="Highest plausible seconds per class judged.")
 
 
 class Prices(Parameters):
-    """The prices of a study: those of a preset, with changes for single tasks."""
+    """The prices of a study: a preset, with changes for single tasks."""
 
     preset: Preset = Field(
         "micranet2022",
@@ -169,22 +169,22 @@ def price(work: Work, prices: Prices) -> Cost:
     """Return what annotation work costs.
 
     Args:
-        work: Of one image, or the sum over many.
-        prices: What its task costs.
+        work: The work for one image, or the sum over many.
+        prices: The prices of a study.
     """
     unit = unit_price(work.task, prices)
     return unit.image * work.images + unit.object * work.objects + unit.judgement * work.judgements
 
 
 def crossed(costs: Mapping[Key, Cost], weak: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
-    """Return seconds with weak annotation at its dearest and all other at its cheapest, and the other way round.
+    """Return costs in seconds with weak annotation at its dearest and all other at its cheapest, and vice versa.
 
-    Where all prices rise and fall together, the order of costs hardly changes. These are the two ends at which it may:
-    whoever claims that it does not depend on prices must find the same order at both.
+    If all prices rise and fall together, the order of costs hardly changes. These are the two extremes at which it can:
+    an order that does not depend on prices is the same at both.
 
     Args:
-        costs: Of each method.
-        weak: Those whose annotation is weak: labels, points, scribbles and boxes, but no outlines.
+        costs: The cost of each method.
+        weak: The methods whose annotation is weak: labels, points, scribbles and boxes, but no outlines.
     """
     dear = {key: cost.high if key in weak else cost.low for key, cost in costs.items()}
     cheap = {key: cost.low if key in weak else cost.high for key, cost in costs.items()}
@@ -192,7 +192,7 @@ def crossed(costs: Mapping[Key, Cost], weak: Collection[Key]) -> tuple[dict[Key,
 
 
 def is_weak(works: Iterable[Work]) -> bool:
-    """Return whether annotation work includes no outlines, so that its price may be wrong in another direction."""
+    """Return whether annotation work includes no outlines, so that its price can err independently of theirs."""
     return all(work.task != "outline" for work in works)
 
 

@@ -1,7 +1,7 @@
-"""Tuning of thresholds on labelled images, and deciding again on scores that are already known.
+"""Tuning of thresholds on labelled images, and applying another head to scores that are already known.
 
-Thresholds tuned on validation images are a result, and the annotation of these images counts. Thresholds tuned on the
-test images are not: they are an upper bound on what is maximised, among the thresholds that are tried.
+Thresholds tuned on validation images are a result, and annotating these images is part of its cost. Thresholds tuned on
+the test images are not a result: they give an upper bound on the mean IoU, among the thresholds that are tried.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from micraframe.pipeline import Pipeline
 from micraframe.types import BoolArray, FloatArray, Origin, Prediction, Sample, Scores
 
 GRID: Final = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2))
-"""The mask thresholds that are tried, besides the head's own rule."""
+"""The mask thresholds that are tried, in addition to the head's own rule."""
 
 _MASKS: Final = (None, *GRID)
 
 ROOM: Final = 1 << 30
-"""Bytes of maps that are kept in memory to decide on again; beyond, images are scored again."""
+"""Bytes of maps that are kept in memory for other heads; images whose maps do not fit are scored again."""
 
 FILE: Final = "thresholds.json"
-"""The file of a study's run that holds its thresholds."""
+"""The file of a study's run that contains its thresholds."""
 
 
 def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]) -> Thresholds:
@@ -40,8 +40,8 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
 
     They have the highest mean over images of the mean IoU over classes, as tables report it. Candidates for presence
     are the head's own threshold and, for each class, the most accurate one; candidates for masks are the head's own
-    rule and the values of `GRID`. Of equals, the head's own are chosen, so that the result is never worse than they
-    are. If no sample has masks, or the head makes none, presence is tuned for accuracy and the mask rule stays.
+    rule and the values of `GRID`. Ties go to the head's own, so that the result is never worse than they are. If no
+    sample has masks, or the head makes none, presence is tuned for accuracy and the mask rule stays.
 
     Args:
         pipeline: A trained pipeline.
@@ -60,7 +60,7 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
     heads = [[pipeline.head.with_thresholds(Thresholds(decision, mask)) for mask in _MASKS] for decision in decisions]
     if any(_is_cut(pipeline, sample.image) for sample in samples):
         deciding, judged = [Thresholds(decision) for decision in decisions], [[row] for row in heads]
-    else:  # Whatever is decided, a class has the same map: scores with the maps that any head needs serve all of them.
+    else:  # A class has the same map for every head: scores with all maps that any head needs serve all heads.
         deciding, judged = [Thresholds(_lowest_explained([row[0] for row in heads], presence))], [heads]
     images = [sample.image for sample in samples]
     decided = [apply_head(pipeline, _with(pipeline, thresholds), images, scores) for thresholds in deciding]
@@ -79,7 +79,7 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
         compared = True
     if not compared:
         return Thresholds(accurate, None)
-    # Of equals the first: the head's own thresholds, where nothing beats them.
+    # The first of several: the head's own thresholds, unless others are better.
     means = sums / np.maximum(counts, 1)
     best = int(np.argmax(means))
     return replace(candidates[best], quality=float(means[best]) if counts[best] else None)
@@ -88,10 +88,10 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
 def apply_head(
     pipeline: Pipeline, other: Pipeline, images: Sequence[FloatArray], scores: Sequence[Scores]
 ) -> Iterator[Prediction]:
-    """Yield what another pipeline of the same model predicts, from scores at hand where they hold the maps it needs.
+    """Yield what another pipeline of the same model predicts, from known scores if they contain the maps it needs.
 
-    The merged map of a class is 0 in tiles in which the class was not explained because it was judged absent there:
-    images that were cut are scored again if the other head decides on presence differently.
+    The merged map of a class is 0 in tiles where the class was judged absent and therefore not explained: images that
+    were cut into tiles are scored again if the other head has another presence threshold.
 
     Args:
         pipeline: The pipeline that made the scores.
@@ -112,7 +112,7 @@ def apply_head(
 
 
 def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
-    """Yield scores, of which those that no longer fit into memory have no maps.
+    """Yield scores; those that no longer fit into memory are yielded without their maps.
 
     Args:
         scores: Of a series of images.
@@ -128,7 +128,7 @@ def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
 
 
 def best_presence_threshold(presence: FloatArray, labels: BoolArray, usual: float = 0.5) -> float:
-    """Return the threshold that classifies the most images correctly; of equals the nearest to `usual`.
+    """Return the threshold that classifies the most images correctly; of several, the nearest to `usual`.
 
     Args:
         presence: float32 (N,): the probability of one class; it counts as present where this reaches the threshold.
@@ -144,7 +144,7 @@ def best_presence_threshold(presence: FloatArray, labels: BoolArray, usual: floa
 
 
 class _Tuned(BaseModel):
-    """One origin's entry in a file of thresholds; what else is in it is for people."""
+    """One origin's entry in a file of thresholds; its other keys are for readers."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -196,7 +196,7 @@ def _bytes(value: Any) -> int:
 
 
 def _most_accurate(presence: FloatArray, labels: Sequence[BoolArray | None]) -> tuple[float, ...] | None:
-    """Return each class's most accurate threshold of presence (N, K); None without labels."""
+    """Return each class's most accurate presence threshold, given presence (N, K); None without labels."""
     known = [(row, truth) for row, truth in zip(presence, labels, strict=True) if truth is not None]
     if not known:
         return None
@@ -219,15 +219,15 @@ def _ious(
     """Return the mean IoU over classes as each head decides, row by row; NaN where truth and masks are empty.
 
     Args:
-        heads: They differ in thresholds only; those of a row decide on presence alike.
+        heads: They differ in thresholds only; all heads of a row have the same presence threshold.
         scores: With the maps that any of them needs.
-        pipeline: Where the heads belong.
+        pipeline: The pipeline of the heads.
         sample: The image.
         truth: Its masks.
     """
     values: list[float] = []
     for row in heads:
-        # A head that needs no map cuts none: one mask threshold is as good as another.
+        # A head that needs no map thresholds none: all mask thresholds give the same result.
         differing = row if row[0].classes_to_explain(scores.presence) else row[:1]
         decided = (head.decide(scores, sample.image, pipeline.info) for head in differing)
         found = [_iou(truth, masks_of(each), sample.ignore) for each in decided]

@@ -29,15 +29,15 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 Role = Literal["object", "contact"]
-"""What a class is: a structure of interest, or the places where two such objects touch."""
+"""The role of a class: a structure of interest, or the places where two such objects touch."""
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 LoggerName = Literal["tensorboard", "mlflow"]
-"""A tool that draws the numbers of a training's epochs."""
+"""A tool that plots the numbers of a training's epochs."""
 
 Origin = Literal["fixed", "validation", "oracle"]
-"""Where a threshold comes from."""
+"""The origin of a threshold."""
 
 
 class Annotation(StrEnum):
@@ -78,10 +78,10 @@ class Sample:
         boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), end exclusive.
         masks: bool (K, H, W).
         instances: int32 (K, H, W); 0 is background.
-        ignore: bool (H, W): unannotated pixels, which neither train nor count.
+        ignore: bool (H, W): unannotated pixels, excluded from training and evaluation.
         pixel_size_um: Edge of a pixel in micrometres.
-        group: What a split must keep together: a patient, a slide, a field.
-        source: Where the image came from: a path or a description.
+        group: Name of what a split must keep together: a patient, a slide, a field.
+        source: Path or description of the image's origin.
         part: How it was made from a whole image.
 
     Raises:
@@ -139,16 +139,16 @@ class DatasetInfo:
         name: Name in tables.
         classes: Names of the K classes.
         channels: Number of channels C.
-        normalisation: How the images were normalised, so that a model can treat new images alike.
+        normalisation: How the images were normalised; new images are normalised in the same way.
         fingerprint: Hash of everything that determines the samples: parameters and file contents, but not the
             dataset's name, licence or citation.
-        pixel_size_um: Edge of a pixel in micrometres, where all images share it.
+        pixel_size_um: Edge of a pixel in micrometres, if all images share it.
         licence: Licence of the data.
         citation: What to cite for the data.
-        image_size: (H, W), where all images share it: the window size for sweeps.
+        image_size: (H, W), if all images share it: the window size for sweeps.
         roles: Role of each class; all are objects by default.
         scale: Factor by which the dataset resized height and width of its images before it normalised them. New images
-            are resized alike, and what is predicted for them is resized back.
+            are resized in the same way, and their predictions are resized back.
 
     Raises:
         DataError: If the name could not be a file name, classes are missing or repeated, roles do not match them, or
@@ -192,7 +192,7 @@ class Normalisation:
 
     Attributes:
         kind: `none`; `min-max` and `percentile` map each image's range to [0, 1]; `mean-sd` standardises each image to
-            mean 0 and standard deviation 1; `fixed` subtracts `offset` and divides by `scale`, whatever the image.
+            mean 0 and standard deviation 1; `fixed` subtracts `offset` and divides by `scale`, the same for all images.
         per_channel: Measure each channel separately rather than all channels together (not for `fixed`).
         low: Percentile that maps to 0 (`percentile`).
         high: Percentile that maps to 1 (`percentile`).
@@ -314,7 +314,7 @@ class Maps:
 
 
 Status = Literal["ok", "empty", "constant", "negative", "absent"]
-"""What became of a class: `ok`; `empty`: the map or mask holds nothing; `constant`: the map has no contrast;
+"""Outcome for a class: `ok`; `empty`: the map or mask holds nothing; `constant`: the map has no contrast;
 `negative`: the map holds evidence against the class only; `absent`: the class was judged not to be in the image."""
 
 
@@ -348,16 +348,16 @@ class DetectedObjects:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a model thinks of one image, before anything is decided.
+    """A model's raw output for one image, before a head is applied.
 
     Attributes:
         presence: float32 (K,), in [0, 1]: probability that each class is in the image.
         classes: Indices of the M classes that have a map.
         maps: float32 (M, H, W), in [0, 1]: how strongly each pixel suggests the class.
-        status: Per class that has a map; by default `ok`, or why the map is of no use.
-        coarse: float32 (M, H, W), in [0, 1]: the deepest layer's map, where the model has layers.
-        objects: Per class of K, the objects found, where the model detects objects.
-        notes: Per class that has a map, how it was made. For people: nothing reads it back.
+        status: The outcome for each class that has a map; by default derived from the map.
+        coarse: float32 (M, H, W), in [0, 1]: the deepest layer's map, if the model has layers.
+        objects: The objects found for each of the K classes, if the model detects objects.
+        notes: How each class's map was made. For display only.
 
     Raises:
         DataError: If lengths, types or shapes disagree, or a value is not in [0, 1].
@@ -381,15 +381,15 @@ class Scores:
                 raise DataError(f"scores: expected {name} in [0, 1], got {array.min()} to {array.max()}")
         if not self.status:
             object.__setattr__(self, "status", tuple(map(_map_status, self.maps)))
-        for name, wanted in (("status", len(self.classes)), ("objects", len(self.presence))):
+        for name, expected in (("status", len(self.classes)), ("objects", len(self.presence))):
             value = getattr(self, name)
-            if value is not None and len(value) != wanted:
-                raise DataError(f"scores: expected {name} of length {wanted}, got {len(value)}")
+            if value is not None and len(value) != expected:
+                raise DataError(f"scores: expected {name} of length {expected}, got {len(value)}")
         _freeze(self)
 
     @classmethod
     def without_maps(cls, presence: FloatArray, size: tuple[int, int] = (1, 1)) -> Scores:
-        """Return the scores of an image (H, W) of which no class was explained."""
+        """Return the scores of an image (H, W) without maps: no class was explained."""
         return cls(presence, (), np.zeros((0, *size), np.float32))
 
     @property
@@ -416,11 +416,11 @@ class Threshold:
     """A threshold that was applied, for the record.
 
     Attributes:
-        name: What it decides, such as `presence` or `mask`.
-        value: The number, or NaN where each image has its own.
+        name: The decision that it makes, such as `presence` or `mask`.
+        value: The number, or NaN if each image has its own.
         origin: `fixed` beforehand (a rule such as Otsu's included), tuned on `validation` labels, or `oracle`: tuned on
             the test labels, an upper bound and never a result.
-        rule: The rule, such as `otsu`, where there is one.
+        rule: The rule that computed it, such as `otsu`; empty: none.
     """
 
     name: str
@@ -431,15 +431,15 @@ class Threshold:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What was decided about one image.
+    """The decision on one image.
 
     Attributes:
-        scores: What it was decided from.
+        scores: The scores that the decision is based on.
         present: bool (K,): whether each class was judged to be in the image.
         masks: bool (K, H, W).
         instances: int32 (K, H, W); 0 is background.
         points: Per class, float32 (N, 3): (y, x, score).
-        status: Per class.
+        status: The outcome for each class.
         thresholds: The thresholds that were applied.
 
     Raises:
@@ -476,13 +476,13 @@ Task = Literal["image-level", "point", "scribble", "box", "outline"]
 
 @dataclass(frozen=True)
 class Work:
-    """What an annotator did: work, not time. A study puts a price on it.
+    """An annotator's work, not time; a study prices it.
 
     Attributes:
-        task: What was done.
+        task: The kind of annotation.
         images: Images or crops that were looked at.
-        objects: Points, strokes, boxes or outlines that were drawn; of an object that is shared by several crops, a
-            fraction.
+        objects: Points, strokes, boxes or outlines that were drawn; an object that several crops share counts as a
+            fraction in each.
         decisions: Crops judged, points set, or edge pixels drawn.
         judgements: Classes that were judged to be present or absent: one for each image and class.
     """
@@ -510,14 +510,14 @@ class Work:
 
 
 class Progress:
-    """A progress callback. This one is silent; the command line has one that draws."""
+    """A progress callback. This one is silent; the command line draws a progress bar."""
 
     def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
-        """Report that `done` of `total` steps are finished, and numbers worth showing, such as a loss."""
+        """Report that `done` of `total` steps are finished, and values to display, such as a loss."""
 
 
 class EpochLogger(ABC):
-    """Receives the numbers of every epoch of a training, for a tool that draws them."""
+    """Receives the numbers of every epoch of a training, for a plotting tool."""
 
     @abstractmethod
     def log(self, folder: Path, epoch: int, numbers: Mapping[str, float]) -> None:
@@ -528,21 +528,21 @@ class EpochLogger(ABC):
         Args:
             folder: The training's folder, to write to.
             epoch: Counted from 1.
-            numbers: By name, as in `log.csv`: losses, measures of the validation samples, learning rate, seconds.
+            numbers: Values by name, as in `log.csv`: losses, validation measures, learning rate, seconds.
         """
 
 
 @dataclass(frozen=True)
 class FitContext:
-    """The circumstances of a fit: everything besides data and parameters.
+    """Run-time settings of a fit: everything besides data and parameters.
 
     Attributes:
         seed: Determines everything on a CPU.
-        folder: Where checkpoints and logs go, and where a killed run resumes from; None keeps nothing.
+        folder: Folder for checkpoints and logs, from which a killed run resumes; None: nothing is kept.
         device: `auto` (a GPU when there is one), or a torch device.
-        precision: `auto` (bfloat16 where it is fast), `float32` or `bfloat16`.
+        precision: `auto` (bfloat16 on hardware that is fast at it), `float32` or `bfloat16`.
         progress: Progress callback.
-        loggers: Receive the numbers of every epoch, if there is a folder.
+        loggers: Loggers that receive the numbers of every epoch, if there is a folder.
     """
 
     seed: int = 0
@@ -568,7 +568,7 @@ def check_image(image: object, name: str) -> None:
 
 def _freeze(value: object) -> None:
     """Replace the arrays of a frozen dataclass by read-only views."""
-    for field in dataclasses.fields(value):  # type: ignore[arg-type]  # a dataclass, of whatever type
+    for field in dataclasses.fields(value):  # type: ignore[arg-type]  # any dataclass
         held = getattr(value, field.name)
         if isinstance(held, np.ndarray):
             object.__setattr__(value, field.name, _read_only(held))

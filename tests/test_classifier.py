@@ -124,7 +124,7 @@ def test_images_that_are_too_small(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("shape", [(2, 5, 24, 24), (5, 24, 24)])
 def test_images_that_do_not_fit(shape: tuple[int, ...]) -> None:
     classifier = create_classifier(build("backbone", "unet-encoder", widths=(2, 2)), 3, 2).eval()
-    with pytest.raises(DataError, match="C = 3 channels"):
+    with pytest.raises(DataError, match="C = 3"):
         classifier(torch.rand(*shape))
 
 

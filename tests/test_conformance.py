@@ -97,7 +97,7 @@ class Broken(Head[HeadParams]):
 def test_the_kit_finds_what_is_wrong(install, kind, source, change, message):
     entry = f"""
     from micraframe.plugin import Component, hookimpl
-    MICRAFRAME_API = 1
+    MICRAFRAME_API = 2
     @hookimpl
     def micraframe_components():
         return [Component("{kind}", "broken", "broken_component:Broken", "Breaks a promise")]

@@ -22,7 +22,7 @@ from micraframe.registry import load
 
 HEADER = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
 """
@@ -88,9 +88,9 @@ def test_listing_imports_no_component(install):
     ("source", "reason"),
     [
         ("raise ValueError('broken at import')", "ValueError: broken at import"),
-        ("MICRAFRAME_API = 1", "has no @hookimpl micraframe_components"),
-        (offer(NOTHING).replace("API = 1", "API = 2"), "expected MICRAFRAME_API = 1, got 2"),
-        (offer(NOTHING).replace("MICRAFRAME_API = 1", ""), "expected MICRAFRAME_API = 1, got None"),
+        ("MICRAFRAME_API = 2", "has no @hookimpl micraframe_components"),
+        (offer(NOTHING).replace("API = 2", "API = 1"), "expected MICRAFRAME_API = 2, got 1"),
+        (offer(NOTHING).replace("MICRAFRAME_API = 2", ""), "expected MICRAFRAME_API = 2, got None"),
         (offer(NOTHING, NOTHING), "offers metric 'nothing' twice"),
         (offer(NOTHING.replace("'nothing'", "'No Thing'")), "expected a name of lower-case letters"),
         (offer(NOTHING.replace("'metric'", "'metrik'")), "got 'metrik'"),

@@ -21,9 +21,9 @@ from benchmarks.speed import reference
 from benchmarks.speed.subject import CLASSES, WIDTHS, classifier, digits, pipeline
 from benchmarks.speed.timing import Route
 from micraframe import registry
+from micraframe.classifier import Classifier
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.extractors.grad_cam import grad_cam
-from micraframe.extractors.single_pass import forward
 from micraframe.micranet import MicraNetModel
 
 REPEATS = 7
@@ -35,7 +35,7 @@ def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[R
     image = digits(1, size)
     twin = frozen_copy(network, fold=True)
     batch = torch.from_numpy(image)
-    result = forward(twin, batch)
+    activations, logits = forward(twin, batch)
     predictor = pipeline(network)
     assert isinstance(predictor.model, MicraNetModel)
     [maps] = predictor.model.explain(image, CLASSES)
@@ -43,14 +43,14 @@ def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[R
     combiner = registry.build("combiner", "pca")
 
     def backward(index: int = CLASSES[0]) -> tuple[Tensor, ...]:
-        return torch.autograd.grad(result.logits[0, index], result.activations, retain_graph=True)
+        return torch.autograd.grad(logits[0, index], activations, retain_graph=True)
 
     gradients = backward()
-    pairs = list(zip([activation.detach() for activation in result.activations], gradients, strict=True))
+    pairs = list(zip([activation.detach() for activation in activations], gradients, strict=True))
     convolutions = [module for module in twin.modules() if isinstance(module, torch.nn.Conv2d)]
     inputs = [batch.contiguous(memory_format=torch.channels_last)]
-    for index, activation in enumerate(result.activations[:-1]):
-        deeper = result.activations[index + 1].shape[2] < activation.shape[2]
+    for index, activation in enumerate(activations[:-1]):
+        deeper = activations[index + 1].shape[2] < activation.shape[2]
         inputs.append((functional.max_pool2d(activation, 2) if deeper else activation).detach())
     both = list(zip(inputs, convolutions, gradients, strict=True))
 
@@ -78,6 +78,12 @@ def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[R
         "all": (lambda: list(predictor.predict(image)), 1),
         "the plain reference": (lambda: reference.masks(network, image, CLASSES), 1),
     }
+
+
+def forward(network: Classifier, images: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return the activations of all layers and the logits, with the graph that their gradients need."""
+    activations = network.features(images.contiguous(memory_format=torch.channels_last).requires_grad_())
+    return activations, network.logits(activations[-1].float())
 
 
 def measured(found: Mapping[str, tuple[Route, int]], repeats: int = REPEATS) -> dict[str, float]:

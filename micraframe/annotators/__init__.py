@@ -1,1 +1,1 @@
-"""Annotators: simulated people who know the full annotation of a sample and write down less."""
+"""Annotators: simulate weaker annotation from the full annotation of a sample."""

@@ -1,4 +1,4 @@
-"""Simulates imprecise outlines: each object too wide or too narrow by its own error."""
+"""Simulates imprecise outlines: each object is too wide or too narrow by its own random error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from micraframe.objects import count, edge_pixels, objects_of, windows
 from micraframe.parameters import Parameters
 from micraframe.types import Annotation, BoolArray, IntArray, Sample, Work
 
-_HAIR = 1e-6
+_EPSILON = 1e-6
 
 
 @final
@@ -49,8 +49,8 @@ class Altered(Annotator["Altered.Params"]):
 def alter(instances: IntArray, sigma: float, rng: np.random.Generator) -> IntArray:
     """Dilate or erode each object by r ~ N(0, sigma) pixels, rounded.
 
-    Distances are Euclidean, and objects are not eroded from the image's border. A pixel that one object gains and
-    another keeps stays the other's; one that two gain goes to the nearer. An object that would vanish keeps its
+    Distances are Euclidean, and objects are not eroded from the image's border. A pixel that an object keeps is never
+    lost to a neighbour; a pixel claimed by two objects goes to the nearer one. An object that would vanish keeps its
     innermost pixels.
 
     Args:
@@ -83,11 +83,12 @@ def _wider(window: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
 
 
 def _depth(mask: BoolArray) -> npt.NDArray[np.float64]:
-    """Return each pixel's distance to the outside of the mask, or, outside of it, minus its distance to the mask.
+    """Return each pixel's distance to the outside of the mask; for pixels outside, minus the distance to the mask.
 
-    An object dilated by r includes the pixels at a distance of exactly r, so distances outside are a hair shorter.
+    An object dilated by r includes the pixels at a distance of exactly r, so distances outside are reduced by a small
+    epsilon.
     """
     if mask.all():
         return np.full(mask.shape, np.inf)
     inside, outside = (ndimage.distance_transform_edt(part) for part in (mask, ~mask))
-    return np.asarray(np.where(mask, inside, _HAIR - outside))
+    return np.asarray(np.where(mask, inside, _EPSILON - outside))

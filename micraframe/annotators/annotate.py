@@ -1,4 +1,4 @@
-"""Annotating samples for a method: what it may see of them, and the work that it takes."""
+"""Annotating samples for a method: the annotation that it may use, and the work that it takes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from micraframe.types import Annotation, ImagePart, Sample, Task, Work
 
 @dataclass(frozen=True)
 class SampleWork:
-    """The work of annotating one sample, and what `total_work` needs to add it to that of others.
+    """The work of annotating one sample, with what `total_work` needs to sum it over samples.
 
     Attributes:
-        work: The annotator's.
-        part: What the sample shows of its whole image.
-        pieces: Number of objects in the sample, if it is a crop: whole ones and parts.
+        work: The annotator's work.
+        part: The part of the whole image that the sample shows.
+        pieces: Number of objects in the sample, whole or cut, if it is a crop.
     """
 
     work: Work
@@ -30,7 +30,7 @@ class SampleWork:
 def annotate_samples(
     samples: Iterable[Sample], annotator: Annotator[Any], allowed: frozenset[Annotation], seed: int
 ) -> tuple[tuple[Sample, ...], tuple[Work, ...]]:
-    """Return what a method may see of samples, and the work of annotating them together: `annotate`, `total_work`."""
+    """Return samples as a method may see them, and the total work of annotating them: `annotate`, `total_work`."""
     kept: list[Sample] = []
     works: list[SampleWork] = []
     for sample in samples:
@@ -43,15 +43,15 @@ def annotate_samples(
 def annotate(
     sample: Sample, annotator: Annotator[Any], allowed: frozenset[Annotation], seed: int
 ) -> tuple[Sample, SampleWork]:
-    """Return what a method may see of a sample, and the work of annotating it.
+    """Return a sample as a method may see it, and the work of annotating it.
 
     The sample holds the annotator's annotation without the fields that the method may not use, and nothing that leads
-    back to the dataset or to what the annotator removed. Where nothing was drawn, because the image is empty, it was
-    only judged: the work is that of an image-level label, whatever the annotator would have drawn.
+    back to the dataset or to what the annotator removed. An empty image, in which nothing is drawn, is only judged: its
+    work is that of an image-level label for every annotator.
 
     Args:
         sample: Fully annotated.
-        annotator: The simulated person.
+        annotator: The annotator.
         allowed: The annotations that the method can learn from.
         seed: Determines, together with the sample's id, everything random.
     """
@@ -65,12 +65,12 @@ def annotate(
 def total_work(works: Iterable[SampleWork]) -> tuple[Work, ...]:
     """Return the work of annotating samples together, for each task, in order of first appearance.
 
-    An object that edges of crops divide is drawn once, in the whole image, not once for each crop. So of the samples
-    that are crops, the sum of what was drawn is multiplied by
+    An object that is cut by the edges of crops is drawn once, in the whole image, not once per crop. The number of
+    objects drawn in crops is therefore multiplied by
 
         distinct objects of the whole images that the crops show / objects in the crops, whole and in parts,
 
-    which is exact where every object is drawn. Crops that were looked at and dropped as ambiguous are judged images.
+    which is exact if every object is drawn. Crops that were looked at and dropped as ambiguous count as judged images.
     """
     listed = list(works)
     total: dict[Task, Work] = {}
@@ -91,7 +91,7 @@ def _sum(works: Iterable[SampleWork]) -> Work:
 
 
 def _objects(works: Iterable[SampleWork]) -> float:
-    """Return how many objects were drawn, those of crops shared among the crops of an image."""
+    """Return how many objects were drawn; an object that several crops show counts once."""
     whole = [each for each in works if not each.part.image]
     crops = [each for each in works if each.part.image]
     drawn, pieces = sum(each.work.objects for each in crops), sum(each.pieces for each in crops)

@@ -16,7 +16,7 @@ from micraframe.types import Annotation, BoolArray, FloatArray, Sample, Work
 
 @final
 class Boxes(Annotator["Boxes.Params"]):
-    """Draws the bounding box of every object; each is one decision."""
+    """Draws the bounding box of every object; each box is one decision."""
 
     class Params(Parameters):
         filled: bool = Field(

@@ -1,7 +1,7 @@
-"""What an annotation reaches as its own prediction: the quality that its masks have, before anybody learns from them.
+"""The score of an annotation used as a prediction: the quality of its masks before any method learns from them.
 
-A study shows it beside the methods that learned from the annotation. It is no result, as it comes from the test
-images' own truth.
+A study shows it next to the methods that learned from the annotation. It is not a result, because it is derived from
+the truth of the test images.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Predi
 
 
 def as_prediction(annotated: Sample, info: DatasetInfo, ignore: BoolArray | None = None) -> Prediction | None:
-    """Return an annotation, read without looking at the image, as a prediction.
+    """Return an annotation as a prediction.
 
-    Masks and instances are as they were drawn, and boxes are filled, each an object. Points are points, without a mask.
-    A class is present where the labels say so.
+    Masks and instances are used as drawn; each box becomes a filled object; points stay points, without a mask. A class
+    is present if it is among the labels.
 
     Args:
         annotated: What an annotator returned.
         info: Metadata of the dataset.
-        ignore: bool (H, W): the pixels that do not count in the truth.
+        ignore: bool (H, W): the pixels that the truth excludes.
 
     Returns:
-        None where the annotation does not say of every pixel that counts what it is: labels say of none, scribbles of
-        few.
+        None if the annotation leaves pixels open that count: labels say nothing about pixels, scribbles about few.
     """
     size = (annotated.image.shape[1], annotated.image.shape[2])
     masks, instances, boxes, points = annotated.masks, annotated.instances, annotated.boxes, None
@@ -50,7 +49,7 @@ def as_prediction(annotated: Sample, info: DatasetInfo, ignore: BoolArray | None
 def filled_objects(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> IntArray:
     """Return the boxes (y0, x0, y1, x1) of each class, filled and numbered, int32 (K, H, W).
 
-    Where boxes overlap, the smaller one is on top, as far as it would be hidden otherwise.
+    Where boxes overlap, the smaller one is on top.
 
     Args:
         boxes: Per class, (N, 4).

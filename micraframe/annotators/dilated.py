@@ -1,4 +1,4 @@
-"""Simulates outlines that are all too wide."""
+"""Simulates outlines that are too wide by the same margin."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def dilate(instances: IntArray, size: int) -> IntArray:
         size: Side of the square; an even one dilates by one pixel more downwards and to the right.
 
     Returns:
-        int32 (K, H, W). An object keeps its own pixels; a pixel that several would gain goes to the one with the
-        highest number.
+        int32 (K, H, W). An object keeps its own pixels; a pixel that several objects claim goes to the one with
+        the highest number.
     """
     square = np.ones((size, size), np.uint8)
     wider = np.empty_like(instances)

@@ -13,7 +13,7 @@ from micraframe.types import Annotation, Sample, Work
 
 @final
 class Full(Annotator[Parameters]):
-    """Outlines every object: masks, and instances where the dataset has them; each edge pixel is one decision."""
+    """Outlines every object: masks, and instances if the dataset has them; each edge pixel is one decision."""
 
     def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
         """Return the sample with its labels, masks and instances.

@@ -12,7 +12,7 @@ from micraframe.types import Annotation, Sample, Work
 
 @final
 class ImageLevel(Annotator[Parameters]):
-    """Says of each class whether it is in the image; each image or crop is one decision."""
+    """Records whether each class is present; each image or crop is one decision."""
 
     def annotate(self, sample: Sample, seed: int) -> tuple[Sample, Work]:
         """Return the sample with its labels and nothing else.

@@ -17,7 +17,7 @@ from micraframe.types import Annotation, FloatArray, IntArray, Sample, Work
 
 @final
 class Points(Annotator["Points.Params"]):
-    """Sets one point in every object; each is one decision."""
+    """Places one point in every object; each point is one decision."""
 
     class Params(Parameters):
         place: Literal["inside", "centroid", "random"] = Field(

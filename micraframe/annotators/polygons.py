@@ -52,8 +52,8 @@ def polygons(instances: IntArray, tolerance: float) -> tuple[IntArray, int]:
         tolerance: Largest distance of a polygon from the outline in pixels.
 
     Returns:
-        int32 (K, H, W), with the same numbers, and the number of corners. Where polygons overlap, a pixel stays with
-        its true object, or else goes to the object with the lowest number.
+        int32 (K, H, W), with the same numbers, and the number of corners. Where polygons overlap, a pixel goes to its
+        true object, or else to the object with the lowest number.
     """
     drawn = np.zeros_like(instances)
     corners = 0

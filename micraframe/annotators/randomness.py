@@ -1,4 +1,4 @@
-"""Random numbers that depend on a seed and a sample's id only, whatever was annotated before."""
+"""Random numbers that depend on a seed and a sample's id only, not on the order of annotation."""
 
 from __future__ import annotations
 

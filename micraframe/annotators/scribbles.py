@@ -21,8 +21,8 @@ from micraframe.types import Annotation, BoolArray, Sample, Work
 class Scribbles(Annotator["Scribbles.Params"]):
     """Draws strokes inside objects and in the background; all other pixels stay unannotated (`Sample.ignore`).
 
-    Each stroke is one decision. A class that is present gets at least one stroke. An image without any object is
-    judged, not scribbled on: all of its pixels are background.
+    Each stroke is one decision. A class that is present gets at least one stroke. An image without objects gets no
+    strokes; it is judged empty, and all of its pixels are background.
     """
 
     class Params(Parameters):
@@ -66,12 +66,12 @@ class Scribbles(Annotator["Scribbles.Params"]):
 def stroke(region: BoolArray, length: int, width: int, rng: np.random.Generator) -> BoolArray:
     """Draw a random stroke within a region.
 
-    It begins at a random pixel, away from the region's edge if there is room, and ends early where it is stuck.
+    It begins at a random pixel, away from the region's edge if there is room, and ends early if it is stuck.
 
     Args:
         region: bool (H, W), not empty.
         length: Largest number of steps of one pixel.
-        width: In pixels.
+        width: Width of the stroke in pixels.
         rng: Random generator.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Batch normalisation of few channels that is fast on a CPU."""
+"""Batch normalisation that is fast on a CPU for images with few channels."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _LINE = 16
 """float32 numbers in a line of a CPU's cache."""
 
 _ROW = 64
-"""Numbers in a row that fill the registers, whatever their type."""
+"""Vector width, in elements."""
 
 
 def batch_norm(images: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Return `norm(images)` up to rounding, and update its running statistics likewise.
+    """Return `norm(images)` up to rounding, and update its running statistics.
 
-    On a CPU, torch normalises channels-last images one pixel at a time. With fewer channels than a register holds, it
-    stays partly empty, and the sums that each thread keeps per channel share a line of the cache, for which the threads
-    compete: two are slower than one. Here, several neighbouring pixels are treated as one with as many times the
-    channels, and their statistics are merged afterwards. Where that does not help, this is `norm` itself.
+    On a CPU, torch normalises channels-last images one pixel at a time. With few channels, registers stay partly empty,
+    and per-thread sums share a cache line (false sharing): two threads are slower than one. Here, several neighbouring
+    pixels are treated as one pixel with as many times the channels, and their statistics are merged afterwards. If that
+    does not help, `norm` itself is called.
 
     Args:
         images: (B, C, H, W).
@@ -61,7 +61,7 @@ class _Normalise(torch.autograd.Function):
     def forward(ctx: Any, images: Tensor, weight: Tensor, bias: Tensor, eps: float, together: int) -> Any:
         channels = len(weight)
         rows = _rows(images, together)
-        # The running statistics only set the type: float32, where the images are bfloat16.
+        # The running statistics only set the type: float32, even if the images are bfloat16.
         means, variances = torch.batch_norm_update_stats(
             rows, weight.new_zeros(rows.shape[1]), weight.new_ones(rows.shape[1]), 0.0
         )
@@ -78,7 +78,7 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor, *_: Any) -> Any:
         rows, weight, mean, variance = ctx.saved_tensors
         times = (ctx.together,)
-        # As if mean and variance were constants, which gives dx without its last two terms.
+        # Mean and variance are treated as constants, which gives dx without its last two terms.
         dx, dw, db = torch.ops.aten.native_batch_norm_backward(
             _rows(gradient, ctx.together),
             rows,

@@ -15,8 +15,8 @@ from micraframe.parameters import Parameters
 from micraframe.types import Layer
 
 OPTIONS = ("act_layer", "drop_block_rate", "drop_path_rate", "norm_layer", "output_stride", "stem_type")
-"""The keywords of `timm.create_model` that are allowed. Loading a saved model applies its options, and so none of them
-may open a file or an address, as `checkpoint_path`, `pretrained_cfg` and `cache_dir` would."""
+"""The allowed keywords of `timm.create_model`. Loading a saved model applies its options, so none of them may open a
+file or an address, as `checkpoint_path`, `pretrained_cfg` and `cache_dir` would."""
 
 
 @final
@@ -26,10 +26,12 @@ class TimmFeatures(Backbone["TimmFeatures.Params"]):
     class Params(Parameters):
         model: str = Field("resnet18", description="timm's name; `timm.list_models()` lists them.")
         pretrained: bool = Field(
-            False, description="Start from timm's published weights, which are cached or downloaded; only for training."
+            False, description="Start training from timm's published weights, which are downloaded once and cached."
         )
         out_indices: tuple[int, ...] | None = Field(
-            None, min_length=1, description="Which of timm's feature maps are layers, shallow to deep; null for all."
+            None,
+            min_length=1,
+            description="Indices of timm's feature maps to use as layers, shallow to deep; null: all.",
         )
         options: dict[str, bool | int | float | str] = Field(
             {}, description=f"Further keywords of timm.create_model: {', '.join(OPTIONS)}."
@@ -78,7 +80,9 @@ class TimmFeatures(Backbone["TimmFeatures.Params"]):
                     f"the published weights of timm model {name!r} are not available: {reason}; connect to the "
                     "internet once, or set pretrained: false"
                 ) from error
-            raise ModelError(f"timm model {name!r} cannot serve: {reason}; choose a convolutional model") from error
+            raise ModelError(
+                f"timm model {name!r} cannot be used as a backbone: {reason}; choose a convolutional model"
+            ) from error
 
 
 def _works(build: Any) -> bool:

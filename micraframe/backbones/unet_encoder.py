@@ -48,7 +48,7 @@ class Encoder(nn.Module):
     """The network of `UNetEncoder`.
 
     Attributes:
-        blocks: By name, `1a`, `1b`, `2a`, ..., each with `conv`, `norm` and `relu`.
+        blocks: Blocks by name, `1a`, `1b`, `2a`, ..., each with `conv`, `norm` and `relu`.
 
     Args:
         channels: Number of channels C of the images.
@@ -81,8 +81,8 @@ class Block(nn.Sequential):
     """A 3x3 convolution that keeps the size, with He's initial weights, batch normalisation and ReLU.
 
     Args:
-        inputs: Channels that come in.
-        outputs: Channels that go out.
+        inputs: Number of input channels.
+        outputs: Number of output channels.
         normalisation: How batch normalisation is computed in training.
     """
 

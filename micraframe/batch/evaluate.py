@@ -55,8 +55,8 @@ class Evaluation(NamedTuple):
     """The result of `evaluate_files`.
 
     Attributes:
-        records: The numbers: per metric, those of each class and over all classes (see `as_records`), with the component
-            that measured them.
+        records: The numbers: per metric, those of each class and over all classes (see `as_records`), with the metric's
+            component.
         measured: The statistics of each image that they are reduced from.
         curves: By class, precision against recall of the points in all images; empty without predicted or true points.
         done: Number of images that were evaluated.

@@ -70,7 +70,7 @@ def main() -> None:
         try:
             app()
         except BaseException as error:
-            if interrupted():  # whatever a library made of it
+            if interrupted():  # libraries may raise other errors when they are interrupted
                 sys.exit(print_interrupted())
             if not isinstance(error, MicraframeError | OSError):  # of the latter, a full disk or missing permission
                 raise

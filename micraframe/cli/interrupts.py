@@ -1,7 +1,8 @@
-"""Ctrl-C: one line instead of a traceback, whatever was running."""
+"""Ctrl-C ends every command with one line instead of a traceback."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         count += 1
         if count > 1:
             os._exit(print_interrupted())
+        logging.disable(logging.ERROR)  # what Dask reports of workers that it ends
         raise KeyboardInterrupt
 
     # Only in place of Python's own: a job in the background ignores the signal.
@@ -42,6 +44,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     finally:
         if installed:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if count:
+            logging.disable(logging.NOTSET)
 
 
 def print_interrupted() -> int:

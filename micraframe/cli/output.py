@@ -101,8 +101,8 @@ def print_measures(
         rows = [{name: each for name, each in record.items() if name != key} for record in group]
         print_records([row | {"reduction": row["reduction"].partition(" ")[0]} for row in rows], as_json=False)
         print()
-    print("mean: over the images in which the number is defined; their number is in the column images.")
-    print("pooled: pixels, objects or images of all images counted together.")
+    print("mean: over those images in which the number is defined (column images)")
+    print("pooled: computed from all images together")
 
 
 def print_json(records: Sequence[Mapping[str, Any]]) -> None:

@@ -47,9 +47,7 @@ def run(
     ] = None,
     slurm: Annotated[
         Path | None,
-        typer.Option(
-            help="Dask: YAML file with what to request from SLURM (queue, cores, ...), instead of local workers."
-        ),
+        typer.Option(help="Dask: YAML file with the SLURM request (queue, cores, ...), instead of local workers."),
     ] = None,
     against: Annotated[
         Path | None,

@@ -49,9 +49,7 @@ def sweep(
     ] = None,
     tile: Annotated[
         int,
-        typer.Option(
-            help="Side, in pixels, of the tiles that are computed one at a time; larger tiles need more memory."
-        ),
+        typer.Option(help="Side of the tiles, in pixels, computed one at a time; larger ones need more memory."),
     ] = 1024,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "float32",
@@ -110,7 +108,7 @@ def summary(report: SweepReport) -> Iterator[str]:
         found = report.agreement
         correlation = "undefined" if found.correlation is None else f"{found.correlation:.3f}"
         yield (
-            f"Dense against exact: correlation {correlation}; proposals: {found.proposals_dense} and "
-            f"{found.proposals_exact}, {found.proposals_in_common} in common; dense is {found.speedup:.3g} times as fast"
+            f"Dense against exact: correlation {correlation}; {found.proposals_dense} and {found.proposals_exact} "
+            f"proposals, {found.proposals_in_common} in common; dense is {found.speedup:.3g} times as fast"
         )
     yield from (f"Note: {note}" for note in report.notes)

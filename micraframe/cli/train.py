@@ -73,7 +73,7 @@ def train_and_save(
     writes = is_main_process()
     if writes:
         refuse_foreign(output / "config.yaml", type(settings))
-    with tidied(output), exclusive(output / ".lock", refuse) if writes else nullcontext():
+    with tidied(output) if writes else nullcontext(), exclusive(output / ".lock", refuse) if writes else nullcontext():
         model = output / "model"
         if model.exists():
             raise ConfigError(f"{output}: already contains a model; choose another --output or delete it")
@@ -106,16 +106,18 @@ def tidied(output: Path) -> Iterator[None]:
     Args:
         output: A training's folder. If it exists already, it is left as it is.
     """
+    from micraframe.runtime.locks import is_held
+
     created = list(itertools.takewhile(lambda folder: not folder.exists(), (output, *output.absolute().parents)))
     try:
         yield
     except BaseException:
         learned = any(file.is_file() for file in output.glob("training/**/*"))
-        if created and not learned:
+        if created and not learned and not is_held(output / ".lock"):
             for name in ("config.yaml", ".lock"):
                 (output / name).unlink(missing_ok=True)
             for folder in (output / "training" / "checkpoints", output / "training", *created):
-                with suppress(OSError):  # another process writes there
+                with suppress(OSError):  # not empty
                     folder.rmdir()
         raise
 

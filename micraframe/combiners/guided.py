@@ -26,7 +26,7 @@ class Guided(Combiner["Guided.Params"]):
     class Params(Parameters):
         combiner: CombinerChoice = Field(
             Choice(name="micraframe/pca", params={"weight": "coarse"}),
-            description="The combiner whose map is refined; with layer-cam, plain select or pca work best.",
+            description="The combiner whose map is refined; use plain select or pca with layer-cam.",
         )
         mode: Literal["intensity", "filter"] = Field(
             "intensity",
@@ -42,14 +42,14 @@ class Guided(Combiner["Guided.Params"]):
             "stride, which is the map's resolution.",
         )
         exponent: PositiveFloat = Field(
-            0.5, description="Exponent of the smoothed map (intensity): below 1, the image counts more, the map less."
+            0.5, description="Exponent of the smoothed map (intensity); values below 1 give the image more weight."
         )
         radius: PositiveInt | None = Field(
             None,
             description="Radius of the guided filter in pixels (filter); by default the deepest layer's stride.",
         )
         epsilon: PositiveFloat = Field(
-            1e-3, description="Variance of the image, whose range is 1, below which it is ignored (filter)."
+            1e-3, description="Variance below which the image, scaled to [0, 1], counts as flat (filter)."
         )
 
     def __init__(self, params: Params) -> None:
@@ -59,8 +59,8 @@ class Guided(Combiner["Guided.Params"]):
     def combine(self, maps: Maps, image: FloatArray) -> Scores:
         """Combine.
 
-        Classes that have no map by the other combiner keep their status. If the image has no contrast, the result is
-        that of the other combiner.
+        Classes without a map keep the status from the other combiner. If the image has no contrast, the other
+        combiner's result is returned.
         """
         params = self.params
         inner = self._combiner.combine(maps, image)

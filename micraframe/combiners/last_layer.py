@@ -19,11 +19,11 @@ class LastLayer(Combiner["LastLayer.Params"]):
 
     class Params(Parameters):
         interpolation: Interpolation = Field(
-            "nearest", description="From cells to pixels: nearest (the paper's) or bilinear."
+            "nearest", description="Interpolation from cells to pixels: nearest, as in the paper, or bilinear."
         )
 
     def combine(self, maps: Maps, image: FloatArray) -> Scores:
-        """Combine. A class is `empty` if its map is 0, `negative` if nothing in it is positive."""
+        """Combine. A class is `empty` if its map is 0, and `negative` if its map has no positive value."""
         values = coarse_map(maps, self.params.interpolation)
         return Scores(maps.presence, maps.classes, values, tuple(map(_status, maps.maps[-1])))
 

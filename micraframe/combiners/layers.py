@@ -1,4 +1,4 @@
-"""What combiners share: the selection of layers, the coarse map, and maps scaled to [0, 1]."""
+"""Shared by the combiners: the selection of layers, the coarse map, and scaling to [0, 1]."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def select_layers(layers: Sequence[Layer], selection: Selection) -> list[int]:
 
 
 def coarse_map(maps: Maps, interpolation: Interpolation = "nearest") -> FloatArray:
-    """Return max(0, D) / max D, float32 (M, H, W), for the deepest layer's map D; 0 where D has nothing positive."""
+    """Return max(0, D) / max D, float32 (M, H, W), for the deepest layer's map D; 0 if D has no positive value."""
     deepest = np.maximum(maps.maps[-1], 0)
     top = deepest.max((1, 2), keepdims=True)
     relative = np.divide(deepest, top, out=np.zeros_like(deepest), where=top > 0)

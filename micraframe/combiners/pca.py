@@ -31,14 +31,16 @@ class Pca(Combiner["Pca.Params"]):
 
     class Params(Parameters):
         layers: Selection = Field(
-            "all-but-deepest", description="all-but-deepest (the paper's), all, or the layers' names."
+            "all-but-deepest", description="Layers: all-but-deepest, as in the paper, all, or their names."
         )
-        scale: Scale = Field("min-max", description="Scaling of each layer: min-max to [0, 1] (the paper's), or none.")
+        scale: Scale = Field(
+            "min-max", description="Scaling of each layer: min-max to [0, 1], as in the paper, or none."
+        )
         sign: Sign = Field(
             "deepest-weighted",
             description="Which end of the component means present: its mean, weighted by the deepest layer's rectified "
-            "map, is positive (deepest-weighted); its largest absolute score is positive (largest-score, as "
-            "scikit-learn had it before 1.5); its largest absolute loading is positive (largest-loading).",
+            "map, is positive (deepest-weighted); its largest absolute score is positive (largest-score, as in "
+            "scikit-learn before 1.5); its largest absolute loading is positive (largest-loading).",
         )
         weight: Literal["none", "coarse"] = Field(
             "none", description="Multiply by the deepest layer's map, interpolated bilinearly (coarse), or not (none)."

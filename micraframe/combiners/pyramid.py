@@ -91,7 +91,7 @@ def pyramid(
         layers: Shallow to deep.
         planes: Their maps, each (M, h, w), all of it visible.
         size: (H, W) of the image.
-        dtype: Of the result.
+        dtype: Type of the result.
     """
     nested: list[tuple[Grid, Array]] = []
     for layer, values in zip(reversed(layers), reversed(planes), strict=True):
@@ -109,7 +109,7 @@ def sum_runs(values: Array, starts: npt.NDArray[np.intp]) -> Array:
     step = starts[1] if len(starts) > 1 else 1
     if np.any(np.diff(starts) != step):
         return np.add.reduceat(values, starts, axis=-1)
-    # Slices, where all runs but the last are equally long: faster than reduceat by the length of a run.
+    # If all runs but the last are equally long, slices are faster than reduceat by the length of a run.
     sums = np.empty((*values.shape[:-1], len(starts)), values.dtype)
     head, last = sums[..., :-1], starts[-1]
     head[...] = values[..., 0:last:step]

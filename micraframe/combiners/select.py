@@ -1,4 +1,4 @@
-"""Selected layers, joined pixel by pixel."""
+"""Selected layers, combined pixel by pixel."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ class Select(Combiner["Select.Params"]):
     """The mean, sum, product, maximum or weighted sum of selected layers, scaled to [0, 1]."""
 
     class Params(Parameters):
-        layers: Selection = Field("all", description="all, all-but-deepest, or the layers' names.")
-        join: Join = Field("mean", description="mean, sum, product, max, or weights: the sum of layers times weights.")
+        layers: Selection = Field("all", description="Layers: all, all-but-deepest, or their names.")
+        join: Join = Field(
+            "mean", description="How layers are combined: mean, sum, product, max, or weights (weighted sum)."
+        )
         weights: dict[str, FiniteFloat] = Field(
             {}, description="For join: weights, the weight of each layer by its name, in place of `layers`."
         )
         rectify: bool = Field(True, description="Take the positive part of each layer's map.")
-        scale: Scale = Field("min-max", description="Of each layer, after rectifying: min-max to [0, 1], or none.")
+        scale: Scale = Field(
+            "min-max", description="Scaling of each layer, after rectifying: min-max to [0, 1], or none."
+        )
 
         @model_validator(mode="after")
         def _weights_fit(self) -> Select.Params:
@@ -41,7 +45,7 @@ class Select(Combiner["Select.Params"]):
     def combine(self, maps: Maps, image: FloatArray) -> Scores:
         """Combine.
 
-        A class is `empty` if its maps are 0, `negative` if rectifying leaves nothing of them, and `constant` if the
+        A class is `empty` if its maps are 0, `negative` if they have no positive value to keep, and `constant` if the
         joined map does not vary.
         """
         params = self.params

@@ -1,1 +1,1 @@
-"""Controls: methods that learn nothing of where structures are, which a method worth its annotation must beat."""
+"""Controls: methods that learn nothing about where structures are, which any useful method must beat."""

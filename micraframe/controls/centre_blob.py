@@ -1,4 +1,4 @@
-"""The control that always looks at the middle, where photographers put what matters."""
+"""The control that always points at the centre of the image."""
 
 from __future__ import annotations
 

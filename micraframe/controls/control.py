@@ -1,8 +1,7 @@
-"""What controls without a classifier share: of the training labels, they keep only how frequent each class is.
+"""The base of the controls without a classifier, which keep only the frequency of each class in the training labels.
 
-A control cannot tell which classes are in an image, so it predicts the same ones for every image. Which ones is a
-choice: `all` gives it a mask wherever masks are compared and suits comparisons of masks, `prevalent` is the best
-constant answer to what is present and suits comparisons of classification.
+A control cannot tell which classes are in an image, so it predicts the same ones for every image: use `all` to compare
+masks, `prevalent` (the best constant answer) to compare classification.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ C = TypeVar("C", bound=ControlParams)
 
 
 class Control(Method[C]):
-    """A control: draws a map without knowing the classes, and gives every image the same presence probabilities."""
+    """A control: draws a map without knowing the classes, with the same presence probabilities for every image."""
 
     learns_from = frozenset({Annotation.LABELS})
     uses_validation = False
@@ -57,7 +56,7 @@ class Control(Method[C]):
 
 @final
 class ControlModel(Model):
-    """A control that knows how frequent the classes are.
+    """A control that knows the frequency of each class.
 
     Attributes:
         prevalence: float32 (K,): share of the training images that contain each class.
@@ -75,7 +74,7 @@ class ControlModel(Model):
         presence = np.ones(count, np.float32) if certain else self.prevalence
         for image in images:
             maps = self._control.draw(image, count, self._seed)
-            # Not `empty`, which a map of zeros is otherwise: the control draws one where the image has no contrast.
+            # Not `empty`, the default for a map of zeros: a control draws one if the image has no contrast.
             status: list[Status] = ["ok" if np.ptp(values) > 0 else "constant" for values in maps]
             yield Scores(presence, tuple(range(count)), maps, tuple(status))
 

@@ -14,11 +14,11 @@ from micraframe.types import FloatArray
 
 @final
 class IntensityOtsu(Control["IntensityOtsu.Params"]):
-    """The image's own intensities (mean over the channels), for the head's Otsu threshold; one map for all classes."""
+    """The image's intensities (mean over channels) as the map of every class, for the head's Otsu threshold."""
 
     class Params(ControlParams):
         polarity: Polarity = Field(
-            "auto", description="Whether structures are bright or dark; auto: whichever covers less of each image."
+            "auto", description="Whether structures are bright or dark; auto: the one that covers less of each image."
         )
 
     deterministic = True

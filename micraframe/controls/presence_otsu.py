@@ -1,4 +1,4 @@
-"""The control that must be beaten where structures stand out: labels say whether, and Otsu of the image says where."""
+"""The control to beat if structures stand out: labels teach presence, and Otsu's threshold of the image locates."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ _STATE: Final = "classifier."
 class PresenceOtsu(Method["PresenceOtsu.Params"]):
     """A classifier, learned from image-level labels, decides which classes are present; the map is the image itself.
 
-    The head's Otsu threshold segments the image's intensities, bright or dark, or their local standard deviation. Which
-    of the three suits a class is chosen without masks (`choose_contrast`).
+    The head's Otsu threshold segments the image's intensities, bright or dark, or their local standard deviation. One
+    of the three is chosen for each class without masks (`choose_contrast`).
     """
 
     class Params(Parameters):
@@ -47,7 +47,7 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
         contrast: Contrast | Literal["auto"] = Field(
             "auto",
             description="How structures stand out: bright, dark, or by the local deviation of the intensity; auto: "
-            "whichever of them agrees best with the training labels, class by class.",
+            "the one that agrees best with the training labels, for each class.",
         )
         radius: int = Field(5, ge=1, description="Radius in pixels of the square of the local standard deviation.")
 
@@ -76,7 +76,7 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
 
 @final
 class PresenceOtsuModel(Model):
-    """A classifier, and how each class stands out.
+    """A classifier, and the contrast of each class.
 
     Attributes:
         contrasts: int32 (K,): the index in `CONTRASTS` that was chosen for each class.
@@ -88,7 +88,7 @@ class PresenceOtsuModel(Model):
         self._classifier = classifier
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
-        """Yield the scores of each image: presence as the classifier has it, and maps of its intensities."""
+        """Yield the scores of each image: the classifier's presence, and maps of the intensities."""
         waiting: deque[FloatArray] = deque()
 
         def seen() -> Iterator[FloatArray]:
@@ -118,7 +118,7 @@ def contrast_map(image: FloatArray, contrast: Contrast, radius: int) -> FloatArr
         image: Its mean over the channels is the intensity.
         contrast: The intensity scaled to [0, 1], the same upside down, or the standard deviation of the intensity in a
             square around each pixel, divided by its maximum.
-        radius: Of the square, in pixels.
+        radius: Radius of the square in pixels.
     """
     if contrast != "deviation":
         return intensity_map(image, contrast)
@@ -133,7 +133,7 @@ def contrast_map(image: FloatArray, contrast: Contrast, radius: int) -> FloatArr
 def choose_contrasts(samples: Sequence[Sample], radius: int) -> IntArray:
     """Return for each class the index in `CONTRASTS` of the contrast that agrees best with the labels, int32 (K,).
 
-    At most 100 images with the class and 100 without it, evenly spaced among the samples, have a say.
+    At most 100 images with the class and 100 without it, evenly spaced among the samples, are used.
     """
     labels = np.array([sample.labels for sample in samples], np.bool_)
     chosen = []
@@ -146,22 +146,22 @@ def choose_contrasts(samples: Sequence[Sample], radius: int) -> IntArray:
 
 
 def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArray], radius: int) -> Contrast:
-    """Return the contrast whose Otsu mask takes what images without the class lack, and leaves what they have.
+    """Return the contrast whose Otsu mask best separates pixels that are unusual in images without the class.
 
     With x the intensity of a pixel minus the median of its image, and F the distribution function of x over the images
     *without* the class, u = |2 F(x) - 1| says how unusual a pixel is there: 0 for the commonest, 1 for what is darker
     or brighter than anything. In each image *with* the class, a contrast's mask M, its map above its Otsu threshold,
-    agrees with the labels as far as what it takes is more unusual than what it leaves:
+    agrees with the labels as far as the pixels inside it are more unusual than those outside:
 
         A = P(u_p > u_q) + P(u_p = u_q) / 2,  p in M, q not in M,
 
-    the area under the ROC curve; 1/2 where M is empty or everything. The contrast with the highest mean A wins, of
-    equal ones the first.
+    the area under the ROC curve; 1/2 where M is empty or everything. The contrast with the highest mean A wins; ties
+    go to the first.
 
     Args:
-        containing: Images with the class, each (C, H, W). Without any, there is nothing to choose by: bright.
-        lacking: Images without it; where there are none, most pixels of `containing` are background and stand in.
-        radius: As in `contrast_map`.
+        containing: Images with the class, each (C, H, W); if there are none, the result is bright.
+        lacking: Images without it; if there are none, `containing`, most of whose pixels are background, is used.
+        radius: See `contrast_map`.
     """
     if not containing:
         return CONTRASTS[0]
@@ -178,7 +178,7 @@ def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArr
 
 
 def area_under_roc(mask: BoolArray, values: npt.NDArray[np.float64]) -> float:
-    """Return the probability that a value in the mask is above one outside, equal ones counting half; 1/2 of nothing.
+    """Return the probability that a value in the mask is above one outside, ties counting half; 1/2 if either is empty.
 
     It is U / (|M| |not M|) with the statistic U of Mann and Whitney (1947).
 

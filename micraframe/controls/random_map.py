@@ -1,4 +1,4 @@
-"""The control that looks nowhere in particular."""
+"""The control that points at random places."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RandomMap(Control["RandomMap.Params"]):
 
 def random_maps(image: FloatArray, classes: int, seed: int, smoothing: float) -> FloatArray:
     """Return smooth noise, float32 (K, H, W), each map from 0 to 1, determined by the seed and the image's content."""
-    # By content and not by position in a batch: an image gets its maps whatever it is predicted together with.
+    # By content and not by position in a batch: an image's maps do not depend on the other images.
     key = digest(str(seed), str(image.shape), np.ascontiguousarray(image).tobytes())
     noise = np.random.default_rng(int(key, 16)).standard_normal((classes, *image.shape[1:]), dtype=np.float32)
     if smoothing:

@@ -1,7 +1,7 @@
-'''The built-in datasets, and the parts that a plugin's dataset is made of.
+'''The built-in datasets, and the parts for a plugin's dataset.
 
-A dataset with its own file format says which classes and images there are and how to read one; `ImageDataset` does the
-rest. Its parameters include crops, labelling rules, random or given splits that keep groups together, pixel size,
+A dataset with its own file format lists its classes and images and reads one image; `ImageDataset` does the rest.
+Its parameters include crops, labelling rules, random or given splits that keep groups together, pixel size,
 resizing and normalisation, and its samples are read on access:
 
     from functools import partial

@@ -16,15 +16,15 @@ from micraframe.types import BoolArray, FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class ImageAnnotation:
-    """What is annotated in a whole image. Each field means what it means in a `Sample`.
+    """The annotation of a whole image. The fields have the same meaning as in a `Sample`.
 
     Attributes:
         masks: bool (K, H, W).
-        instances: int32 (K, H, W); 0 is background. Masks follow from instances where they are left out.
+        instances: int32 (K, H, W); 0 is background. If masks are omitted, they follow from instances.
         boxes: Per class, float32 (N, 4): (y0, x0, y1, x1), end exclusive; they may reach beyond the image.
         points: Per class, float32 (N, 2): (y, x).
         ignore: bool (H, W): unannotated pixels.
-        size: (H, W) of the image. Where no array tells it, giving it saves reading the image to learn it.
+        size: (H, W) of the image. Without masks or instances, setting it saves reading the image.
     """
 
     masks: BoolArray | None = None
@@ -78,7 +78,7 @@ class ImageAnnotation:
         return covered
 
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> ImageAnnotation:
-        """Return the annotation of the image resized from (H, W) `old` to `new`; of pixels, the nearest is taken."""
+        """Return the annotation of the image resized from (H, W) `old` to `new`, by nearest neighbour."""
         if old == new:
             return self
         factor = np.divide(new, old, dtype=np.float32)

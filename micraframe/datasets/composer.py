@@ -3,7 +3,7 @@
 N digits, N drawn from a list of counts, are placed at the points of a random Poisson-disc sample and rotated; then, in
 random order, the image is blurred and Poisson noise is added (Bilodeau et al. 2022, Methods, "Modified MNIST").
 
-Digits from any source will do: `composed_samples` takes glyphs and their labels.
+Digits can come from any source: `composed_samples` takes glyphs and their labels.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from micraframe.types import SPLITS, BoolArray, FloatArray, IntArray, Sample, Sp
 CLASSES = tuple("0123456789")
 
 INK = 0.5
-"""A pixel belongs to a digit where the digit, before blur and noise, is brighter than this."""
+"""A pixel belongs to a digit if the digit, before blur and noise, is brighter than this."""
 
 LEVELS = 255
 """Grey levels from black to white; the unit of the noise."""
 
 
 class DigitScene(Parameters):
-    """How images are composed; the defaults are the paper's."""
+    """How images are composed, by default as in the paper."""
 
     size: int = Field(256, ge=16, description="Height and width of an image in pixels.")
     counts: tuple[int | Literal["max"], ...] = Field(
         (1, 2, 3, 4, 5, 10, 15, 20, "max"),
         min_length=1,
-        description="Numbers of digits, one of which is drawn for each image; max: as many as there is room for.",
+        description="Numbers of digits, one of which is drawn for each image; max: as many as fit.",
     )
     radius: float = Field(25.0, ge=1, description="Smallest distance between the centres of two digits in pixels.")
     digits: int = Field(28, ge=8, description="Height and width of a digit with its margin in pixels.")
@@ -175,7 +175,7 @@ def composed_samples(
 
 
 def fingerprint(digits: Sequence[GlyphSet], scene: DigitScene, counts: Sequence[int], seed: int) -> str:
-    """Return a hash of what determines the samples: the scene, the seed, and each split's digits and number of images.
+    """Return a hash of everything that determines the samples: scene, seed, digits and number of images of each split.
 
     It includes one composed image, so that a changed composer gives another hash.
     """

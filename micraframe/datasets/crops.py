@@ -24,7 +24,7 @@ Amounts = npt.NDArray[Any]
 PositiveRule = Literal["share", "object", "visible"]
 
 Handling = Literal["drop", "positive", "negative"]
-"""What becomes of an ambiguous image or crop."""
+"""How an ambiguous image or crop is treated."""
 
 
 class Window(NamedTuple):
@@ -62,7 +62,7 @@ class Cropping:
         return grid(size, self.size, self.stride or self.size) if self.size else [Window(0, 0, *size)]
 
     def choose(self, crops: Sequence[Crop], name: str) -> list[Crop]:
-        """Return the crops to keep of an image's, in order, whatever other images there are."""
+        """Return the crops of an image to keep, in order; the choice does not depend on other images."""
         if not self.most or self.most >= len(crops):
             return list(crops)
         rng = np.random.default_rng([self.seed, int(digest(name)[:15], 16)])
@@ -74,9 +74,9 @@ class LabelRule:
     """When a class counts as present in an image or a crop.
 
     Attributes:
-        kind: What is compared with `least`. `share`: the annotated fraction of the crop's pixels; `object`: the
-            annotated area in pixels; `visible`: the largest fraction of any one object that lies inside the crop.
-        least: The smallest sufficient value: one number, or one per class. Nothing at all never suffices.
+        kind: The amount that is compared with `least`. `share`: the annotated fraction of the crop's pixels; `object`:
+            the annotated area in pixels; `visible`: the largest fraction of any one object that lies inside the crop.
+        least: The smallest sufficient value: one number, or one per class. An amount of 0 never suffices.
     """
 
     kind: PositiveRule = "share"
@@ -87,7 +87,7 @@ def grid(size: tuple[int, int], crop: int, stride: int) -> list[Window]:
     """Cover an image with square crops, row by row.
 
     The last row and column of crops are moved inwards, so that the crops cover every pixel and none lies outside the
-    image. Where an image is smaller than a crop, the crop has the height or width of the image.
+    image. If an image is smaller than a crop, the crop has the height or width of the image.
 
     Args:
         size: (H, W) of the image.
@@ -107,7 +107,7 @@ def judge_windows(
     """Decide for each window and class whether the window contains the class.
 
     Args:
-        annotation: Of the whole image. Masks count where there are any, else boxes, else points.
+        annotation: The whole image's annotation. Masks are used if there are any, else boxes, else points.
         size: (H, W) of the image.
         windows: The N windows.
         rule: When a class counts as present.
@@ -126,7 +126,7 @@ def judge_windows(
 
 
 def resolve_ambiguous(answers: npt.NDArray[np.int8], handling: Handling) -> BoolArray | None:
-    """Return labels, bool (K,), from one window's answers (K,); None where an ambiguous window is to be dropped."""
+    """Return labels, bool (K,), from one window's answers (K,); None if an ambiguous window is to be dropped."""
     ambiguous = answers == AMBIGUOUS
     if ambiguous.any() and handling == "drop":
         return None
@@ -157,7 +157,7 @@ def crop_sample(sample: Sample, window: Window, objects: IntArray | None = None)
 
     Args:
         sample: The whole image.
-        window: Where to cut.
+        window: The window to cut out.
         objects: Numbered objects of the whole image, int32 (K, H, W); the part records which of them it shows.
     """
     place = (..., *window.place)
@@ -179,7 +179,7 @@ def crop_sample(sample: Sample, window: Window, objects: IntArray | None = None)
 
 
 def with_objects(sample: Sample) -> Sample:
-    """Return the sample with the points and boxes of its instances, where it has instances and lacks either."""
+    """Return the sample with points and boxes derived from its instances, if it has instances and lacks either."""
     if sample.instances is None:
         return sample
     return dataclasses.replace(

@@ -26,7 +26,7 @@ SHARES: dict[Split, float] = {"train": 0.6, "valid": 0.2, "test": 0.2}
 def sources() -> dict[Split, range]:
     """Return the indices of scikit-learn's digits that each split is composed from; no digit is in two splits.
 
-    They follow the order of the file, which is sorted by writer, so that few writers are in two splits.
+    They follow the order of the file, which is sorted by writer, so few writers are in two splits.
     """
     total = len(load_digits().target)
     ends = np.round(np.cumsum([SHARES[split] for split in SPLITS]) * total).astype(int)

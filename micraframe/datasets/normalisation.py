@@ -1,4 +1,4 @@
-"""How a dataset brings its intensities to a common range: image by image, or by its training images."""
+"""Normalisation of a dataset's intensities, image by image or fitted to its training images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fit_normalisation(params: NormalisationParams, images: Iterable[FloatArray])
     deviation of all pixels, and `percentile` the median of the images' percentiles; the result is `fixed`.
 
     Args:
-        params: How to normalise.
+        params: The parameters of the normalisation.
         images: The training images, float32 (C, H, W), each read once.
 
     Raises:
@@ -85,7 +85,7 @@ def fit_normalisation(params: NormalisationParams, images: Iterable[FloatArray])
 
 
 def _measure(params: NormalisationParams, image: FloatArray) -> npt.NDArray[np.float64]:
-    """Return what is measured in each channel, or in all together: (channels, numbers)."""
+    """Return the measurements of each channel, or of all channels together: (channels, numbers)."""
     values = image.reshape(len(image) if params.per_channel else 1, -1).astype(np.float64)
     if params.kind == "mean-sd":
         numbers = [np.full(len(values), values.shape[1]), values.sum(1), (values**2).sum(1)]

@@ -21,16 +21,16 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One whole image of a dataset: what is known of it, and how to read the rest.
+    """One whole image of a dataset: its known properties, and readers for the rest.
 
     Attributes:
         name: Unique within the dataset; the ids of its samples begin with it.
         read_image: Returns the image, float32 (C, H, W), in the units of its file.
-        read_annotation: Returns what is annotated in it; None where nothing is.
+        read_annotation: Returns the image's annotation; None if it has none.
         labels: Image-level labels, one per class. They hold for the whole image only, and take precedence over labels
             derived from `read_annotation`.
-        group: What a split must keep together, such as a patient; empty: the image is a group of its own.
-        split: Where the image belongs; None in all images divides them at random.
+        group: Name of what a split must keep together, such as a patient; empty: the image is its own group.
+        split: The image's split; None in all images divides them at random.
         files: The files that it is read from. Their bytes are part of the dataset's fingerprint.
     """
 
@@ -85,10 +85,10 @@ def read_scaled(source: SourceImage, scale: float) -> tuple[FloatArray, tuple[in
 
 
 def read_annotation(source: SourceImage, count: int) -> ImageAnnotation:
-    """Read what is annotated in an image, of `count` classes; nothing where the image has labels only.
+    """Read the annotation of an image, of `count` classes; it is empty if the image has labels only.
 
     Raises:
-        DataError: If it cannot be read or is of another number of classes; the message names the image.
+        DataError: If it cannot be read or has another number of classes; the message names the image.
     """
     if source.read_annotation is None:
         return ImageAnnotation()
@@ -141,12 +141,12 @@ def read_whole(
 
 
 def fingerprint(settings: object, classes: Sequence[str], sources: Iterable[SourceImage]) -> str:
-    """Return a hash of what determines a dataset's samples.
+    """Return a hash of everything that determines a dataset's samples.
 
     Args:
-        settings: The parameters that matter, as JSON values; not where files lie.
+        settings: The parameters that affect samples, as JSON values, without paths.
         classes: Names of the classes.
-        sources: The images; their files count by content, wherever they lie.
+        sources: The images; their files count by content, not by path.
     """
     listed = list(sources)
     files = dict.fromkeys(path for source in listed for path in source.files)

@@ -14,8 +14,8 @@ from micraframe.types import SPLITS, Split
 def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: int) -> list[Split]:
     """Divide images at random, whole groups at a time.
 
-    Groups are taken in random order. Each split first receives one group; each further group goes to the split that
-    lacks most of its share.
+    Groups are taken in random order. Each split first receives one group; each further group goes to the split that is
+    furthest below its share.
 
     Args:
         groups: The group of each image.
@@ -52,6 +52,6 @@ def check_groups(groups: Sequence[str], splits: Sequence[Split]) -> None:
     for group, split in zip(groups, splits, strict=True):
         if owner.setdefault(group, split) != split:
             raise DataError(
-                f"group {group!r} is in both {owner[group]} and {split}, so that what is tested was learned; "
-                "put all its images in one split"
+                f"group {group!r} is in both {owner[group]} and {split}, but splits must not share a group; put all "
+                "its images in one split"
             )

@@ -1,4 +1,4 @@
-"""How well annotators agree: the yardstick for a method's agreement with one of them."""
+"""Agreement between annotators: the reference for a method's agreement with one of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def one_against_all(
     """Return for each annotator the mean of a measure with each of the others as the truth, (N, ...).
 
     Args:
-        annotations: Of the same image by N annotators.
+        annotations: Annotations of the same image by N annotators.
         measure: Takes a truth and an annotation, in this order, and returns a number or an array. NaN is left out of
             the mean.
 

@@ -17,12 +17,12 @@ def overlaps(truth: IntArray, predicted: IntArray) -> npt.NDArray[np.int64]:
 
     Args:
         truth: int32 (H, W), 0 is background; numbers may have gaps.
-        predicted: int32 (H, W), likewise.
+        predicted: int32 (H, W), numbered in the same way.
 
     Returns:
         int64 (1 + N, 1 + M): background first, then the N true and M predicted objects in the order of their numbers.
     """
-    # Background is prepended so that it has its row and column even where there is none.
+    # Background is prepended so that it has its row and column even if no pixel is background.
     _, rows = np.unique(np.append(0, truth), return_inverse=True)
     _, columns = np.unique(np.append(0, predicted), return_inverse=True)
     shape = int(rows.max()) + 1, int(columns.max()) + 1
@@ -58,7 +58,7 @@ def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np
     """
     distance = distances(truth, predicted)
     near = distance <= most
-    # A pair that is too far apart costs more than all near ones together, whatever its distance.
+    # Every pair that is too far apart costs more than all near ones together.
     cost = np.where(near, distance, (most + 1) * (1 + min(distance.shape)))
     rows, columns = linear_sum_assignment(cost)
     return _kept(rows, columns, near[rows, columns])
@@ -95,7 +95,7 @@ def distances(one: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) ->
 
 
 def f1_score(hits: int, true: int, predicted: int) -> float:
-    """Return 2 hits / (true + predicted); NaN where both are 0."""
+    """Return 2 hits / (true + predicted); NaN if both are 0."""
     return 2 * hits / (true + predicted) if true + predicted else np.nan
 
 

@@ -1,4 +1,4 @@
-"""How well the presence of classes is predicted: decided, and ranked."""
+"""How well the presence of classes is predicted: as a decision, and as a ranking."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ClassificationMetric(Metric[Parameters]):
         )
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return `correct`, 1 or 0, the `presence` probability and the true `label`; NaN where the truth is unknown.
+        """Return `correct`, 1 or 0, the `presence` probability and the true `label`; NaN if the truth is unknown.
 
         Raises:
             DataError: If truth and prediction do not have the same classes.

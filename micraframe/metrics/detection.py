@@ -1,4 +1,4 @@
-"""How well positions are found."""
+"""How accurately objects are located."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, counted
 from micraframe.interfaces import Column, Metric, Statistics
 from micraframe.metrics.association import f1_score, match_by_distance, match_by_score
 from micraframe.metrics.masks_and_labels import instances_of, undefined
@@ -35,7 +35,7 @@ _POOLED_AREA = "detection_average_precision_pooled"
 class DetectionMetric(Metric["DetectionMetric.Params"]):
     """Precision, recall, F1 and average precision of points, matched one to one with the true ones within a distance.
 
-    Points are those of the prediction or sample, else the centres of mass of its objects, else the centres of its
+    The points are those in the prediction or sample, else the centres of mass of its objects, else the centres of its
     boxes. For precision, recall and F1, as many pairs as possible are matched; for average precision, detections are
     matched in the order of their scores.
     """
@@ -46,7 +46,7 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
         )
 
     def columns(self) -> tuple[Column, ...]:
-        """Return the numbers of each image's points, and those of the points of all images together."""
+        """Return the columns for the points of each image, and for the points of all images together."""
         within = f"matched one to one within {self.params.distance:g} pixels"
         pooled = "from the points of all images together"
         return (
@@ -114,7 +114,7 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
         return {**super().reduce(statistics), _POOLED_AREA: areas}
 
     def _ranked(self, truth: FloatArray, predicted: FloatArray) -> tuple[BoolArray, FloatArray]:
-        """Return which detections are hits, and their scores; nothing where they have no scores."""
+        """Return which detections are hits, and their scores; both are empty if detections have no scores."""
         if predicted.shape[1] != 3:
             return np.zeros(0, bool), np.zeros(0, np.float32)
         return match_by_score(truth, predicted, self.params.distance), predicted[:, 2]
@@ -138,7 +138,7 @@ def pooled_curves(statistics: Statistics) -> list[PrecisionRecall]:
     """Return, for each class, precision against recall of the detections of all images, which share the thresholds.
 
     Args:
-        statistics: Of N images, each (N, K), as `DetectionMetric` measures them.
+        statistics: Statistics of N images, each (N, K), from `DetectionMetric`.
 
     Returns:
         K curves; empty ones, with an area of NaN, for classes whose detections have no scores.
@@ -163,7 +163,7 @@ def counted_points(
 ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]] | None:
     """Return per class the points of truth, (N, 2), and prediction, as `points_of`, outside of the ignored pixels.
 
-    None where either says nothing of where objects are.
+    None if either has no points, objects or boxes.
 
     Raises:
         DataError: If truth and prediction do not have the same classes.
@@ -173,7 +173,8 @@ def counted_points(
         return None
     if len(true) != len(predicted):
         raise DataError(
-            f"{truth.id}: expected predicted points of {len(true)} classes, as in the truth, got {len(predicted)}"
+            f"{truth.id}: expected predicted points of {counted(len(true), 'class', 'classes')}, as in the truth, got "
+            f"{len(predicted)}"
         )
     if truth.ignore is None:
         return true, predicted
@@ -182,9 +183,9 @@ def counted_points(
 
 
 def points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
-    """Return per class the points, (y, x), float32 (N, 2), or (y, x, score), (N, 3), where a prediction has scores.
+    """Return per class the points, (y, x), float32 (N, 2), or (y, x, score), (N, 3), if a prediction has scores.
 
-    None where nothing says where objects are.
+    None if there are no points, objects or boxes.
     """
     if source.points is not None:
         return source.points

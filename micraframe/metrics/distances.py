@@ -1,4 +1,4 @@
-"""How far masks lie from the truth, in pixels."""
+"""The distance between masks and the truth, in pixels."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ COLUMNS: Final = tuple(
 class DistanceMetric(Metric[Parameters]):
     """Distances in pixels between the masks' centres of mass and between their contours.
 
-    Both are undefined where a class is missing in truth or prediction, so a missed or invented mask costs nothing here:
-    read them beside F1 or IoU. Instances count as their union.
+    Both are undefined if a class is missing in truth or prediction, so missed and spurious masks are not penalised:
+    read them together with F1 or IoU. Instances count as their union.
     """
 
     def columns(self) -> tuple[Column, ...]:
@@ -34,7 +34,7 @@ class DistanceMetric(Metric[Parameters]):
         return COLUMNS
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the distances of one image; all NaN where truth or prediction has no masks.
+        """Return the distances of one image; all NaN if truth or prediction has no masks.
 
         Raises:
             DataError: If truth and prediction do not have the same classes and size.

@@ -31,9 +31,9 @@ COLUMNS: Final = (
 class LocalisationMetric(Metric["LocalisationMetric.Params"]):
     """Average precision of the map's pixels, and the pointing game.
 
-    Both are undefined where the class is not in the truth. A class in the truth that was not explained is a miss: it
-    counts as a constant map, which points nowhere and whose average precision is the share of positive pixels. Where
-    maps were not kept, as in predictions that are read from files, nothing is defined.
+    Both are undefined if the class is not in the truth. A class in the truth that was not explained is a miss: it
+    counts as a constant map, which points nowhere and whose average precision is the share of positive pixels. Both are
+    undefined if maps were not kept, as in predictions that are read from files.
     """
 
     class Params(Parameters):
@@ -79,9 +79,9 @@ def pointing(truth: BoolArray, values: FloatArray, counted: BoolArray, tolerance
 
     Args:
         truth: bool (H, W).
-        values: float32 (H, W); where several pixels share the maximum, the share of them that is near.
+        values: float32 (H, W); if several pixels share the maximum, the result is the share of them that is near.
         counted: bool (H, W): the pixels that count.
-        tolerance: In pixels.
+        tolerance: Largest distance in pixels.
     """
     if not (truth & counted).any():
         return np.nan

@@ -1,4 +1,4 @@
-"""Masks, instances and labels of a prediction or a sample, each derived from the others where it is missing."""
+"""Masks, instances and labels of a prediction or a sample, each derived from the others if it is missing."""
 
 from __future__ import annotations
 

@@ -37,8 +37,8 @@ class ObjectMetric(Metric["ObjectMetric.Params"]):
     """F1 of objects at given IoUs, the area under F1 against IoU, panoptic quality, and four kinds of failure.
 
     Without instances, objects are the connected components of the masks. F1 is a mean over images, and pooled over the
-    objects of all images, as StarDist's `matching_dataset` has it (Schmidt et al. 2018); the area is that under the
-    pooled F1, so that an image counts by its objects. Panoptic quality is
+    objects of all images, as in StarDist's `matching_dataset` (Schmidt et al. 2018); the area is that under the pooled
+    F1, so an image counts by its objects. Panoptic quality is
     PQ = SQ x RQ = (sum of the matched pairs' IoU / TP) x (TP / (TP + FP / 2 + FN / 2)) (Kirillov et al. 2019).
     """
 
@@ -48,7 +48,7 @@ class ObjectMetric(Metric["ObjectMetric.Params"]):
         )
 
     def columns(self) -> tuple[Column, ...]:
-        """Return the numbers of each image's objects, and those of the objects of all images together."""
+        """Return the columns for the objects of each image, and for the objects of all images together."""
         pooled = "from the objects of all images together"
         return (
             *(
@@ -86,7 +86,7 @@ class ObjectMetric(Metric["ObjectMetric.Params"]):
         )
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the statistics of one image; all NaN where truth or prediction has neither masks nor instances.
+        """Return the statistics of one image; all NaN if truth or prediction has neither masks nor instances.
 
         These are the columns of single images; `object_true` and `object_predicted`, the numbers of objects, and
         `object_mean_count`, the mean of both; `object_tp@IOU`, the number of matches, so that FP are predicted - TP and

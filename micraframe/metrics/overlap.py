@@ -40,20 +40,19 @@ COLUMNS: Final = (
 class OverlapMetric(Metric["OverlapMetric.Params"]):
     """Precision, recall, F1, IoU and symmetric boundary Dice of each class's mask.
 
-    All are undefined where the class is neither in the truth nor in the prediction. `iou_if_present` is the IoU where
-    the class is in the truth, so that it is not mixed with how well images without the class were recognised. Instances
-    count as their union.
+    All are undefined if the class is neither in the truth nor in the prediction. `iou_if_present` is the IoU over the
+    images that contain the class, unaffected by how well other images are recognised. Instances count as their union.
     """
 
     class Params(Parameters):
         radius: int = Field(1, ge=1, description="Radius of the boundary Dice's neighbourhoods in pixels.")
 
     def columns(self) -> tuple[Column, ...]:
-        """Return the numbers of each class's mask."""
+        """Return the columns for each class's mask."""
         return COLUMNS
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the numbers of one image; all NaN where truth or prediction has no masks.
+        """Return the numbers of one image; all NaN if truth or prediction has no masks.
 
         Raises:
             DataError: If truth and prediction do not have the same classes and size.
@@ -79,8 +78,8 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
     """Return `precision`, `recall`, `f1` and `iou`, each float32 (K,), of the pixels of masks.
 
     With TP, FP and FN the pixels that are in both masks, only in the predicted or only in the true one: precision
-    TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), and IoU TP / (TP + FP + FN). Each is NaN where it
-    is 0 / 0: precision of a blank prediction, recall of a blank truth, F1 and IoU where both are blank.
+    TP / (TP + FP), recall TP / (TP + FN), F1 2 TP / (2 TP + FP + FN), and IoU TP / (TP + FP + FN). Each is NaN if it
+    is 0 / 0: precision of a blank prediction, recall of a blank truth, F1 and IoU of two blank masks.
 
     Args:
         truth: bool (K, H, W).
@@ -112,17 +111,17 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     With N_x the pixels at most `radius` rows and columns from x, and dT and dP the boundaries of truth T and
     prediction P, it is the mean over all x in dT and all x in dP of the Dice coefficient
     2 |T n P n N_x| / (|T n N_x| + |P n N_x|) (Yeghiazaryan and Voiculescu, Journal of Medical Imaging 5, 2018). A
-    mask's boundary is its pixels with an edge neighbour in the image that is outside the mask: where the image cuts a
-    structure, nobody has drawn a boundary. Where neither mask has one, it is the Dice coefficient of the masks.
+    mask's boundary is its pixels with an edge neighbour in the image that is outside the mask: the image's edge is not
+    a boundary of the structure. If neither mask has a boundary, it is the Dice coefficient of the masks.
 
     Args:
         truth: bool (H, W).
         predicted: bool (H, W).
-        ignore: bool (H, W): pixels that do not count, and are no boundary.
+        ignore: bool (H, W): pixels that do not count and are not part of a boundary.
         radius: Radius of the neighbourhoods in pixels.
 
     Returns:
-        In [0, 1]; NaN where both masks are blank.
+        In [0, 1]; NaN if both masks are blank.
     """
     counted = np.ones(truth.shape, bool) if ignore is None else ~ignore
     # Boundaries are found before pixels are ignored: the border of the ignored region is no boundary of the structure.

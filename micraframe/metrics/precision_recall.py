@@ -17,8 +17,8 @@ class PrecisionRecall(NamedTuple):
         thresholds: float32 (T,), falling: the distinct scores.
         precision: float64 (T,): share of the items with at least this score that are positive.
         recall: float64 (T,), rising: share of the positives that have at least this score; NaN without positives.
-        area: Average precision, sum over n of (R_n - R_(n-1)) P_n, without interpolation; 0 where no item is positive
-            but some positives were missed, NaN without positives.
+        area: Average precision, sum over n of (R_n - R_(n-1)) P_n, without interpolation; 0 if no item is positive but
+            some positives were missed, NaN without positives.
     """
 
     thresholds: FloatArray
@@ -55,6 +55,6 @@ def average_precision(labels: BoolArray, scores: FloatArray) -> float:
         scores: (N,): high means positive.
 
     Returns:
-        NaN where no item is positive.
+        NaN if no item is positive.
     """
     return curve_of(labels, scores, int(np.count_nonzero(labels))).area

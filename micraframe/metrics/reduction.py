@@ -1,4 +1,4 @@
-"""How statistics of images become numbers: `micraframe.metrics.reduction`, the one place where averages are taken.
+"""How statistics of images become numbers: `micraframe.metrics.reduction` is the only place that averages.
 
     statistics = stack([metric.measure(*pair) for pair in images], classes=K)     # each (N, K), NaN where undefined
     for reduced in summarise(metric, statistics):
@@ -29,7 +29,7 @@ POOLED: Final = "pooled over images"
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What a column comes to over images.
+    """A column's value over images.
 
     Attributes:
         column: The column.
@@ -52,11 +52,11 @@ class Reduced:
 
 
 def summarise(metric: Metric[Any], statistics: Statistics) -> list[Reduced]:
-    """Return what each column of a metric comes to, in the order in which the metric declares them.
+    """Return the value of each column of a metric, in the order in which the metric declares them.
 
     Args:
         metric: The metric.
-        statistics: What `stack` returns of N images, each (N, K).
+        statistics: The statistics of N images from `stack`, each (N, K).
     """
     numbers = metric.reduce(statistics)
     found = []
@@ -75,7 +75,7 @@ def summarise(metric: Metric[Any], statistics: Statistics) -> list[Reduced]:
 
 
 def overall(metric: Metric[Any], statistics: Statistics) -> dict[str, float]:
-    """Return each column's number over all classes: what `summarise` says, without the rest, for resampling."""
+    """Return each column's number over all classes, as in `summarise` but without the rest, for resampling."""
     numbers = metric.reduce(statistics)
     return {column.name: _overall(column, numbers, statistics) for column in metric.columns()}
 
@@ -83,11 +83,11 @@ def overall(metric: Metric[Any], statistics: Statistics) -> dict[str, float]:
 def per_image(column: Column, statistics: Statistics) -> npt.NDArray[np.float64]:
     """Return a column's value for each image, float64 (N,): the mean over the classes for which it is defined there.
 
-    It is what a mean over images is a mean of, and so what its images can be resampled and exchanged by.
+    A mean over images is the mean of these values, which can be resampled and exchanged.
 
     Args:
-        column: One that is a mean over images.
-        statistics: Of N images, each (N, K).
+        column: A column that is a mean over images.
+        statistics: Statistics of N images, each (N, K).
 
     Raises:
         ValueError: If the column is pooled: it has no value for a single image.
@@ -98,10 +98,10 @@ def per_image(column: Column, statistics: Statistics) -> npt.NDArray[np.float64]
 
 
 def stack(images: Sequence[Statistics], classes: int) -> Statistics:
-    """Return the statistics of N images, each float64 (N, K); NaN where an image lacks one.
+    """Return the statistics of N images, each float64 (N, K); NaN if an image lacks one.
 
     Args:
-        images: What `Metric.measure` returned of each image, each (K,).
+        images: The result of `Metric.measure` for each image, each (K,).
         classes: Number of classes K.
     """
     names = dict.fromkeys(name for image in images for name in image)

@@ -1,4 +1,4 @@
-"""Atomic writes, after which a file is either the old one or the new one, and digests of content."""
+"""Atomic writes, after which a file has either its old or its new content, and digests of content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; the file written there replaces `path` at the end.
+    """Yield a temporary path in the folder of `path`; the file written there replaces `path` at the end.
 
     If the block raises, the temporary file is removed and `path` stays as it was. The same holds if the power fails:
     the new content is on the disk before it replaces the old.
@@ -26,7 +26,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        # mkstemp creates private files; the result is to be as readable as any other file of the user.
+        # mkstemp creates private files; the result should be as readable as the user's other files.
         temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(path)
@@ -36,7 +36,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it replaces `path` at the end."""
+    """Yield a temporary folder next to `path`; it replaces `path` at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     old = temporary.with_name(temporary.name + ".old")

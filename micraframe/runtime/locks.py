@@ -1,4 +1,4 @@
-"""Locks between processes: while one process works in a folder, others wait, on every operating system."""
+"""Locks between processes, on every operating system: while one process works in a folder, others wait."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 glibc asks the system for every block above 32 MiB and returns it as soon as it is freed. The activations of a large
 image are such blocks: the kernel zeroes all their pages, one at a time, only for them to be overwritten, which takes a
-third of the time of a sweep. The setting holds for the whole process, so that no library call may make it.
+third of the time of a sweep. The setting holds for the whole process, so no library function may change it.
 """
 
 from __future__ import annotations

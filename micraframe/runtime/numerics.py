@@ -1,4 +1,4 @@
-"""What determines the bytes of a result besides its inputs: libraries, device, precision, processor, threads.
+"""What determines the bytes of a result, other than its inputs: libraries, device, precision, processor, threads.
 
 Sums of floating point numbers depend on their order, which differs between instruction sets and numbers of threads: the
 same training gives other weights with AVX2 than with AVX-512, and with one thread than with two.
@@ -28,16 +28,16 @@ LIBRARIES = (
     "scikit-image",
     "opencv-python-headless",
 )
-"""The distributions that compute."""
+"""The distributions that compute numbers."""
 
 
 def numerics(device: str = "auto", precision: str = "auto", threads: int | None = None) -> dict[str, str]:
     """Return everything that changes the bytes of a result although code, data and parameters are the same.
 
     Args:
-        device: As in a configuration; `auto` is resolved. One that this machine lacks, as where only the workers of a
-            cluster have it, keeps its name.
-        precision: Likewise.
+        device: As in a configuration; `auto` is resolved. A device that this machine lacks, because only the workers
+            of a cluster have it, keeps its name.
+        precision: As in a configuration; `auto` is resolved.
         threads: Number of threads to compute with; None: as many as this process has.
     """
     try:
@@ -77,7 +77,7 @@ def instructions() -> str:
 
 
 def machine() -> dict[str, str]:
-    """Return what identifies this machine to a reader; nothing of it is part of a key."""
+    """Return what identifies this machine to a reader; none of it is part of a key."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
@@ -89,7 +89,7 @@ def machine() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Return the processor's name, as well as the system knows it."""
+    """Return the processor's name, as far as the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -104,7 +104,7 @@ def reach(classifier: Classifier, progress: Progress | None = None) -> int:
     stride = twin.layers[-1].stride
     thirds = [8 * 2**n for n in range(int(math.log2(_FURTHEST // 8)) + 1)]
     for done, third in enumerate(thirds):
-        progress.advance("measure the network's reach", done, len(thirds))
+        progress.advance("measuring the receptive field", done, len(thirds))
         found = 0
         for axis in (0, 1):
             sides, pixels = [4, 4], [slice(None), slice(None)]
@@ -113,7 +113,7 @@ def reach(classifier: Classifier, progress: Progress | None = None) -> int:
             cells = affected.nonzero().flatten().tolist()
             found = max([found, *(max(third - cell, cell - 2 * third + 1) for cell in cells)])
         if found < third:
-            progress.advance("measure the network's reach", len(thirds), len(thirds))
+            progress.advance("measuring the receptive field", len(thirds), len(thirds))
             return found
         # Every cell is affected. A single distant pixel shows whether doubling the strip can help.
         if third == thirds[0] and _is_global(twin):
@@ -145,7 +145,7 @@ def _affected(twin: Classifier, cells: tuple[int, int], pixels: tuple[slice, sli
 
 
 def dense_tile(engine: SweepEngine, halo: int, row: int, column: int) -> FloatArray:
-    """Return the maximum of a tile's cells within each segment, or their sum where the pooling is the mean.
+    """Return the maximum of a tile's cells within each segment, or their sum if the pooling is the mean.
 
     Args:
         engine: Classifier, image and layout.

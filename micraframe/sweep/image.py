@@ -24,12 +24,12 @@ SPILL = 64 * 2**20
 """Bytes of pixels of a PNG or JPEG above which they are kept in a temporary file rather than in memory."""
 
 SMALLER = 4
-"""The largest image of a file is used if every other has fewer pixels than a quarter of its number."""
+"""The largest image of a file is used if every other image has less than a quarter of its pixels."""
 
 
 @dataclass(frozen=True, eq=False)
 class LargeImage:
-    """An image of which only the requested rectangle is read.
+    """An image that is read one rectangle at a time.
 
     Attributes:
         name: For messages and reports.
@@ -88,7 +88,7 @@ class LargeImage:
 
 @final
 class _Spilled:
-    """Planes (C, H, W) in a file of interleaved pixels, of which only the requested part is in memory."""
+    """Planes (C, H, W) in a file of interleaved pixels; only the requested part is in memory."""
 
     def __init__(self, stream: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype = shape, dtype
@@ -124,8 +124,8 @@ def open_image(source: Path | npt.NDArray[Any]) -> Iterator[LargeImage]:
 
     Args:
         source: A TIFF (the finest level of a pyramid; the slide rather than its thumbnail or label), the folder of a
-            Zarr array or of an OME-Zarr image (likewise), a PNG or JPEG, which is decoded as a whole and kept in a
-            temporary file if it is large; or an array (H, W) or (C, H, W).
+            Zarr array or of an OME-Zarr image (its finest level), a PNG or JPEG, which is decoded as a whole and kept
+            in a temporary file if it is large; or an array (H, W) or (C, H, W).
 
     Raises:
         DataError: If there is no such image, or it has a depth or time axis.

@@ -66,7 +66,7 @@ def write_map(path: Path, planes: FloatArray, classes: Sequence[str], block: int
 
 def _placement(pixel: float) -> list[dict[str, Any]]:
     """Return the transformations of a level whose pixels are `pixel` pixels of the image wide."""
-    # NGFF's positions are those of pixel centres; that of the image's first pixel is 0.
+    # NGFF positions refer to pixel centres; the first pixel of the image is at 0.
     centre = (pixel - 1) / 2
     return [
         {"type": "scale", "scale": [1.0, pixel, pixel]},

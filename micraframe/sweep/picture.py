@@ -18,7 +18,7 @@ SIDE = 1600
 """Longest side of the picture in pixels."""
 
 NUMBERED = 50
-"""Number of proposals whose rank is written beside them."""
+"""Number of proposals that are labelled with their rank."""
 
 
 def shrink(image: LargeImage, side: int = SIDE) -> tuple[FloatArray, int]:
@@ -49,7 +49,7 @@ def draw(
     proposals: Sequence[Proposal],
     classes: Sequence[str],
 ) -> npt.NDArray[np.uint8]:
-    """Return the image, uint8 (h, w, 3), tinted where a class is probable, with a box around every proposal.
+    """Return the image, uint8 (h, w, 3), tinted by the probability of each class, with a box around every proposal.
 
     Args:
         small: float32 (C, h, w): the shrunken image.

@@ -33,8 +33,8 @@ class Proposal:
         class_: Name of the class.
         x: Left edge in pixels.
         y: Upper edge in pixels.
-        width: In pixels.
-        height: In pixels.
+        width: Width in pixels.
+        height: Height in pixels.
         score: Maximum of the probability map there, in [0, 1].
     """
 
@@ -65,7 +65,7 @@ def propose(
         classes: Names of the K classes.
         block: Side of a block in pixels.
         size: (H, W) of the image.
-        threshold: Of the probability; one, or one per class.
+        threshold: Threshold of the probability; one, or one per class.
         nms_iou: Intersection over union above which two boxes are one proposal.
     """
     limits: list[float] = np.broadcast_to(threshold, len(classes)).tolist()

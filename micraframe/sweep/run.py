@@ -49,7 +49,7 @@ MOST_AREA = 0.5
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How to sweep.
+    """The options of a sweep.
 
     Attributes:
         mode: `dense`, `exact` (window by window, as in the paper), or `both`, which compares them.
@@ -90,7 +90,7 @@ class SweepAgreement:
 
     Attributes:
         correlation: The lowest of the classes' correlations; None if there is none.
-        correlations: Pearson's correlation of the windows' probabilities, by class; None where one sweep is constant.
+        correlations: Pearson's correlation of the windows' probabilities, by class; None if one sweep is constant.
         mean_difference: Mean absolute difference of these probabilities.
         windows_above: Number of windows, over all classes, that reach the threshold in both sweeps.
         windows_above_dense: Number that reach it in the dense sweep.
@@ -98,7 +98,7 @@ class SweepAgreement:
         proposals_in_common: Number of proposals that can be paired with one of the other sweep within half a window.
         proposals_dense: Number of proposals of the dense sweep.
         proposals_exact: Number of proposals of the exact sweep.
-        speedup: Time of the exact sweep divided by that of the dense one.
+        speedup: Time of the exact sweep divided by the time of the dense sweep.
     """
 
     correlation: float | None
@@ -183,7 +183,7 @@ def sweep_image(
         pipeline: A trained MICRA-Net.
         image: A path, or an array (H, W) or (C, H, W), before normalisation.
         output: Folder to write to.
-        options: How to sweep.
+        options: The options of the sweep.
         progress: Progress callback.
         say: Called with each of the report's notes as soon as it is known.
         model: Folder that the pipeline was loaded from, for the report.
@@ -257,8 +257,8 @@ def _sweep(
     if info.image_size is None and info.normalisation.kind not in ("none", "fixed"):
         notes.add(
             f"{image.name}: each training image was normalised by its own range ({info.normalisation.kind}), this one "
-            "by that of the whole image, so its windows may look different; if there are too many proposals, train "
-            "with normalisation scope: train"
+            "by the range of the whole image, so its windows may look different; if there are too many proposals, "
+            "train with normalisation scope: train"
         )
     if info.scale != 1:
         notes.add(
@@ -339,7 +339,7 @@ def _window(info: DatasetInfo, options: SweepOptions) -> tuple[int, int]:
     if window is None:
         raise ConfigError(
             f"dataset {info.name!r}: its images have different sizes; give the side of a window in pixels (--window), "
-            "which should be that of the training images"
+            "which should match the training images"
         )
     return window
 
@@ -355,7 +355,7 @@ def _measure(
 ) -> SweepMeasurements:
     """Return the measurements that tiles depend on, and keep each as soon as it is known."""
     measured = tiles.measured()
-    # The reach first: it takes less time than the intensities, and may show that the sweep is impossible.
+    # The reach first: it takes less time than the intensities, and may show that a dense sweep is impossible.
     if "dense" in modes and measured.reach is None:
         start = time.perf_counter()
         reach = engines.reach(classifier, progress)
@@ -381,7 +381,7 @@ def _measure(
 def pass_labels(count: int) -> Iterator[str]:
     """Yield the progress label of each pass over an image."""
     for number in range(1, count + 1):
-        yield "measure intensities" if count == 1 else f"measure intensities, pass {number} of {count}"
+        yield "measuring intensities" if count == 1 else f"measuring intensities, pass {number} of {count}"
 
 
 def _run(
@@ -401,8 +401,8 @@ def _run(
         saved = tiles.load(mode, row, column)
         if saved is None:
             raise DataError(
-                f"{tiles.folder}: tile {mode}-{row}-{column} was written but cannot be read; run the same sweep again, "
-                "which computes it again"
+                f"{tiles.folder}: tile {mode}-{row}-{column} was written but cannot be read; run the same sweep again "
+                "to recompute it"
             )
         return saved[0]
 
@@ -467,7 +467,7 @@ def _covered(proposals: list[Proposal], block: int, size: tuple[int, int]) -> fl
 
 
 def correlations(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> list[float | None]:
-    """Return Pearson's correlation of the columns of two arrays (windows, K); None where a column is constant.
+    """Return Pearson's correlation of the columns of two arrays (windows, K); None if a column is constant.
 
     By column, since differences between classes would raise the correlation of all values.
     """

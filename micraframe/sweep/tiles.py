@@ -91,7 +91,7 @@ class TileStore:
 
 
 def forget_others(kept: Path) -> None:
-    """Delete the tiles of other sweeps beside the folder to keep, but no files that a sweep does not write."""
+    """Delete the tiles of other sweeps in the same parent folder, but no files that a sweep does not write."""
     for folder in kept.parent.iterdir():
         if folder == kept or folder.is_symlink() or not folder.is_dir():
             continue

@@ -3,7 +3,7 @@
 The unit is a cell: a square of `stride` pixels, one for each position of the backbone's deepest layer. An image whose
 sides are not multiples of the stride is extended. Along each axis, windows start at every step, and the last one is
 flush with the end. The starts and ends of windows and tiles divide the axis into segments, so that every window and
-every tile consists of whole segments, whatever their sizes.
+every tile, of any size, consists of whole segments.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def lay_windows(
         stride: Pixels per cell.
         window: (height, width) of a window in pixels, rounded to multiples of the stride, and at most the image.
         overlap: Fraction of a window that the next one covers too, in [0, 1). The step, a multiple of the stride, is
-            the same along both axes: that of the window's shorter side.
+            the same along both axes and follows from the window's shorter side.
         tile: Side of a tile in pixels, rounded down to a multiple of the stride.
 
     Raises:

@@ -1,9 +1,9 @@
 """Augmentation: changes that keep the meaning of an image, drawn for each example and applied to a whole batch.
 
-The changes of an example are a row of a `Draw` for the whole epoch, so that they depend on the epoch's seed and the
-example's index only: neither on its batch nor on where a killed run resumed.
+The changes of an example are a row of a `Draw` for the whole epoch. They depend only on the epoch's seed and the
+example's index: not on its batch, and not on where an interrupted training resumed.
 
-Images are float32 (B, C, H, W). Targets with the image's rows and columns, (B, K, H, W), follow it; others do not.
+Images are float32 (B, C, H, W). Targets (B, K, H, W) are moved together with the images; other targets stay the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SEEDS = 2**53
 
 class _Change(Parameters, ABC):
     moves: ClassVar[bool] = False
-    """Whether pixels change their places, so that targets must follow."""
+    """Whether pixels change their positions, so that targets must move with them."""
 
     probability: float = Field(0.5, ge=0, le=1, description="Fraction of the examples that are changed.")
 
@@ -49,10 +49,10 @@ class Flip(_Change):
 
     moves = True
     kind: Literal["flip"] = "flip"
-    axis: Literal["left-right", "up-down"] = Field("left-right", description="The sides that are exchanged.")
+    axis: Literal["left-right", "up-down"] = Field("left-right", description="Which sides to exchange.")
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """Return zeros; there is nothing to draw."""
+        """Return zeros; nothing is random but whether to mirror."""
         return torch.zeros(count, dtype=torch.float64)
 
     def change(self, images: Tensor, amounts: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Rotation(_Change):
         return rotate(images, amounts, "bilinear")
 
     def follow(self, targets: Tensor, amounts: Tensor) -> Tensor:
-        """Return the targets, moved likewise."""
+        """Return the targets, rotated like the images."""
         return rotate(targets.float(), amounts, "nearest").to(targets.dtype)
 
 
@@ -235,7 +235,7 @@ def rotate(images: Tensor, degrees: Tensor, interpolation: Literal["bilinear", "
     height, width = images.shape[-2:]
     angles = degrees.deg2rad()
     cosine, sine, nothing = angles.cos(), angles.sin(), torch.zeros_like(angles)
-    # In grid_sample's coordinates both sides have length 2, whatever their ratio.
+    # In grid_sample's coordinates, both sides of an image have length 2.
     rows = [[cosine, -sine * (height / width), nothing], [sine * (width / height), cosine, nothing]]
     back = torch.stack([torch.stack(row, 1) for row in rows], 1).to(images)
     grid = functional.affine_grid(back, list(images.shape), align_corners=False)

@@ -1,4 +1,4 @@
-"""Checkpoints, from which a killed training resumes: its state after an epoch, as safetensors and JSON."""
+"""Checkpoints: the state of a training after an epoch, as safetensors and JSON, from which it can resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from micraframe.errors import ModelError
 from micraframe.runtime.files import atomic_folder, digest, write_json
 
 _KEPT = 2
-"""Checkpoints that are kept; the older one serves if the newer one is unreadable."""
+"""Number of checkpoints to keep; the older one is used if the newer one is unreadable."""
 
 
 class TrainingState(NamedTuple):
@@ -68,7 +68,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def restore(self) -> TrainingState | None:
-        """Return the newest readable state, or None if there is none.
+        """Return the newest readable state, or None without one.
 
         Raises:
             ModelError: If the folder holds checkpoints of another training.
@@ -84,8 +84,8 @@ class Checkpoints:
                 continue  # truncated by a power loss; resuming from the one before gives the same result
             if signature != self._signature:
                 raise ModelError(
-                    f"{self._folder}: expected checkpoints of this training, got those of another, whose network, "
-                    "samples, recipe, seed or precision differ; choose another folder, or remove this one"
+                    f"{self._folder}: expected checkpoints of this training, got those of another, with a different "
+                    "network, samples, recipe, seed or precision; choose another folder, or delete this one"
                 )
             if intact:
                 parts: dict[str, dict[str, Tensor]] = {"module": {}, "optimiser": {}, "best": {}}

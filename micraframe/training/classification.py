@@ -29,18 +29,18 @@ def fit_classifier(
     """Train a classifier by binary cross-entropy with logits, and leave its best parameters in it.
 
     With p_c = sigmoid(y_c), the loss is the mean over examples and classes of
-    -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), t_c being 1 where class c is present.
+    -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), where t_c is 1 if class c is present, and 0 otherwise.
 
     Args:
         classifier: Trained in place; `fit` describes its state afterwards.
         train: Samples with labels of the classifier's K classes.
-        valid: Likewise.
+        valid: Samples to select the best parameters by, with the same labels.
         recipe: How it is trained; its `pos_weight` is w.
         context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
 
     Returns:
-        The measurements after each epoch, the accuracy of each class among them.
+        The measurements after each epoch, including the accuracy of each class.
 
     Raises:
         DataError: If there is no sample to train with or to select by.
@@ -75,7 +75,7 @@ def pos_weights(rule: str | float | None, labels: BoolArray) -> npt.NDArray[np.f
         labels: bool (N, K), of the training examples.
 
     Returns:
-        float32 (K,); 1 for a class that is in all or in none of the examples, which has no ratio.
+        float32 (K,); 1 for a class that is in all or none of the examples, for which there is no ratio.
     """
     count = labels.shape[1]
     if rule != "auto":

@@ -1,4 +1,4 @@
-"""Examples: images and targets, in batches of one size, in an order that the seed determines."""
+"""Examples: images and targets, in batches of one image size, in an order determined by the seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from micraframe.types import FloatArray, Sample
 Target = npt.NDArray[Any]
 
 IN_MEMORY = 2 * 2**30
-"""Bytes of images and targets that are kept in memory; the rest is read again whenever it is used."""
+"""Bytes of images and targets that are kept in memory; the others are read again for every use."""
 
 
 @final
@@ -41,7 +41,9 @@ class Examples:
         self, samples: Sequence[Sample], target: Callable[[Sample], Target], in_memory: int = IN_MEMORY
     ) -> None:
         if not len(samples):
-            raise DataError("expected at least one sample to train with, and one to select the best model by, got none")
+            raise DataError(
+                "expected at least one sample to train with, and one to select the best model by, got none; add images"
+            )
         self._samples = samples
         self._target = target
         self._kept: list[tuple[FloatArray, Target] | None] = []

@@ -1,4 +1,4 @@
-"""Fine-tuning: some parts of a trained classifier continue learning, from images of another device."""
+"""Fine-tuning: parts of a trained classifier continue learning, with images from another device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measurements after each epoch: as a table and as a figure."""
+"""Measurements after each epoch, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def as_rows(epochs: Sequence[Epoch]) -> list[dict[str, Any]]:
 
 
 def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Epoch]:
-    """Return the epochs from which `as_rows` made these rows."""
+    """Return the epochs that `as_rows` turned into these rows."""
     return [Epoch(**row) for row in rows]
 
 
@@ -82,7 +82,7 @@ def write_log(path: Path, epochs: Sequence[Epoch]) -> None:
 
 def draw_curves(path: Path, history: History) -> None:
     """Draw losses, measures and the learning rate over the epochs, as SVG or PNG by the path's suffix."""
-    # Not pyplot, which would keep the figure and look for a display.
+    # Not pyplot, which keeps figures in memory and needs a display.
     from matplotlib.figure import Figure
 
     epochs = history.epochs

@@ -36,7 +36,7 @@ class TensorBoardLogger(EpochLogger):
         self._writer: Any = None
 
     def log(self, folder: Path, epoch: int, numbers: Mapping[str, float]) -> None:
-        """Record an epoch; epochs from it on that an interrupted training had recorded are dropped."""
+        """Record an epoch; drop this and later epochs of an interrupted training that were recorded before."""
         self._writer = self._writer or self._create(str(folder / "tensorboard"), purge_step=epoch)
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, epoch)
@@ -45,7 +45,7 @@ class TensorBoardLogger(EpochLogger):
 
 @final
 class MlflowLogger(EpochLogger):
-    """Writes a run to the SQLite database `mlflow.db`, whatever tracking server the environment names.
+    """Writes a run to the SQLite database `mlflow.db`, even if the environment names a tracking server.
 
     Raises:
         MissingDependency: If MLflow is not installed.
@@ -56,7 +56,7 @@ class MlflowLogger(EpochLogger):
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         try:
             import alembic  # noqa: F401  # MLflow imports it when it opens a database
-            import sqlalchemy  # noqa: F401  # likewise
+            import sqlalchemy  # noqa: F401  # as above
             from mlflow import MlflowClient
             from mlflow.entities import Metric
         except ImportError as error:
@@ -74,7 +74,7 @@ class MlflowLogger(EpochLogger):
         now = int(time.time() * 1000)
         metrics = [self._metric(_MLFLOW_REFUSES.sub("_", name), value, now, epoch) for name, value in numbers.items()]
         self._client.log_batch(self._run, metrics)
-        # After every epoch, as nobody knows which will be the last.
+        # After every epoch: any of them may be the last.
         self._client.set_terminated(self._run)
 
 

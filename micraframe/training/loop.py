@@ -87,7 +87,7 @@ def fit(
     if state is not None:
         restore_optimiser(optimiser, state.optimiser)
     network = accelerator.prepare(module)
-    vars(module).pop("_is_accelerate_prepared", None)  # accelerate's mark, which would keep it from wrapping the module again
+    vars(module).pop("_is_accelerate_prepared", None)  # with this mark, accelerate would not wrap the module again
     epochs = from_rows(state.rows) if state is not None else []
     kept = state.best if state is not None else {}
 

@@ -17,7 +17,7 @@ _END = 1e4
 
 
 class Recipe(Parameters):
-    """How a network is trained; the defaults are the paper's for F-actin and suit networks of its width.
+    """How a network is trained; the defaults are the paper's for F-actin, which are for networks as wide as its own.
 
     A dropout of 0.5 before the linear layer, the classifier's default, keeps narrow networks (8 to 64 filters) from
     learning in a short time; they train fast without it, with `adamw`, `one-cycle` and a learning rate of 0.01.

@@ -12,6 +12,7 @@ import pytest
 from micraframe.batch import predict_files
 from micraframe.batch.predict import restore_size
 from micraframe.config import Choice
+from micraframe.errors import DataError
 from micraframe.images import read_image, read_labels, write_png, write_tiff
 from micraframe.interfaces import Model
 from micraframe.pipeline import Pipeline
@@ -199,7 +200,25 @@ def test_outputs_that_would_replace_one_another_are_refused(tmp_path):
     assert all(f"would replace those of {files[0]}" in reason for reason in failures.values())
 
 
+@pytest.mark.parametrize("given", ["absent.png", "empty", "two.tif"])
+def test_earlier_predictions_stay_until_an_image_is_predicted(tmp_path, given):
+    predict_files(pipeline(), [picture(tmp_path / "a.png")], tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").iterdir()}
+    (tmp_path / "empty").mkdir()
+    write_tiff(tmp_path / "two.tif", np.zeros((2, 8, 8), np.uint8))
+    if given == "two.tif":
+        done, failures = predict_files(pipeline(), [tmp_path / given], tmp_path / "out")
+        assert (done, len(failures)) == (0, 1)
+        predict_files(pipeline(), [tmp_path / given], tmp_path / "new")
+    else:
+        reason = f"{given}: no such file or folder" if given == "absent.png" else "found none"
+        with pytest.raises(DataError, match=reason):
+            predict_files(pipeline(), [tmp_path / "a.png", tmp_path / given][given == "empty" :], tmp_path / "out")
+    assert {file: file.read_bytes() for file in (tmp_path / "out").iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_image_with_other_channels_is_named(tmp_path):
     write_tiff(tmp_path / "two.tif", np.zeros((2, 8, 8), np.uint8))
     _, failures = predict_files(pipeline(), [tmp_path / "two.tif"], tmp_path / "out")
-    assert failures[str(tmp_path / "two.tif")].startswith(f"{tmp_path / 'two.tif'}: expected 1 channels")
+    assert failures[str(tmp_path / "two.tif")].startswith(f"{tmp_path / 'two.tif'}: expected 1 channel")

@@ -55,7 +55,7 @@ device: cpu
 
 FAKE = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("metric", "nothing", "fake_metrics:Nothing", "Does nothing")]
@@ -177,6 +177,16 @@ def test_a_table_too_wide_for_the_screen_is_printed_as_lists(capsys, monkeypatch
     assert capsys.readouterr().out == "name       a b\nnumber     0.5\nundefined\n"
 
 
+def test_a_table_in_a_pipe_has_a_line_for_each_record(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    records = [{"name": "long " * 20, "object_f1@0.5": "0.009 (0.001 to 0.020)"} for _ in range(2)]
+    print_records(records, as_json=False)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split("  ")[-1].strip() == "object f1@0.5"
+    assert len(lines) == 2
+    assert all(line.endswith("0.009 (0.001 to 0.020)") for line in lines)
+
+
 def test_plugins_shows_the_traceback_of_what_failed(command, install):
     install("bad", "raise ValueError('broken at import')")
     with pytest.warns(UserWarning, match="was rejected"):
@@ -213,7 +223,25 @@ def test_train_writes_a_model_a_log_and_its_configuration(model):
 def test_train_does_not_overwrite_a_model(command, folder, model):
     ran = command("train", folder / "train.yaml", "--output", model.parent)
     assert ran.code == 2
-    assert "there is a model already" in ran.err
+    assert f"{model.parent}: already contains a model; choose another --output or delete it" in ran.err
+
+
+def test_train_does_not_replace_a_configuration_of_another_program(command, folder, tmp_path):
+    (tmp_path / "config.yaml").write_text("title: mine\n")
+    ran = command("train", folder / "train.yaml", "--output", tmp_path)
+    assert ran.code == 2
+    assert f"{tmp_path / 'config.yaml'}: expected no file, or a configuration that this command wrote" in ran.err
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("config.yaml", "title: mine\n")]
+
+
+def test_a_training_that_fails_at_once_leaves_no_folder(command, folder, tmp_path):
+    (tmp_path / "train.yaml").write_text((folder / "train.yaml").read_text().replace("labels.csv", "absent.csv"))
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "new" / "run")
+    assert ran.code == 1
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "old").mkdir()
+    command("train", tmp_path / "train.yaml", "--output", tmp_path / "old")
+    assert (tmp_path / "old").exists()
 
 
 def test_train_does_not_disturb_another_training_in_its_folder(command, folder, tmp_path):
@@ -349,17 +377,26 @@ def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
     write_png(colour, np.zeros((40, 40, 3), np.uint8))
     tiny = tmp_path / "tiny.png"
     write_png(tiny, np.zeros((1, 1), np.uint8))
-    absent = tmp_path / "absent.png"
     other = folder / "images" / "sample-2.png"
     (tmp_path / "out").mkdir()
     write_png(tmp_path / "out" / "of-somebody-overlay.png", np.zeros((4, 4), np.uint8))
-    files = (truncated, good, empty, colour, absent, tiny, other)
+    files = (truncated, good, empty, colour, tiny, other)
     ran = command("predict", model, *files, "--output", tmp_path / "out")
     assert ran.code == 1
-    for bad in (truncated, empty, colour, absent, tiny):
+    for bad in (truncated, empty, colour, tiny):
         assert ran.err.count(str(bad)) == 1
-    assert "5 failed, 2 done" in ran.err
+    assert "4 failed, 2 done" in ran.err
     assert {row["image"] for row in read(tmp_path / "out" / "predictions.csv")} == {"sample-1.png", "sample-2.png"}
+
+
+def test_failures_for_the_same_reason_are_one_line(command, folder, model, tmp_path):
+    for name in "abc":
+        write_png(tmp_path / "colour" / f"{name}.png", np.zeros((40, 40, 3), np.uint8))
+    ran = command("predict", model, tmp_path / "colour", "--output", tmp_path / "out")
+    assert ran.code == 1
+    assert "\n  3 images: expected 1 channel" in ran.err
+    assert ran.err.endswith(f"(first: {tmp_path / 'colour' / 'a.png'})\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_images_of_one_name_do_not_overwrite_each_other(command, folder, model, tmp_path):
@@ -438,6 +475,19 @@ def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_
     assert means["correct", "disc"] == next(
         row["value"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
     )
+
+
+def test_evaluate_prints_a_table_for_each_metric(command, folder, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command("predict", model, folder / "images", "--output", tmp_path)
+    ran = command("evaluate", tmp_path, folder / "masks")
+    lines = ran.out.splitlines()
+    assert [line.partition(":")[0] for line in lines if line.startswith("micraframe/")] == [
+        "micraframe/classification",
+        "micraframe/overlap",
+    ]
+    assert lines[0].endswith("Whether each class's presence was classified correctly")
+    assert lines[1].split() == ["metric", "class", "value", "images", "reduction"]
 
 
 def test_evaluate_does_not_mind_a_plugin_that_offers_the_names_of_metrics(command, folder, model, tmp_path, install):

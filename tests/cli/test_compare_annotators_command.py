@@ -73,7 +73,7 @@ def test_bad_files_do_not_end_the_batch(compare, folders):
     assert code == 1
     assert {row["images"] for row in json.loads(out) if row["metric"] == "iou"} == {1}
     assert "3 failed, 1 done" in err
-    assert "expected a mask b.* of every annotator, got none of ben" in err
+    assert "expected a mask b.* from every annotator, got none from ben; add one (all zeros" in err
     assert "got ann (1, 20, 20), ben (1, 20, 20), cat (1, 21, 20)" in err
     assert str(folders[2] / "d.png") in err
 
@@ -104,10 +104,36 @@ def test_one_annotator_cannot_be_compared(compare, folders, tmp_path):
     assert "absent" in err
 
 
+def test_missing_masks_are_grouped(compare, folders):
+    for name in "ef":
+        write_png(folders[0] / f"{name}.png", square(4))
+    code, _, err = compare(*folders)
+    assert code == 1
+    assert "2 images: expected a mask e.* from every annotator, got none from ben, cat; add one" in err
+    assert err.endswith("(first: e)\n")
+
+
+def test_classes_are_named_by_the_masks_or_their_folder(compare, tmp_path):
+    for annotator in ("ann", "ben"):
+        write_png(tmp_path / annotator / "nuclei" / "a.png", square(4))
+        write_tiff(tmp_path / annotator / "both" / "a.tif", np.stack([square(4), square(7)]), ("axon", "ring"))
+    for folder, classes in (("nuclei", {"nuclei"}), ("both", {"axon", "ring", "all"})):
+        _, out, _ = compare(tmp_path / "ann" / folder, tmp_path / "ben" / folder, "--json")
+        assert {row["class"] for row in json.loads(out)} == classes
+
+
+def test_each_annotator_has_a_table(compare, folders):
+    _, out, _ = compare(*folders)
+    lines = out.splitlines()
+    assert [line for line in lines if line in ("ann", "ben", "cat")] == ["ann", "ben", "cat"]
+    assert lines[1].split() == ["metric", "class", "value", "images", "reduction"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_images_with_another_number_of_classes_are_named(compare, folders):
     for folder in folders:
         write_tiff(folder / "c.tif", np.stack([square(4), square(7)]))
     code, out, err = compare(*folders, "--json")
     assert code == 1
-    assert "c: expected 1 classes, as in the images before, got 2" in err
+    assert "c: expected 1 class as in the images before, got 2" in err
     assert {row["images"] for row in json.loads(out) if row["metric"] == "iou"} == {2}

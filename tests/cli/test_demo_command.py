@@ -60,7 +60,7 @@ def test_what_the_demo_compares(demo):
 
 IMITATION = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     from micraframe.builtin import micraframe_components

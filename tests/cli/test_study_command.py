@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Failing(Method):
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("method", "failing", "command_methods:Failing", "Failing")]
@@ -122,7 +123,56 @@ def test_the_time_to_go_is_printed_when_the_first_job_is_done(tmp_path: Path, co
     (tmp_path / "study.yaml").write_text(config.to_yaml(study("centre-blob", "random-map")), encoding="utf-8")
     ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study")
     (line,) = [line for line in ran.err.splitlines() if line.startswith("study 1/2")]
-    assert line.startswith("study 1/2  minutes remaining on one machine ")
+    assert re.fullmatch(r"study 1/2  about \d+ (s|min|h) remaining on one machine", line)
+
+
+def test_a_plan_that_cannot_work_is_refused(tmp_path: Path, command: Command) -> None:
+    pytest.importorskip("micraframe_unet")
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("unet")), encoding="utf-8")
+    ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study", "--dry-run")
+    assert (ran.code, ran.out) == (2, "")
+    assert "method 'unet' (micraframe-unet/unet): expected " in ran.err
+    assert "got labels from annotator micraframe/image-level; choose another annotator" in ran.err
+    assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "report.html"])
+def test_files_of_others_are_not_replaced(tmp_path: Path, command: Command, name: str) -> None:
+    (tmp_path / "mine.yaml").write_text(config.to_yaml(study("centre-blob")), encoding="utf-8")
+    foreign = tmp_path / "out" / name
+    foreign.parent.mkdir()
+    foreign.write_text("title: mine\n")
+    ran = command("study", "run", tmp_path / "mine.yaml", "--output", foreign.parent)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"micraframe: {foreign}: expected no file, or ")
+    assert [(file.name, file.read_text()) for file in foreign.parent.iterdir()] == [(name, "title: mine\n")]
+
+
+def test_lines_of_a_plan_that_are_too_long_are_folded(half_done: Path, command: Command, monkeypatch: Any) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    whole = command("study", "status", half_done).out.splitlines()
+    assert whole[0].split() == ["run", "state", "trains", "seconds"]
+    monkeypatch.setenv("COLUMNS", "60")
+    folded = command("study", "status", half_done).out.splitlines()
+    assert "run      modified-digits / image-level / intensity-otsu / seed 0" in folded
+
+
+def test_failures_for_the_same_reason_are_grouped(tmp_path: Path, command: Command, install: Any) -> None:
+    install("command_plugin", ENTRY, command_methods=METHODS)
+    (tmp_path / "study.yaml").write_text(config.to_yaml(study("failing", seeds=[0, 1])), encoding="utf-8")
+    ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study")
+    assert ran.code == 1
+    assert ran.err.endswith(
+        "2 failed, 0 done:\n  2 runs: RuntimeError: cannot learn this "
+        "(first: modified-digits / image-level / failing / seed 0)\n"
+    )
+
+
+def test_status_of_a_study_that_was_interrupted_early(tmp_path: Path, command: Command) -> None:
+    StudyFolder(tmp_path).write_numerics({})
+    ran = command("study", "status", tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert "this study was interrupted before its first run" in ran.err
 
 
 def test_status_as_json(half_done: Path, command: Command) -> None:
@@ -222,7 +272,7 @@ def test_a_dry_run_prints_the_job_script(tmp_path: Path, command: Command, monke
     [
         (["--slurm", "slurm.yaml"], "--scheduler and --slurm need --executor dask"),
         (["--executor", "dask", "--scheduler", "tcp://a:1", "--slurm", "b.yaml"], "give one of them"),
-        (["--executor", "dask", "--slurm", "absent.yaml"], "absent.yaml: cannot be read"),
+        (["--executor", "dask", "--slurm", "absent.yaml"], "absent.yaml: no such file"),
         (["--executor", "dask", "--scheduler", "tcp://127.0.0.1:9"], "expected a Dask scheduler at"),
     ],
 )

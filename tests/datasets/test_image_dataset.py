@@ -62,7 +62,7 @@ def samples_of(dataset: Synthetic) -> list[Sample]:
 PLUGIN = """
 from micraframe.plugin import Component, hookimpl
 
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 
 
 @hookimpl

@@ -66,6 +66,8 @@ class Waits(Progress):
         self.marker = marker
 
     def advance(self, label, done, total, numbers=()):
+        if label.startswith("resuming"):
+            return
         with self.marker.with_suffix(".steps").open("a") as stream:
             stream.write(f"{done}\\n")
         if done == 8 and not self.marker.exists():
@@ -117,7 +119,7 @@ def threads(job, progress):
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("method", name.lower(), f"workers_methods:{name}", name) for name in ("Lingering", "Lethal")]

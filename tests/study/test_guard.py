@@ -53,7 +53,7 @@ class Looking(Method):
 '''
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("method", "looking", "fake_looking:Looking", "Looking")]

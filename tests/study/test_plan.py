@@ -87,7 +87,7 @@ def test_names_and_licences_of_data_change_no_key(tmp_path):
 
 OWN = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [

@@ -41,7 +41,7 @@ class Failing(Method):
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("method", "failing", "report_methods:Failing", "Fails")]
@@ -63,7 +63,7 @@ class Unmasked(Dataset):
 """
 DATASETS_ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("dataset", "unmasked", "report_datasets:Unmasked", "Without masks")]
@@ -84,7 +84,7 @@ class Missed(Metric):
 """
 METRICS_ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("metric", "missed", "report_metrics:Missed", "Missed pixels", citation="Third, P. Party (2030).")]

@@ -33,7 +33,7 @@ class Failing(Method):
 """
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     return [Component("method", "failing", "fake_methods:Failing", "Failing")]

@@ -93,7 +93,7 @@ FAILS_IN = ""
 '''
 ENTRY = """
 from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 @hookimpl
 def micraframe_components():
     names = ("Failing", "Cheating", "Peeking")

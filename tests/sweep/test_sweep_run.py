@@ -177,9 +177,9 @@ def test_measurements_are_not_repeated(fitted, image, tmp_path, monkeypatch):
     first, second = Labels(), Labels()
     sweep_image(measuring, image, tmp_path, OPTIONS, first)
     assert first.labels == [
-        "measure the network's reach",
-        "measure intensities, pass 1 of 2",
-        "measure intensities, pass 2 of 2",
+        "measuring the receptive field",
+        "measuring intensities, pass 1 of 2",
+        "measuring intensities, pass 2 of 2",
         "sweep dense",
     ]
     before = results(tmp_path)

@@ -107,5 +107,5 @@ def test_a_finetuned_model_is_another_one(model: MicraNetModel) -> None:
 @pytest.mark.parametrize(("classes", "channels"), [(("fibers", "rings"), 1), (("rings",), 1), (INFO.classes, 3)])
 def test_other_classes_or_channels_are_refused(model: MicraNetModel, classes: tuple[str, ...], channels: int) -> None:
     info = DatasetInfo("other", classes, channels, Normalisation(), "")
-    with pytest.raises(DataError, match="expected the model's classes rings, fibers and 1 channels"):
+    with pytest.raises(DataError, match="expected the model's classes rings, fibers and 1 channel, got"):
         model.finetune("all", RECIPE, make_samples(4), make_samples(4), info, FitContext())

@@ -75,13 +75,17 @@ def undisturbed() -> bytes:
 
 
 class Recorder(Progress):
-    """Remembers the reported steps."""
+    """Remembers reported steps and messages."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []
+        self.messages: list[str] = []
 
     def advance(self, label: str, done: int, total: int, numbers: object = ()) -> None:
-        self.steps.append(done)
+        if total:
+            self.steps.append(done)
+        else:
+            self.messages.append(label)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,7 @@ def test_killed_and_resumed(tmp_path: Path, undisturbed: bytes, how: str, done: 
     recorder = Recorder()
     assert train(tmp_path, recorder) == undisturbed
     assert recorder.steps[0] == done * STEPS + 1
+    assert recorder.messages == [f"resuming from epoch {done + 1} of {RECIPE.epochs}"]
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + RECIPE.epochs
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
@@ -103,6 +108,7 @@ def test_a_finished_training_is_not_done_again(tmp_path: Path, undisturbed: byte
     assert train(tmp_path) == undisturbed
     assert train(tmp_path, recorder) == undisturbed
     assert recorder.steps == [RECIPE.epochs * STEPS]
+    assert not recorder.messages
 
 
 @pytest.mark.parametrize("file", ["state.json", "state.safetensors"])

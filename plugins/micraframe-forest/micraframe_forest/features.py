@@ -9,7 +9,7 @@ For each channel I and each sigma, with G_s the Gaussian of standard deviation s
     structure-tensor-1, -2    eigenvalues, larger first, of G_(sigma / 2) * (g g^T), g the gradient of G_sigma * I
     hessian-1, -2             eigenvalues, larger first, of the Hessian of G_sigma * I
 
-Names, order and scales are those of Berg et al., "ilastik: interactive machine learning for (bio)image analysis",
+Names, order and scales follow Berg et al., "ilastik: interactive machine learning for (bio)image analysis",
 Nature Methods 16 (2019). As there, a sigma above 1 is reached by smoothing first and differentiating at 1. The widths
 0.66 sigma and sigma / 2 grow with sigma here, while ilastik's stay those of sigma = 1.
 
@@ -49,7 +49,7 @@ BAND_VALUES = 2**26
 
 
 def names(channels: int, sigmas: Sequence[float] = SIGMAS) -> tuple[str, ...]:
-    """Return the features' names, such as `laplacian 1.6`, or `channel 2: laplacian 1.6` where there are several."""
+    """Return the features' names, such as `laplacian 1.6`, or `channel 2: laplacian 1.6` with several channels."""
     prefixes = [f"channel {channel}: " if channels > 1 else "" for channel in range(channels)]
     return tuple(f"{prefix}{name} {sigma:g}" for prefix in prefixes for sigma in sigmas for name in FILTERS)
 

@@ -22,9 +22,9 @@ from micraframe_forest.trees import TreePredictor, Trees, from_tensors, grow
 class Forest(Method["Forest.Params"]):
     """A random forest that classifies pixels by what their neighbourhood looks like.
 
-    It is trained on a balanced choice of the annotated pixels. Each is weighted by the number of pixels that it stands
-    for, so that probabilities are those of the annotation. There are no checkpoints: training takes about a minute, and
-    the same seed gives the same forest. Validation images are not used.
+    It is trained on a balanced choice of the annotated pixels. Each is weighted by the number of pixels that it
+    represents, so that probabilities match the class frequencies in the annotation. There are no checkpoints: training
+    takes about a minute, and the same seed gives the same forest. Validation images are not used.
     """
 
     class Params(Parameters):
@@ -117,7 +117,7 @@ class ForestModel(Model):
             yield Scores(presence(maps, self._params.area), tuple(range(len(maps))), maps)
 
     def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
-        """Return the merged scores with the presence that the joined maps give: a tile's halo does not count."""
+        """Return the merged scores with the presence computed from the joined maps: a tile's halo does not count."""
         return dataclasses.replace(merged, presence=presence(merged.maps, self._params.area))
 
     def state(self) -> Mapping[str, Tensor]:

@@ -195,7 +195,7 @@ class TreePredictor:
 
 
 def _tree(trees: Trees, part: slice) -> Any:
-    """Return a scikit-learn tree with these nodes, of which only `apply` is used."""
+    """Return a scikit-learn tree with these nodes; only its `apply` is used."""
     nodes = np.zeros(part.stop - part.start, NODE_DTYPE)
     nodes["left_child"], nodes["right_child"] = trees.left[part], trees.right[part]
     nodes["feature"], nodes["threshold"] = trees.feature[part], trees.threshold[part]

@@ -108,7 +108,7 @@ def test_several_channels_of_odd_size():
 
 def test_learned_parameters_cannot_be_overridden(tmp_path):
     fit(annotated("full")).save(tmp_path / "forest")
-    with pytest.raises(ConfigError, match="train again"):
+    with pytest.raises(ConfigError, match="only area and the head can"):
         pipeline.load(tmp_path / "forest", sigmas=[0.3, 0.7, 1, 1.6, 3.5, 5, 11])
     saved = load_model(tmp_path / "forest")
     save_model(tmp_path / "forest", dataclasses.replace(saved, info=dataclasses.replace(INFO, channels=2)))

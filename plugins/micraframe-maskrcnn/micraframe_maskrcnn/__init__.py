@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from micraframe.plugin import Component, hookimpl
 
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 
 
 @hookimpl

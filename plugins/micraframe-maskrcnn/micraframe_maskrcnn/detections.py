@@ -78,11 +78,11 @@ def separate(
 ) -> tuple[IntArray, FloatArray]:
     """Return the objects of one class as a label image, and their scores.
 
-    Where objects overlap, the pixel belongs to the better one. An object of which too little remains is a duplicate of
-    a better one and is dropped.
+    Where objects overlap, the pixel belongs to the better one. An object is dropped as a duplicate if too little of it
+    remains.
 
     Args:
-        objects: Of one class, best first.
+        objects: The objects of one class, best first.
         size: (H, W) of the image.
         mask_threshold: Probability above which a pixel belongs to an object.
         min_visible_fraction: Fraction of its pixels that better objects must leave to an object.

@@ -18,11 +18,11 @@ from micraframe_maskrcnn.detections import separate
 
 @final
 class DetectedObjectsHead(Head["DetectedObjectsHead.Params"]):
-    """Objects as a detector found them, best first; no objects where the model does not detect any.
+    """Objects from a detector, best first; there are none if the model does not detect objects.
 
     Objects whose score does not reach the presence threshold of their class do not count. Where objects of one class
-    overlap, the pixel belongs to the better one; an object of which less than `min_visible_fraction` remains is dropped
-    as a duplicate.
+    overlap, the pixel belongs to the better one; an object is dropped as a duplicate if less than
+    `min_visible_fraction` of it remains.
     """
 
     class Params(MaskHeadParams):

@@ -31,10 +31,10 @@ from micraframe.types import DetectedObjects, Layer
 from micraframe_maskrcnn.targets import TargetObjects, unpack
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
-"""The terms of the loss: proposals, their boxes, classes, boxes, masks."""
+"""The terms of the loss: of the proposals and their boxes, and of the final classes, boxes and masks."""
 
 LEAST_SCORE = 0.05
-"""Detections with a lower score are noise and are dropped, whatever the head's thresholds."""
+"""Detections with a lower score are dropped as noise, independently of the head's thresholds."""
 
 IGNORED = 0.5
 """A box with a larger fraction of ignored pixels than this does not count as background."""
@@ -257,7 +257,7 @@ def levels(layers: Sequence[Layer], strides: Sequence[int]) -> list[int]:
     if not (found and doubled and math.log2(found[0]).is_integer()):
         raise ConfigError(
             f"strides: expected some of the backbone's strides {sorted(deepest)}, each twice the one before, got "
-            f"{sorted(strides)}, of which it has {found or 'none'}"
+            f"{sorted(strides)}; the backbone has {found or 'none'} of them"
         )
     return [deepest[stride] for stride in found]
 
@@ -296,7 +296,7 @@ def ignored_share(boxes: Tensor, ignore: Tensor) -> Tensor:
 
 @contextmanager
 def _loss_mode(rpn: nn.Module, roi_heads: nn.Module, device: torch.device, fixed: bool) -> Iterator[None]:
-    """Let torchvision's parts compute losses, whatever the mode of the layers in them.
+    """Let torchvision's parts compute losses, independently of the mode of their layers.
 
     Args:
         rpn: The region proposal network.

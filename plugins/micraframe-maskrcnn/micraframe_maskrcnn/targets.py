@@ -39,7 +39,7 @@ class TargetObjects(NamedTuple):
 def pack(sample: Sample) -> IntArray:
     """Return a sample's target, int32 (D + 1, H, W).
 
-    Objects are its instances; else its boxes, filled; else the components of its masks. A component beside ignored
+    Objects are its instances; else its boxes, filled; else the components of its masks. A component next to ignored
     pixels, such as a scribble, has no known outline, and is ignored too.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
@@ -103,7 +103,7 @@ def layers(boxes: Sequence[FloatArray], size: tuple[int, int]) -> IntArray:
 
 
 def outlined(masks: BoolArray, ignore: BoolArray) -> tuple[IntArray, BoolArray]:
-    """Separate the components with a known outline from those beside ignored pixels.
+    """Separate the components with a known outline from those next to ignored pixels.
 
     Args:
         masks: bool (K, H, W).
@@ -113,9 +113,9 @@ def outlined(masks: BoolArray, ignore: BoolArray) -> tuple[IntArray, BoolArray]:
         int32 (K, H, W): those with a known outline, with gaps in their numbers; bool (H, W): pixels of the others.
     """
     labels = components(masks)
-    beside = ndimage.binary_dilation(ignore, np.ones((3, 3)))
+    near = ndimage.binary_dilation(ignore, np.ones((3, 3)))
     unknown = np.zeros_like(masks)
     for plane, lost in zip(labels, unknown, strict=True):
-        lost[...] = np.isin(plane, np.unique(plane[beside & (plane > 0)]))
+        lost[...] = np.isin(plane, np.unique(plane[near & (plane > 0)]))
     labels[unknown] = 0
     return labels, np.asarray(unknown.any(0))

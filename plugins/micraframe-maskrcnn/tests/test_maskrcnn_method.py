@@ -298,7 +298,9 @@ def test_samples_without_objects_are_rejected():
 
 
 def test_a_backbone_without_the_strides_is_rejected():
-    with pytest.raises(ConfigError, match=r"backbone's strides \[1, 2, 4\].*, got \[16\], of which it has none"):
+    with pytest.raises(
+        ConfigError, match=r"backbone's strides \[1, 2, 4\].*, got \[16\]; the backbone has none of them"
+    ):
         fit(samples(3), samples(3), strides=[16])
 
 

@@ -27,7 +27,7 @@ def pixel_loss(logits: Tensor, targets: Tensor, kind: Loss, pos_weight: Tensor) 
     uses for its U-Net of F-actin.
 
     Args:
-        logits: Of the network.
+        logits: The network's logits.
         targets: `ABSENT`, `PRESENT` or `UNKNOWN`.
         kind: Name of the loss.
         pos_weight: (K,): w, for the cross-entropy.

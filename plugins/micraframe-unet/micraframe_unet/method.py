@@ -24,9 +24,9 @@ from micraframe_unet.targets import Counts, TargetArray, check_counts, count, lo
 
 
 class PixelRecipe(Recipe):
-    """How a U-Net is trained: as a classifier is, but in smaller batches, and with equal weight for every pixel."""
+    """How a U-Net is trained: like a classifier, but in smaller batches, and with equal weight for every pixel."""
 
-    batch_size: int = Field(16, ge=1, description="Images per step; those of one batch have one size.")
+    batch_size: int = Field(16, ge=1, description="Images per step; all images of a batch have the same size.")
     pos_weight: Literal["auto"] | Annotated[float, Field(gt=0)] | None = Field(
         None,
         description="Weight of the pixels of a class; auto is absent / present among the annotated pixels, which finds "
@@ -40,8 +40,8 @@ class UNet(Method["UNet.Params"]):
 
     It learns from any annotation of pixels: masks (full, altered, dilated, polygons, scribbles), boxes, which are
     filled, and points, which become discs; samples may have different ones. Its initial output is, at every pixel, the
-    frequency of the class among the annotated pixels. The presence probability of a class is that of its most probable
-    pixel.
+    frequency of the class among the annotated pixels. The presence probability of a class is its highest
+    pixel probability.
     """
 
     class Params(Parameters):
@@ -133,7 +133,7 @@ class UNetModel(Model):
                 yield Scores(presence(maps), tuple(range(len(maps))), maps)
 
     def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
-        """Return the merged scores with the presence that the joined maps give: a tile's halo does not count."""
+        """Return the merged scores with the presence computed from the joined maps: a tile's halo does not count."""
         return dataclasses.replace(merged, presence=presence(merged.maps))
 
     def state(self) -> Mapping[str, Tensor]:
@@ -150,6 +150,6 @@ class UNetModel(Model):
 
 
 def presence(maps: FloatArray) -> FloatArray:
-    """Return the presence probability of each class, float32 (K,): that of its most probable pixel of (K, H, W)."""
+    """Return the presence probability of each class, float32 (K,): its highest pixel probability in (K, H, W)."""
     highest: FloatArray = maps.max(axis=(1, 2))
     return highest

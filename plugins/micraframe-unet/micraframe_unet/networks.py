@@ -1,4 +1,4 @@
-"""U-Nets: the paper's, on micraframe's own encoder, and those of segmentation-models-pytorch."""
+"""U-Nets: the paper's network, on micraframe's encoder, and the networks of segmentation-models-pytorch."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _from_smp(encoder: str, pretrained: bool, channels: int, classes: int) -> An
 
     try:
         return build("imagenet" if pretrained else None)
-    except Exception as error:  # libraries raise whatever they like for an unsuitable encoder
+    except Exception as error:  # libraries raise many types of error for an unsuitable encoder
         reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
         remedy = "choose a convolutional one" + (", or set pretrained: false" if pretrained else "")
         raise ModelError(f"encoder {encoder!r} is unsuitable: {reason}; {remedy}") from error

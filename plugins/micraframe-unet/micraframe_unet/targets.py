@@ -34,8 +34,8 @@ def pixel_targets(sample: Sample, point_radius: float, background_distance: floa
     unknown. A class without a point is absent from the image. Ignored pixels are always unknown.
 
     Args:
-        sample: With masks, boxes or points.
-        point_radius: In pixels.
+        sample: A sample with masks, boxes or points.
+        point_radius: Radius of the discs in pixels.
         background_distance: A class is absent from pixels that are farther than this from all of its points, in
             pixels; None if points carry no information about the background.
     """
@@ -58,7 +58,7 @@ def discs(points: FloatArray, size: tuple[int, int], radius: float, background_d
     Args:
         points: float32 (N, 2): (y, x).
         size: (H, W).
-        radius: Of the discs, in pixels; at least 1, so that the disc of a point between pixels is not empty.
+        radius: Radius of the discs in pixels; at least 1, so that the disc of a point between pixels is not empty.
         background_distance: See `pixel_targets`.
     """
     if not len(points):
@@ -100,7 +100,7 @@ def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
 
     Args:
         rule: `auto` for the ratio of absent to present pixels; a number for all classes; None for 1.
-        counts: Of the training samples. A class without present pixels has no ratio, and gets 1.
+        counts: Counts of the training samples. A class without present pixels has no ratio, and gets 1.
     """
     if rule != "auto":
         return np.full(len(counts.present), 1 if rule is None else rule, np.float32)
@@ -111,7 +111,7 @@ def log_odds(counts: Counts, weights: FloatArray) -> FloatArray:
     """Return the constant logits, float32 (K,), with the lowest loss over all pixels: log(w present / absent).
 
     Args:
-        counts: Of the training samples. Half a pixel is added to each, so that the odds are finite.
+        counts: Counts of the training samples. Half a pixel is added to each, so that the odds are finite.
         weights: (K,): w, the weights of present pixels.
     """
     odds: FloatArray = np.log(weights * (counts.present + 0.5) / (counts.absent + 0.5)).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from micraframe.plugin import Component, hookimpl
 
-MICRAFRAME_API = 1
+MICRAFRAME_API = 2
 
 
 @hookimpl
