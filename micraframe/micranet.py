@@ -23,12 +23,13 @@ from torch import Tensor
 
 from micraframe import registry
 from micraframe.batching import batches
-from micraframe.classifier import Classifier, Pooling, create_classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.combiners.layers import coarse_map
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice
 from micraframe.errors import DataError, InterfaceError, counted
 from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
+from micraframe.pooling import Pooling
 from micraframe.runtime.device import choose_device
 from micraframe.training import Recipe, fit_classifier, frozen_except
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Maps, Sample, Scores
@@ -42,7 +43,12 @@ class MicraNet(Method["MicraNet.Params"]):
 
     class Params(Parameters):
         backbone: BackboneChoice = Field(Choice(name="micraframe/unet-encoder"), description="The network.")
-        pooling: Pooling = Field("max", description="Over the deepest layer's positions: max (the paper's) or mean.")
+        pooling: Pooling = Field(
+            "max",
+            description="Over the last layer's positions: of its features, max (the paper's) or mean; or of the logits "
+            "at every position, which extractor evidence shows: evidence-max, log-sum-exp, generalised-mean or "
+            "top-share.",
+        )
         dropout: float = Field(
             0.5, ge=0, lt=1, description="Before the linear layer; the paper's 0.5 stops narrow networks from learning."
         )
@@ -58,8 +64,14 @@ class MicraNet(Method["MicraNet.Params"]):
     def fit(
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
     ) -> MicraNetModel:
-        """Train the classifier on image-level labels."""
+        """Train the classifier on image-level labels.
+
+        Raises:
+            ModelError: If the extractor cannot explain it.
+        """
         classifier = self._classifier(self._backbone(), info, context.seed)
+        # Before a long training: an extractor may not serve this classifier.
+        registry.build("extractor", self.params.extractor.name, **self.params.extractor.params).prepare(classifier)
         fit_classifier(classifier, train, valid, self.params.training, context, info.classes)
         return MicraNetModel(self.params, classifier.to(choose_device(context.device)), info)
 
