@@ -18,7 +18,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from micraframe import registry
@@ -29,9 +29,10 @@ from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorC
 from micraframe.errors import DataError, InterfaceError, counted
 from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
-from micraframe.pooling import Pooling
+from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.runtime.device import choose_device
-from micraframe.training import Recipe, fit_classifier, frozen_except
+from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except
+from micraframe.training.objectives import needs_evidence
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Maps, Sample, Scores
 
 NAME = "micraframe/micra-net"
@@ -52,11 +53,17 @@ class MicraNet(Method["MicraNet.Params"]):
         dropout: float = Field(
             0.5, ge=0, lt=1, description="Before the linear layer; the paper's 0.5 stops narrow networks from learning."
         )
-        training: Recipe = Field(Recipe(), description="How the classifier is trained.")
+        training: ClassifierRecipe = Field(ClassifierRecipe(), description="How the classifier is trained.")
         extractor: ExtractorChoice = Field(
             Choice(name="micraframe/grad-cam"), description="How its decisions are explained."
         )
         combiner: CombinerChoice = Field(Choice(name="micraframe/pca"), description="How layers are combined.")
+
+        @model_validator(mode="after")
+        def _objectives_fit(self) -> MicraNet.Params:
+            if self.training.objectives and not isinstance(self.pooling, EvidencePooling):
+                raise ValueError(f"training: {needs_evidence(self.training.objectives)}, got {self.pooling}")
+            return self
 
     learns_from = frozenset({Annotation.LABELS})
     inference_params = frozenset({"extractor", "combiner"})
@@ -155,7 +162,7 @@ class MicraNetModel(Model):
     def finetune(
         self,
         unfreeze: str,
-        recipe: Recipe,
+        recipe: ClassifierRecipe,
         train: Sequence[Sample],
         valid: Sequence[Sample],
         info: DatasetInfo,
