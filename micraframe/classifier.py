@@ -14,6 +14,13 @@ from micraframe.interfaces import Backbone
 from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.types import Layer
 
+NO_EVIDENCE = -0.5
+"""Initial bias of the linear layer where evidence is pooled.
+
+Where no feature responds, as around objects, the evidence is the bias, which training hardly moves. It must be below 0
+for such positions to be background, and torch's is random; far below 0, only the peaks of objects rise above it.
+"""
+
 _PROBE = (97, 75)
 """Sides of the image of the dry run: odd, different, and multiples of no usual stride."""
 
@@ -57,6 +64,8 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(layers[-1].channels, classes)
+        if isinstance(pooling, EvidencePooling):
+            nn.init.constant_(self.linear.bias, NO_EVIDENCE)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the activations of all layers, in order, each (B, channels, h, w), for images (B, C, H, W).

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from micraframe.classifier import Classifier, create_classifier
+from micraframe.classifier import NO_EVIDENCE, Classifier, create_classifier
 from micraframe.pooling import EvidenceMax, LogSumExp, Pooling, TopShare, generalised_mean, log_sum_exp, top_share
 from micraframe.registry import build
 
@@ -95,8 +95,15 @@ def test_the_weights_are_those_of_every_other_classifier() -> None:
     ours.load_state_dict(paper.state_dict())
     images = torch.rand(1, 1, 8, 8)
     # The mean of evidence is the evidence of the mean.
-    expected = make("mean").eval()(images)
-    torch.testing.assert_close(make({"kind": "top-share", "share": 1}).eval()(images), expected)
+    mean, evidence = make("mean").eval(), make({"kind": "top-share", "share": 1}).eval()
+    evidence.load_state_dict(mean.state_dict())
+    torch.testing.assert_close(evidence(images), mean(images))
+
+
+def test_positions_without_evidence_start_as_background() -> None:
+    classifier = make("log-sum-exp")
+    assert (classifier.evidence(torch.zeros(1, 3, 2, 2)) == NO_EVIDENCE).all()
+    assert make("max").linear.bias.unique().numel() == 2  # torch's own
 
 
 def test_a_feature_is_dropped_at_all_positions() -> None:

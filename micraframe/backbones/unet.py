@@ -22,7 +22,7 @@ class UNetBackbone(Backbone["UNetBackbone.Params"]):
     """MICRA-Net's encoder and a decoder that returns to the image's resolution: Ronneberger et al. 2015.
 
     Its layers are the blocks' outputs, in the order of computation: those of `unet-encoder`, then two of every step
-    of the decoder, named on. With the default widths these are L1 to L8 and L9 to L14, and the last one, which a
+    of the decoder, numbered on. With the default widths these are L1 to L8 and L9 to L14, and the last one, which a
     classifier pools, has one cell per pixel. Use it with a pooling of evidence: one of features would train the decoder
     on a single position of each filter.
     """
