@@ -83,7 +83,8 @@ def draw_rectangles(count: int, size: tuple[int, int]) -> Tensor:
         start = (corner * (side - length + 1)).floor()[:, None]
         cell = torch.arange(side)
         edges.append((cell >= start) & (cell < start + length[:, None]))
-    return edges[0][:, :, None] & edges[1][:, None, :]
+    inside: Tensor = edges[0][:, :, None] & edges[1][:, None, :]
+    return inside
 
 
 @final
