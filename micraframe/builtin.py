@@ -17,6 +17,10 @@ GRAD_CAM: Final = (
     "Selvaraju, R. R. et al. Grad-CAM: visual explanations from deep networks via gradient-based localization. "
     "ICCV, 618-626 (2017)."
 )
+U_NET: Final = (
+    "Ronneberger, O., Fischer, P. and Brox, T. U-Net: convolutional networks for biomedical image segmentation. "
+    "MICCAI, 234-241 (2015)."
+)
 GRAD_CAM_PLUS_PLUS: Final = (
     "Chattopadhay, A., Sarkar, A., Howlader, P. and Balasubramanian, V. N. Grad-CAM++: generalized gradient-based "
     "visual explanations for deep convolutional networks. WACV, 839-847 (2018)."
@@ -99,6 +103,13 @@ def micraframe_components() -> list[Component]:
         ),
         Component(
             "backbone",
+            "unet",
+            "micraframe.backbones.unet:UNetBackbone",
+            "The encoder with a decoder: layers up to the image's resolution",
+            citation=U_NET,
+        ),
+        Component(
+            "backbone",
             "timm",
             "micraframe.backbones.timm_features:TimmFeatures",
             "Any convolutional timm model, by its name",
@@ -137,6 +148,12 @@ def micraframe_components() -> list[Component]:
             "HiResCAM of all layers: each position is weighted by its own gradient",
         ),
         Component(
+            "extractor",
+            "evidence",
+            "micraframe.extractors.evidence:Evidence",
+            "The logits of every position, of a classifier that pools them; no backward pass",
+        ),
+        Component(
             "combiner",
             "pca",
             "micraframe.combiners.pca:Pca",
@@ -153,6 +170,12 @@ def micraframe_components() -> list[Component]:
             "last-layer",
             "micraframe.combiners.last_layer:LastLayer",
             "The deepest layer's map alone: coarse",
+        ),
+        Component(
+            "combiner",
+            "evidence",
+            "micraframe.combiners.evidence:EvidenceProbability",
+            "The sigmoid of the last layer's map, for extractor evidence: 0.5 is a logit of 0",
         ),
         Component(
             "combiner",

@@ -1,9 +1,9 @@
-"""The network that is trained on image-level labels: a backbone, global pooling, and one linear layer."""
+"""The network that is trained on image-level labels: a backbone, one linear layer, and global pooling."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,15 @@ from torch.nn import functional
 
 from micraframe.errors import DataError, ModelError
 from micraframe.interfaces import Backbone
+from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.types import Layer
 
-Pooling = Literal["max", "mean"]
+NO_EVIDENCE = -0.5
+"""Initial bias of the linear layer where evidence is pooled.
+
+Where no feature responds, as around objects, the evidence is the bias, which training hardly moves. It must be below 0
+for such positions to be background, and torch's is random; far below 0, only the peaks of objects rise above it.
+"""
 
 _PROBE = (97, 75)
 """Sides of the image of the dry run: odd, different, and multiples of no usual stride."""
@@ -22,22 +28,23 @@ _PROBE = (97, 75)
 class Classifier(nn.Module):
     """Predicts which classes are in an image.
 
-    With A^L the activations of the deepest layer, the logits are y = W pool(A^L) + b; the pooling is over all
-    positions, the maximum in the paper (Bilodeau et al. 2022, Methods), so that one small structure is enough.
+    With A^L the activations of the last layer, the logits are y = W pool(A^L) + b; the pooling is over all positions,
+    the maximum in the paper (Bilodeau et al. 2022, Methods), so that one small structure is enough. With a pooling of
+    evidence they are y = pool(W A^L + b): the same weights are applied at every position, and the logits are pooled.
 
     Attributes:
-        layers: The backbone's layers, shallow to deep.
+        layers: The backbone's layers, in the order of computation.
         channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: `max` or `mean`.
+        pooling: `max` or `mean` of features, or a pooling of evidence.
 
     Args:
-        backbone: Maps images (B, C, H, W) to the list of its layers' activations, shallow to deep.
+        backbone: Maps images (B, C, H, W) to the list of its layers' activations, in the order of computation.
         layers: Description of these layers.
         channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: How the positions of the deepest layer are pooled.
-        dropout: Fraction of the pooled features that is dropped in training.
+        pooling: How the positions of the last layer are pooled.
+        dropout: Fraction of the last layer's features that is dropped in training, each at all positions.
     """
 
     def __init__(
@@ -57,9 +64,11 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(layers[-1].channels, classes)
+        if isinstance(pooling, EvidencePooling):
+            nn.init.constant_(self.linear.bias, NO_EVIDENCE)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the activations of all layers, shallow to deep, each (B, channels, h, w), for images (B, C, H, W).
+        """Return the activations of all layers, in order, each (B, channels, h, w), for images (B, C, H, W).
 
         Raises:
             DataError: If the images have another number of channels, or are too small for the backbone.
@@ -71,7 +80,7 @@ class Classifier(nn.Module):
         try:
             return cast("list[Tensor]", self.backbone(images))
         except RuntimeError as error:
-            (height, width), stride = images.shape[2:], self.layers[-1].stride
+            (height, width), stride = images.shape[2:], max(layer.stride for layer in self.layers)
             if min(height, width) >= stride or isinstance(error, torch.OutOfMemoryError):
                 raise
             raise DataError(
@@ -79,11 +88,21 @@ class Classifier(nn.Module):
                 f"{height} x {width}; pad the images, or choose a backbone with fewer layers"
             ) from error
 
-    def logits(self, deepest: Tensor) -> Tensor:
-        """Return the logits (B, K) for the activations (B, channels, h, w) of the deepest layer."""
+    def evidence(self, last: Tensor) -> Tensor:
+        """Return the logits at every position, (B, K, h, w), for the activations (B, channels, h, w) of the last layer.
+
+        They are what a pooling of evidence pools; with a pooling of features, no training has looked at them.
+        """
+        features = functional.dropout2d(last, self.dropout.p, self.training)
+        return functional.conv2d(features, self.linear.weight[:, :, None, None], self.linear.bias).float()
+
+    def logits(self, last: Tensor) -> Tensor:
+        """Return the logits (B, K) for the activations (B, channels, h, w) of the last layer."""
+        if isinstance(self.pooling, EvidencePooling):
+            return self.pooling.pool(self.evidence(last))
         # Not amax, which shares the gradient among equal maxima; pooling picks one.
         pool = functional.adaptive_max_pool2d if self.pooling == "max" else functional.adaptive_avg_pool2d
-        pooled = pool(deepest, 1).flatten(1)
+        pooled = pool(last, 1).flatten(1)
         return cast("Tensor", self.linear(self.dropout(pooled)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,8 +119,8 @@ def create_classifier(
         backbone: Creates the network.
         channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: How the positions of the deepest layer are pooled.
-        dropout: Fraction of the pooled features that is dropped in training.
+        pooling: How the positions of the last layer are pooled.
+        dropout: Fraction of the last layer's features that is dropped in training.
 
     Raises:
         ModelError: If the network does not do what `Backbone.create` promises.
@@ -139,7 +158,7 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
     """Check in a dry run, on a copy, that a network maps an image of any size to the layers that it announces.
 
     The names of the layers are distinct, each layer is (B, channels, h, w) with one cell for every `stride` pixels, and
-    the gradient of the deepest layer reaches all others.
+    the gradient of the last layer reaches all others.
 
     Raises:
         ModelError: If one of these is not so.
@@ -147,7 +166,7 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
     names = [layer.name for layer in layers]
     if not layers or len(set(names)) != len(names):
         raise ModelError(f"expected one or more layers with distinct names, got {names}")
-    height, width = (max(side, 2 * layers[-1].stride + 1) for side in _PROBE)
+    height, width = (max(side, 2 * max(layer.stride for layer in layers) + 1) for side in _PROBE)
     twin = copy.deepcopy(network).eval().requires_grad_(True)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -178,5 +197,5 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
             )
         if gradient is None:
             raise ModelError(
-                f"expected a gradient of the deepest layer at layer {layer.name!r}, got none: no later layer uses it"
+                f"expected a gradient of the last layer at layer {layer.name!r}, got none: no later layer uses it"
             )

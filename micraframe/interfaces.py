@@ -100,8 +100,9 @@ class Backbone(Configured[P]):
             channels: Number of channels C of the images.
 
         Returns:
-            A module that maps images (B, C, H, W), of any H and W, to the list of its layers' activations, shallow to
-            deep, each (B, channels, h, w); and the description of these layers.
+            A module that maps images (B, C, H, W), of any H and W, to the list of its layers' activations, in the order
+            of computation, each (B, channels, h, w); and the description of these layers. Usually shallow to deep; a
+            decoder's layers follow the deepest one. A classifier pools the last one.
 
         Raises:
             ModelError: If the network cannot be used as a backbone, e.g. a transformer without feature maps.
@@ -128,6 +129,9 @@ class Extractor(Configured[P]):
 
         It works on a frozen copy: the classifier is unchanged, and no hook, graph or gradient is left behind. A batch
         of N gives the same maps as N batches of one.
+
+        Raises:
+            ModelError: If it cannot explain this kind of classifier.
         """
 
 

@@ -18,19 +18,21 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from micraframe import registry
 from micraframe.batching import batches
-from micraframe.classifier import Classifier, Pooling, create_classifier
+from micraframe.classifier import Classifier, create_classifier
 from micraframe.combiners.layers import coarse_map
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice
 from micraframe.errors import DataError, InterfaceError, counted
 from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
+from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.runtime.device import choose_device
-from micraframe.training import Recipe, fit_classifier, frozen_except
+from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except
+from micraframe.training.objectives import needs_evidence
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Maps, Sample, Scores
 
 NAME = "micraframe/micra-net"
@@ -43,7 +45,10 @@ class MicraNet(Method["MicraNet.Params"]):
     class Params(Parameters):
         backbone: BackboneChoice = Field(Choice(name="micraframe/unet-encoder"), description="The network.")
         pooling: Pooling = Field(
-            "max", description="Pooling over the deepest layer's positions: max, as in the paper, or mean."
+            "max",
+            description="Pooling over the last layer's positions: of its features, max (as in the paper) or mean; or "
+            "of the logits at every position, which extractor evidence shows: evidence-max, log-sum-exp, "
+            "generalised-mean or top-share.",
         )
         dropout: float = Field(
             0.5,
@@ -51,11 +56,17 @@ class MicraNet(Method["MicraNet.Params"]):
             lt=1,
             description="Dropout before the linear layer; the paper's 0.5 stops narrow networks from learning.",
         )
-        training: Recipe = Field(Recipe(), description="How the classifier is trained.")
+        training: ClassifierRecipe = Field(ClassifierRecipe(), description="How the classifier is trained.")
         extractor: ExtractorChoice = Field(
             Choice(name="micraframe/grad-cam"), description="How its decisions are explained."
         )
         combiner: CombinerChoice = Field(Choice(name="micraframe/pca"), description="How layers are combined.")
+
+        @model_validator(mode="after")
+        def _objectives_fit(self) -> MicraNet.Params:
+            if self.training.objectives and not isinstance(self.pooling, EvidencePooling):
+                raise ValueError(f"training: {needs_evidence(self.training.objectives)}, got {self.pooling}")
+            return self
 
     learns_from = frozenset({Annotation.LABELS})
     inference_params = frozenset({"extractor", "combiner"})
@@ -63,8 +74,14 @@ class MicraNet(Method["MicraNet.Params"]):
     def fit(
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
     ) -> MicraNetModel:
-        """Train the classifier on image-level labels."""
+        """Train the classifier on image-level labels.
+
+        Raises:
+            ModelError: If the extractor cannot explain it.
+        """
         classifier = self._classifier(self._backbone(), info, context.seed)
+        # Before a long training: an extractor may not serve this classifier.
+        registry.build("extractor", self.params.extractor.name, **self.params.extractor.params).prepare(classifier)
         fit_classifier(classifier, train, valid, self.params.training, context, info.classes)
         return MicraNetModel(self.params, classifier.to(choose_device(context.device)), info)
 
@@ -148,7 +165,7 @@ class MicraNetModel(Model):
     def finetune(
         self,
         unfreeze: str,
-        recipe: Recipe,
+        recipe: ClassifierRecipe,
         train: Sequence[Sample],
         valid: Sequence[Sample],
         info: DatasetInfo,

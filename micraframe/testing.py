@@ -25,12 +25,13 @@ from torch import Tensor, nn
 from micraframe import pipeline, registry
 from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
-from micraframe.errors import MicraframeError
-from micraframe.interfaces import Backbone, MaskHeadParams, Thresholds
+from micraframe.errors import MicraframeError, ModelError
+from micraframe.interfaces import Backbone, Explain, MaskHeadParams, Thresholds
 from micraframe.metrics.reduction import stack
 from micraframe.micranet import MicraNet, MicraNetModel
 from micraframe.objects import bounding_boxes
 from micraframe.parameters import Parameters
+from micraframe.pooling import LogSumExp, Pooling
 from micraframe.tiling import Tiling
 from micraframe.types import (
     SPLITS,
@@ -136,9 +137,23 @@ def _check_backbone(choice: Choice) -> None:
 
 def _check_extractor(choice: Choice) -> None:
     extractor = registry.build("extractor", choice.name, **choice.params)
-    classifier, chosen = small_classifier(), [(2, 0), (), (1,)]
+    refusals = []
+    for pooling in ("max", LogSumExp()):
+        classifier = small_classifier(pooling=pooling)
+        try:
+            with _unchanged(classifier):
+                explain = extractor.prepare(classifier)
+        except ModelError as error:
+            refusals.append(error)
+        else:
+            _check_maps(explain, classifier)
+    if len(refusals) == 2:
+        raise refusals[0]
+
+
+def _check_maps(explain: Explain, classifier: Classifier) -> None:
+    chosen = [(2, 0), (), (1,)]
     with _unchanged(classifier):
-        explain = extractor.prepare(classifier)
         for size in SIZES:
             images = np.random.default_rng(0).random((3, 1, *size), np.float32)
             with torch.no_grad():
@@ -344,11 +359,11 @@ class _Blocks(nn.ModuleList):
         return list(itertools.accumulate(self, lambda activation, block: block(activation), initial=images))[1:]
 
 
-def small_classifier(classes: int = 3) -> Classifier:
+def small_classifier(classes: int = 3, pooling: Pooling = "max") -> Classifier:
     """Return a classifier of three layers, for one channel, with fixed random weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return create_classifier(_SmallBackbone(Parameters()), 1, classes).eval()
+        return create_classifier(_SmallBackbone(Parameters()), 1, classes, pooling).eval()
 
 
 def _random_maps(size: tuple[int, int], classes: int, change: Callable[[FloatArray], FloatArray]) -> Maps:

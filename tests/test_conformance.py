@@ -32,6 +32,30 @@ def test_conformance(entry):
     check(kind, entry.qualified, **QUICK.get((kind, name), {}))
 
 
+def test_a_classifier_that_pools_evidence_passes_too():
+    training = {"epochs": 2, "batch_size": 3, "objectives": ["dense-negatives", "mix-consistency"], "average": 0.9}
+    check(
+        "method",
+        "micra-net",
+        backbone={"name": "unet", "params": {"widths": [4, 8]}},
+        dropout=0.0,
+        pooling="log-sum-exp",
+        training=training,
+        extractor="evidence",
+        combiner="evidence",
+    )
+
+
+EXTRACTOR = """
+from micraframe.errors import ModelError
+from micraframe.interfaces import Extractor
+from micraframe.parameters import Parameters
+
+class Broken(Extractor[Parameters]):
+    def prepare(self, classifier):
+        {change}
+"""
+
 COMBINER = """
 import numpy as np
 from micraframe.interfaces import Combiner
@@ -74,6 +98,7 @@ class Broken(Head[HeadParams]):
 @pytest.mark.parametrize(
     ("kind", "source", "change", "message"),
     [
+        ("extractor", EXTRACTOR, "raise ModelError('not this one')", "^extractor broken: not this one"),
         (
             "combiner",
             COMBINER,

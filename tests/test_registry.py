@@ -223,11 +223,16 @@ def test_a_name_of_another_kind_is_recognised():
         catalog().find("method", "semantic")
     with pytest.raises(UnknownComponent, match="there is a head 'detection' and a metric 'detection'"):
         catalog().find("backbone", "detection")
-    hint = r"no combiner 'grad-cm'; did you mean the extractor 'grad-cam'; there are: guided, last-layer, pca, select"
+    hint = (
+        r"no combiner 'grad-cm'; did you mean the extractor 'grad-cam'; "
+        "there are: evidence, guided, last-layer, pca, select"
+    )
     with pytest.raises(UnknownComponent, match=hint):
         catalog().find("combiner", "grad-cm")
     # Similar to the dataset `folder`, but not nearly the same.
-    with pytest.raises(UnknownComponent, match="no combiner 'holder'; there are: guided, last-layer, pca, select"):
+    with pytest.raises(
+        UnknownComponent, match="no combiner 'holder'; there are: evidence, guided, last-layer, pca, select"
+    ):
         catalog().find("combiner", "holder")
     with pytest.raises(UnknownComponent, match="there is an extractor 'grad-cam'"):
         catalog().find("combiner", "grad-cam")

@@ -148,7 +148,7 @@ def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") 
             "parameter": f"{path}{name}",
             "type": _type_name(field.annotation, kind),
             "required": default is PydanticUndefined,
-            "nested": bool(nested) and plain is not None,
+            "nested": bool(nested) and isinstance(plain, dict | list),
             "default": plain,
             "description": field.description or "",
         }

@@ -45,7 +45,7 @@ def finetune(
     from micraframe.micranet import MicraNet, MicraNetModel
     from micraframe.modelfile import provenance
     from micraframe.runtime.numerics import numerics
-    from micraframe.training import Recipe
+    from micraframe.training import ClassifierRecipe
 
     settings = config.load(Path(file), config.FineTune)
     loaded = pipeline.load(model, "cpu")
@@ -53,9 +53,9 @@ def finetune(
     if not isinstance(trained, MicraNetModel):
         raise ConfigError(f"{model}: expected a model of micra-net, got one of {loaded.method.name}")
     try:
-        recipe = Recipe(**trained.params.training.model_dump() | settings.training)
+        recipe = ClassifierRecipe(**trained.params.training.model_dump() | settings.training)
     except ValidationError as error:
-        raise ConfigError(f"{file}: training: {registry.explain(error, Recipe.model_fields)}") from error
+        raise ConfigError(f"{file}: training: {registry.explain(error, ClassifierRecipe.model_fields)}") from error
 
     def fit(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Pipeline:
         train, valid = (pipeline.checked_samples(part, MicraNet.learns_from, info) for part in (train, valid))

@@ -6,10 +6,10 @@ from typing import final
 
 from pydantic import Field
 
-from micraframe.combiners.layers import coarse_map
+from micraframe.combiners.layers import coarse_map, sign_status
 from micraframe.interfaces import Combiner
 from micraframe.parameters import Parameters
-from micraframe.types import FloatArray, Maps, Scores, Status
+from micraframe.types import FloatArray, Maps, Scores
 from micraframe.upsampling import Interpolation
 
 
@@ -25,10 +25,4 @@ class LastLayer(Combiner["LastLayer.Params"]):
     def combine(self, maps: Maps, image: FloatArray) -> Scores:
         """Combine. A class is `empty` if its map is 0, and `negative` if its map has no positive value."""
         values = coarse_map(maps, self.params.interpolation)
-        return Scores(maps.presence, maps.classes, values, tuple(map(_status, maps.maps[-1])))
-
-
-def _status(deepest: FloatArray) -> Status:
-    if (deepest > 0).any():
-        return "ok"
-    return "negative" if deepest.any() else "empty"
+        return Scores(maps.presence, maps.classes, values, tuple(map(sign_status, maps.maps[-1])))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe.errors import ConfigError
-from micraframe.types import FloatArray, Layer, Maps
+from micraframe.types import FloatArray, Layer, Maps, Status
 from micraframe.upsampling import Interpolation, upsample
 
 Array = npt.NDArray[Any]
@@ -47,6 +47,13 @@ def coarse_map(maps: Maps, interpolation: Interpolation = "nearest") -> FloatArr
     top = deepest.max((1, 2), keepdims=True)
     relative = np.divide(deepest, top, out=np.zeros_like(deepest), where=top > 0)
     return upsample(relative, maps.size, maps.layers[-1].stride, interpolation)
+
+
+def sign_status(values: FloatArray) -> Status:
+    """Return `ok` if anything in a map is positive, `empty` if all of it is 0, else `negative`."""
+    if (values > 0).any():
+        return "ok"
+    return "negative" if values.any() else "empty"
 
 
 def stretch(values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:

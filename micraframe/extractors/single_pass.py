@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -25,6 +26,9 @@ from micraframe.types import FloatArray, Layer, Maps, Precision
 
 LayerMap = Callable[[Tensor, Tensor], Tensor]
 """From activations A and gradients dy/dA, both (B, k, h, w), to maps (B, h, w)."""
+
+ExplainChunk = Callable[[Classifier, Tensor, ClassRule], list[Maps]]
+"""From a frozen classifier, images (B, C, H, W) on its device and in its precision, and a rule to the images' maps."""
 
 INSIDE = 4
 """Memory of a pass relative to that of the layers: for what lies between layers, for gradients, for work space."""
@@ -57,28 +61,38 @@ class SinglePass(Extractor["SinglePass.Params"]):
         in memory. Gradients are taken with respect to the activations only, so that neither those of parameters nor of
         the image are ever computed. When a GPU's memory runs out, it continues with fewer images at a time.
         """
-        params, layer_map = self.params, self.layer_map
-        twin = frozen_copy(classifier, fold=True)
-        device = next(twin.parameters()).device
-        precision = choose_precision(params.precision, device)
-        twin.backbone.to(precision)
+        return explain_in_chunks(classifier, self.params, partial(explain_chunk, layer_map=self.layer_map))
 
-        def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
-            batch = torch.tensor(images).to(precision)
-            step = params.micro_batch or at_once(device, pass_bytes(twin.layers, images.shape[2:], precision.itemsize))
-            explained: list[Maps] = []
-            with exact_float32():
-                while len(explained) < len(images):
-                    chunk = batch[len(explained) : len(explained) + step]
-                    try:
-                        explained += explain_chunk(twin, chunk.to(device), rule, layer_map)
-                    except torch.OutOfMemoryError:
-                        if len(chunk) == 1:
-                            raise
-                        step = len(chunk) // 2
-            return explained
 
-        return explain
+def explain_in_chunks(classifier: Classifier, params: SinglePass.Params, explain_together: ExplainChunk) -> Explain:
+    """Return a function that explains batches of images, as many together as memory holds.
+
+    Args:
+        classifier: Unchanged; a frozen copy is explained.
+        params: Precision and number of images.
+        explain_together: Explains a part of a batch.
+    """
+    twin = frozen_copy(classifier, fold=True)
+    device = next(twin.parameters()).device
+    precision = choose_precision(params.precision, device)
+    twin.backbone.to(precision)
+
+    def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
+        batch = torch.tensor(images).to(precision)
+        step = params.micro_batch or at_once(device, pass_bytes(twin.layers, images.shape[2:], precision.itemsize))
+        explained: list[Maps] = []
+        with exact_float32():
+            while len(explained) < len(images):
+                chunk = batch[len(explained) : len(explained) + step]
+                try:
+                    explained += explain_together(twin, chunk.to(device), rule)
+                except torch.OutOfMemoryError:
+                    if len(chunk) == 1:
+                        raise
+                    step = len(chunk) // 2
+        return explained
+
+    return explain
 
 
 def pass_bytes(layers: Sequence[Layer], size: tuple[int, ...], width: int) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
 from micraframe.extractors.frozen import frozen_copy
+from micraframe.pooling import EvidencePooling
 from micraframe.runtime.device import choose_precision, exact_float32
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.windows import SweepAxis, reduce_spans
@@ -83,6 +84,22 @@ def freeze(classifier: Classifier, precision: Precision) -> tuple[Classifier, to
     dtype = choose_precision(precision, next(twin.parameters()).device)
     twin.backbone.to(dtype)
     return twin, dtype
+
+
+def check_dense(classifier: Classifier) -> None:
+    """Check that a sliding pooling of the last layer gives what the classifier gives for a window.
+
+    Raises:
+        ModelError: If the classifier pools evidence, or its last layer is shallower than others, whose cells would then
+            be divided by the edges of windows.
+    """
+    if isinstance(classifier.pooling, EvidencePooling) or any(
+        layer.stride > classifier.layers[-1].stride for layer in classifier.layers
+    ):
+        raise ModelError(
+            "a dense sweep slides the pooling of features over the deepest layer, and this classifier pools evidence "
+            "or has a decoder; sweep with mode exact"
+        )
 
 
 def reach(classifier: Classifier, progress: Progress | None = None) -> int:

@@ -190,7 +190,8 @@ def sweep_image(
 
     Raises:
         ConfigError: If no window is given and the model does not know the size of its training images.
-        ModelError: If the model is not a MICRA-Net; or mode is not `exact`, and the network's deepest layer depends on
+        ModelError: If the model is not a MICRA-Net; or mode is not `exact`, and the classifier pools evidence or has a
+            decoder, or the network's deepest layer depends on
             the whole image everywhere.
         DataError: If the image cannot be read, or does not have as many channels as the training images.
     """
@@ -245,6 +246,8 @@ def _sweep(
     threshold = options.presence_threshold or pipeline.head.params.presence_threshold
     modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
     asked = _window(info, options)
+    if "dense" in modes:
+        engines.check_dense(trained)
     stride = trained.layers[-1].stride
     size = (image.height, image.width)
     rows, columns = lay_windows(size, stride, asked, options.overlap, options.tile)

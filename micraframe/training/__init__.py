@@ -1,6 +1,6 @@
 """Training: examples, augmentation, the training loop, fine-tuning."""
 
-from micraframe.training.classification import fit_classifier
+from micraframe.training.classification import ClassifierRecipe, fit_classifier
 from micraframe.training.examples import Examples
 from micraframe.training.finetune import frozen_except
 from micraframe.training.history import History
@@ -10,6 +10,7 @@ from micraframe.training.processes import is_main_process
 from micraframe.training.recipe import Recipe
 
 __all__ = [
+    "ClassifierRecipe",
     "Examples",
     "History",
     "Recipe",

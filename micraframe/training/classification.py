@@ -7,15 +7,42 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from micraframe.classifier import Classifier
+from micraframe.errors import ConfigError
 from micraframe.training.examples import Examples
 from micraframe.training.history import History
 from micraframe.training.loop import fit
+from micraframe.training.objectives import MixConsistency, Objective, WithObjectives
 from micraframe.training.recipe import Recipe
 from micraframe.types import BoolArray, FitContext, Sample
+
+
+class ClassifierRecipe(Recipe):
+    """How a classifier is trained: by its labels, and by objectives that need nothing else."""
+
+    objectives: tuple[Objective, ...] = Field(
+        (), description="Losses beside that of the labels; they need a pooling of evidence, such as log-sum-exp."
+    )
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights, such as 0.99, which is what is kept; null: the "
+        "weights themselves are kept. mix-consistency needs it.",
+    )
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> ClassifierRecipe:
+        kinds = [one.kind for one in self.objectives]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"objectives: expected each at most once, got {', '.join(kinds)}")
+        if self.average is None and any(isinstance(one, MixConsistency) for one in self.objectives):
+            raise ValueError("objectives: mix-consistency needs a moving average of the weights; set average: 0.99")
+        return self
 
 
 def fit_classifier(
@@ -29,13 +56,14 @@ def fit_classifier(
     """Train a classifier by binary cross-entropy with logits, and leave its best parameters in it.
 
     With p_c = sigmoid(y_c), the loss is the mean over examples and classes of
-    -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), where t_c is 1 if class c is present, and 0 otherwise.
+    -(w_c t_c log p_c + (1 - t_c) log(1 - p_c)), where t_c is 1 if class c is present, and 0 otherwise. In training, the
+    losses of the recipe's objectives are added; the best parameters are chosen by the labels alone.
 
     Args:
         classifier: Trained in place; `fit` describes its state afterwards.
         train: Samples with labels of the classifier's K classes.
         valid: Samples to select the best parameters by, with the same labels.
-        recipe: How it is trained; its `pos_weight` is w.
+        recipe: How it is trained; its `pos_weight` is w. Objectives and an average take a `ClassifierRecipe`.
         context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
 
@@ -44,6 +72,7 @@ def fit_classifier(
 
     Raises:
         DataError: If there is no sample to train with or to select by.
+        ConfigError: If the classifier does not pool evidence, and there are objectives.
         ModelError: As `fit` does.
     """
 
@@ -55,16 +84,29 @@ def fit_classifier(
     weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(examples.targets())))
     names = [f"accuracy {name}" for name in (classes or range(classifier.classes))]
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of outputs (B, K), or of (B, K + objectives), which end with the objectives' losses."""
+        logits, others = outputs[:, : targets.shape[1]], outputs[:, targets.shape[1] :]
+        by_labels = functional.binary_cross_entropy_with_logits(
             logits, targets.to(logits.dtype), pos_weight=weights.to(logits)
         )
+        return by_labels + others.mean(0).sum() if others.shape[1] else by_labels
 
     def measure(logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         correct = (logits > 0) == targets
         return dict(zip(names, correct.unbind(1), strict=True))
 
-    return fit(classifier, examples, Examples(valid, labels), loss, recipe, context, measure)
+    data = examples, Examples(valid, labels)
+    if not isinstance(recipe, ClassifierRecipe) or not (recipe.objectives or recipe.average):
+        return fit(classifier, *data, loss, recipe, context, measure)
+    try:
+        network = WithObjectives(classifier, recipe.objectives, recipe.average)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    history = fit(network, *data, loss, recipe, context, measure, with_targets=True)
+    if network.average is not None:
+        classifier.load_state_dict(network.average.state_dict())
+    return history
 
 
 def pos_weights(rule: str | float | None, labels: BoolArray) -> npt.NDArray[np.float32]:

@@ -10,8 +10,10 @@ from torch import nn
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
+from micraframe.pooling import EvidenceMax
 from micraframe.sweep.engine import (
     SweepEngine,
+    check_dense,
     dense_tile,
     dense_windows,
     exact_tile,
@@ -29,6 +31,14 @@ def unet(pooling="max", widths=(4, 6, 8, 8), channels=1):
     torch.manual_seed(0)
     network, layers = registry.build("backbone", "unet-encoder", widths=widths).create(channels)
     return lively(Classifier(network, layers, channels, 3, pooling).eval())
+
+
+@pytest.mark.parametrize(("backbone", "pooling"), [("unet-encoder", EvidenceMax()), ("unet", "max")])
+def test_a_dense_sweep_is_of_pooled_features_of_the_deepest_layer(backbone, pooling):
+    network, layers = registry.build("backbone", backbone, widths=(2, 3)).create(1)
+    with pytest.raises(ModelError, match="pools evidence or has a decoder; sweep with mode exact"):
+        check_dense(Classifier(network, layers, 1, 1, pooling))
+    check_dense(unet())
 
 
 def lively(classifier):

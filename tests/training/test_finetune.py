@@ -11,11 +11,11 @@ from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError
 from micraframe.micranet import MicraNet, MicraNetModel
-from micraframe.training import Recipe, fit_classifier, frozen_except
+from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except
 from micraframe.training.finetune import stages, unfrozen
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Sample
 
-RECIPE = Recipe(epochs=2, batch_size=4, learning_rate=1e-2)
+RECIPE = ClassifierRecipe(epochs=2, batch_size=4, learning_rate=1e-2)
 INFO = DatasetInfo("noise", ("rings", "fibers"), 1, Normalisation(), "0" * 64)
 
 

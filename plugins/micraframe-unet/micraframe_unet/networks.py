@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from micraframe import registry
-from micraframe.backbones.unet_encoder import Block, Norm
+from micraframe.backbones.unet import Decoder
+from micraframe.backbones.unet_encoder import Norm
 from micraframe.errors import MissingDependency, ModelError
 from micraframe.types import Layer
 
@@ -91,10 +91,7 @@ class Padded(nn.Module):
 
 
 class Decoded(nn.Module):
-    """An encoder and a decoder that upsamples its deepest layer, concatenating a shallower one at each step.
-
-    Ronneberger, O. et al. "U-Net: convolutional networks for biomedical image segmentation". MICCAI 2015; with padded
-    convolutions and batch normalisation, as in the encoder.
+    """An encoder, micraframe's decoder, and a linear layer at every pixel.
 
     Args:
         encoder: Maps images to the list of its layers' activations, shallow to deep; the strides are powers of 2.
@@ -106,37 +103,13 @@ class Decoded(nn.Module):
     def __init__(self, encoder: nn.Module, layers: Sequence[Layer], classes: int, norm: Norm) -> None:
         super().__init__()
         self.encoder = encoder
-        self.skips = tuple({layer.stride: index for index, layer in enumerate(layers)}.values())
-        widths = [layers[index].channels for index in self.skips]
-        self.decoder = nn.ModuleList(Up(deep, shallow, norm) for deep, shallow in itertools.pairwise(reversed(widths)))
-        self.logits = nn.Conv2d(widths[0], classes, kernel_size=1)
+        self.decoder = Decoder(layers, norm)
+        self.logits = nn.Conv2d(layers[0].channels, classes, kernel_size=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) for images (B, C, H, W) whose sides are multiples of the deepest stride."""
         activations = self.encoder(images)
-        *skips, deep = (activations[index] for index in self.skips)
-        for up, skip in zip(self.decoder, reversed(skips), strict=True):
-            deep = up(deep, skip)
-        return cast("Tensor", self.logits(deep))
-
-
-class Up(nn.Module):
-    """Upsamples a deep layer by 2, concatenates the shallower one, and convolves twice.
-
-    Args:
-        deep: Channels of the deep layer.
-        shallow: Channels of the shallow layer, and of the output.
-        norm: How batch normalisation is computed in training.
-    """
-
-    def __init__(self, deep: int, shallow: int, norm: Norm) -> None:
-        super().__init__()
-        self.enlarge = nn.ConvTranspose2d(deep, shallow, kernel_size=2, stride=2)
-        self.blocks = nn.Sequential(Block(2 * shallow, shallow, norm), Block(shallow, shallow, norm))
-
-    def forward(self, deep: Tensor, shallow: Tensor) -> Tensor:
-        """Return (B, shallow channels, 2 h, 2 w) for a deep layer (B, deep channels, h, w)."""
-        return cast("Tensor", self.blocks(torch.cat([shallow, self.enlarge(deep)], dim=1)))
+        return cast("Tensor", self.logits([*activations, *self.decoder(activations)][-1]))
 
 
 def _from_smp(encoder: str, pretrained: bool, channels: int, classes: int) -> Any:

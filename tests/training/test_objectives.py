@@ -1,0 +1,200 @@
+"""Objectives beside the labels: their formulas, and a training with them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from micraframe.backbones.unet import UNetBackbone
+from micraframe.backbones.unet_encoder import UNetEncoder
+from micraframe.classifier import Classifier, create_classifier
+from micraframe.errors import ConfigError
+from micraframe.micranet import MicraNet
+from micraframe.pooling import LogSumExp, Pooling
+from micraframe.training import ClassifierRecipe, fit_classifier
+from micraframe.training.objectives import (
+    DenseNegatives,
+    MixConsistency,
+    WithObjectives,
+    dense_negatives,
+    draw_rectangles,
+    mix,
+)
+from micraframe.types import FitContext, Progress, Sample
+
+BOTH: dict[str, Any] = {"objectives": ["dense-negatives", "mix-consistency"], "average": 0.9}
+RECIPE: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "augmentations": []}
+
+
+def make(pooling: Pooling = LogSumExp(), decoder: bool = True) -> Classifier:  # noqa: B008  # frozen
+    torch.manual_seed(0)
+    backbone = UNetBackbone if decoder else UNetEncoder
+    return create_classifier(backbone(backbone.Params(widths=(2, 3))), 1, 2, pooling, 0.0)
+
+
+def make_samples(count: int, start: int = 0) -> list[Sample]:
+    def sample(number: int) -> Sample:
+        rng = np.random.default_rng(number)
+        return Sample(f"s{number}", rng.random((1, 8, 9), dtype=np.float32), labels=rng.random(2) > 0.5)
+
+    return [sample(number) for number in range(start, start + count)]
+
+
+def train(classifier: Classifier, **changes: Any) -> dict[str, Tensor]:
+    context = FitContext(seed=3, folder=changes.pop("folder", None), progress=changes.pop("progress", Progress()))
+    recipe = ClassifierRecipe(**RECIPE | changes)
+    fit_classifier(classifier, make_samples(12), make_samples(6, start=100), recipe, context)
+    return {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+
+
+def test_negatives_are_background_everywhere_and_positives_cost_nothing() -> None:
+    evidence = torch.randn(2, 3, 4, 5)
+    labels = torch.tensor([[0, 1, 0], [1, 0, 1]]).float()
+    found = dense_negatives(evidence, labels)
+    torch.testing.assert_close(found[0, 2], -(1 - evidence[0, 2].sigmoid()).log().mean())
+    assert (found[labels == 1] == 0).all()
+    assert (found[labels == 0] > 0).all()
+
+
+def test_rectangles_lie_inside_and_have_every_area() -> None:
+    torch.manual_seed(0)
+    drawn = draw_rectangles(400, (8, 12)).float()
+    for image in drawn:
+        rows, columns = image.amax(1), image.amax(0)
+        assert torch.equal(image, rows[:, None] * columns)  # a rectangle
+        assert int((rows.diff() != 0).sum()) <= 2
+    shares = drawn.mean((1, 2))
+    assert shares.min() < 0.05
+    assert shares.max() > 0.95
+    assert 0.42 < shares.mean() < 0.58
+
+
+def test_a_rectangle_of_the_partner_is_pasted() -> None:
+    values, partners = torch.rand(3, 2, 4, 4), torch.tensor([1, 2, 0])
+    inside = torch.zeros(3, 4, 4, dtype=torch.bool)
+    inside[0, 1:3, 2:] = True
+    mixed = mix(values, partners, inside)
+    assert torch.equal(mixed[0, :, 1:3, 2:], values[1, :, 1:3, 2:])
+    assert torch.equal(mixed[0, :, 0], values[0, :, 0])
+    assert torch.equal(mixed[1:], values[1:])
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_the_output_is_followed_by_the_losses(decoder: bool) -> None:
+    classifier = make(decoder=decoder)
+    network = WithObjectives(classifier, (DenseNegatives(weight=2), MixConsistency()), 0.9).train()
+    images, labels = torch.rand(4, 1, 9, 10), torch.tensor([[True, False]] * 4)
+    output = network(images, labels)
+    assert output.shape == (4, 4)
+    evidence = classifier.evidence(classifier.features(images)[-1])
+    torch.testing.assert_close(output[:, :2], classifier.logits(classifier.features(images)[-1]))
+    torch.testing.assert_close(output[:, 2], 2 * dense_negatives(evidence, labels.float()).mean(1))
+    assert (output[:, 3] > 0).all()
+    output[:, 3].sum().backward()
+    assert network.average is not None
+    assert all(parameter.grad is None for parameter in network.average.parameters())
+    assert classifier.linear.weight.grad is not None
+    assert network.eval()(images, labels).shape == (4, 2)
+
+
+class Pixels(nn.Module):
+    """A backbone whose layer is the image: the evidence is the image itself, with the weights below."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+
+def test_a_network_that_sees_pixels_alone_is_consistent() -> None:
+    classifier = make()
+    classifier.backbone = Pixels()
+    classifier.linear = nn.Linear(1, 2)
+    with torch.no_grad():
+        classifier.linear.weight.fill_(60.0)
+        classifier.linear.bias.fill_(-30.0)
+    network = WithObjectives(classifier, (MixConsistency(),), 0.5).train()
+    images = (torch.rand(6, 1, 8, 8) > 0.5).float()
+    assert network(images, torch.ones(6, 2, dtype=torch.bool))[:, 2].max() < 1e-6
+    # The teacher's finds in images without the class are not believed.
+    assert network(images, torch.zeros(6, 2, dtype=torch.bool))[:, 2].min() > 1
+
+
+def test_the_average_follows_the_weights_and_is_what_is_validated() -> None:
+    classifier = make()
+    network = WithObjectives(classifier, (), 0.9).train()
+    assert network.average is not None
+    before = network.average.linear.weight.clone()
+    with torch.no_grad():
+        classifier.linear.weight += 1
+    images, labels = torch.rand(2, 1, 8, 8), torch.ones(2, 2, dtype=torch.bool)
+    network(images, labels)
+    torch.testing.assert_close(network.average.linear.weight, before + 0.9)  # 1 - (1 + 0) / (10 + 0)
+    network(images, labels)
+    torch.testing.assert_close(network.average.linear.weight, before + 0.9 + 0.1 * 9 / 11)
+    assert torch.equal(network.eval()(images, labels), network.average(images))
+    assert not network.train().average.training
+
+
+def test_what_is_kept_is_the_average() -> None:
+    plain, averaged = train(make()), train(make(), average=0.9)
+    assert plain.keys() == averaged.keys() == make().state_dict().keys()
+    assert not torch.equal(plain["linear.weight"], averaged["linear.weight"])
+
+
+def test_without_objectives_nothing_changes() -> None:
+    changes: dict[str, Any] = {"objectives": ()}
+    one, other = train(make("max", decoder=False)), train(make("max", decoder=False), **changes)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    one, other = train(make(), **BOTH), train(make(), **BOTH)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Stop(Progress):
+    def advance(self, label: str, done: int, total: int, numbers: object = ()) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+
+def test_a_training_that_is_interrupted_ends_as_one_that_is_not(tmp_path: Any) -> None:
+    whole = train(make(), **BOTH)
+    classifier = make()
+    with pytest.raises(KeyboardInterrupt):
+        train(copy.deepcopy(classifier), folder=tmp_path, progress=Stop(), **BOTH)
+    resumed = train(classifier, folder=tmp_path, **BOTH)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_objectives_need_evidence() -> None:
+    with pytest.raises(ConfigError, match="objectives dense-negatives: expected a pooling of evidence.*got max"):
+        train(make("max"), objectives=["dense-negatives"])
+    with pytest.raises(ValidationError, match="training: objectives dense-negatives: expected a pooling of evidence"):
+        MicraNet.Params(training=ClassifierRecipe(objectives=[{"kind": "dense-negatives"}]))
+    MicraNet.Params(pooling="log-sum-exp", training=ClassifierRecipe(**BOTH))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"objectives": ["mix-consistency"]}, "needs a moving average of the weights; set average"),
+        ({"objectives": ["dense-negatives", "dense-negatives"]}, "each at most once"),
+        ({"objectives": ["size"]}, "'dense-negatives', 'mix-consistency'"),
+        ({"average": 1.0}, "less than 1"),
+    ],
+)
+def test_impossible_recipes_are_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ClassifierRecipe(**wrong)
+
+
+def test_recipes_survive_being_saved() -> None:
+    recipe = ClassifierRecipe(**BOTH)
+    assert ClassifierRecipe.model_validate(recipe.model_dump(mode="json")) == recipe
+    assert recipe.objectives == (DenseNegatives(), MixConsistency())
