@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from micraframe.backbones.unet_encoder import Block, Norm, UNetEncoder
+from micraframe.backbones.encoder import Block, Encoder, Norm, encoder_layers
 from micraframe.interfaces import Backbone
 from micraframe.parameters import Parameters
 from micraframe.types import Layer
@@ -40,7 +40,7 @@ class UNetBackbone(Backbone["UNetBackbone.Params"]):
     def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
         """Create the network."""
         params = self.params
-        encoder, layers = UNetEncoder(UNetEncoder.Params(widths=params.widths, norm=params.norm)).create(channels)
+        encoder, layers = Encoder(channels, params.widths, params.norm), encoder_layers(params.widths)
         decoder = Decoder(layers, params.norm)
         names = (f"L{number}" for number in itertools.count(len(layers) + 1))
         above = reversed(layers[1:-1:2])

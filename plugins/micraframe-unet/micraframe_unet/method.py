@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from micraframe.backbones.unet_encoder import Norm
+from micraframe.backbones.encoder import Norm
 from micraframe.batching import batches
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
 from micraframe.parameters import Parameters

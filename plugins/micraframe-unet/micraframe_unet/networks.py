@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from micraframe import registry
+from micraframe.backbones.encoder import Norm
 from micraframe.backbones.unet import Decoder
-from micraframe.backbones.unet_encoder import Norm
 from micraframe.errors import MissingDependency, ModelError
 from micraframe.types import Layer
 
