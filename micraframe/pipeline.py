@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, final
+from typing import Any, final
 
 from micraframe import registry
 from micraframe.config import Choice, resolve_choice
@@ -24,7 +24,7 @@ from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError
 from micraframe.interfaces import ClassRule, Head, Method, Model, ScoredTile, Thresholds
 from micraframe.modelfile import ModelFile, load_model, provenance, save_model
 from micraframe.runtime.numerics import numerics
-from micraframe.tiling import Span, Tiling, lay, stitch
+from micraframe.tiling import PlacedSpan, Tiling, lay, stitch
 from micraframe.types import (
     Annotation,
     DatasetInfo,
@@ -191,14 +191,14 @@ class Pipeline:
                 f"{counted(len(sizes), 'image')} that it read"
             )
 
-    def _score_tiles(self, image: FloatArray, tiles: Sequence[tuple[Any, Any]], rule: ClassRule) -> Scores:
+    def _score_tiles(
+        self, image: FloatArray, tiles: Sequence[tuple[PlacedSpan, PlacedSpan]], rule: ClassRule
+    ) -> Scores:
         crops = (image[:, slice(*rows), slice(*columns)] for (rows, _), (columns, _) in tiles)
         scored = [
             ScoredTile(rows, columns, used_rows, used_columns, scores)
             for ((rows, used_rows), (columns, used_columns)), scores in zip(
-                cast("Sequence[tuple[tuple[Span, Span], tuple[Span, Span]]]", tiles),
-                self._score(crops, rule),
-                strict=True,
+                tiles, self._score(crops, rule), strict=True
             )
         ]
         return self.model.merge_tiles(stitch(scored, (image.shape[1], image.shape[2])), scored)

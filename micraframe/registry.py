@@ -75,7 +75,7 @@ _EXPECTED: Final[Mapping[str, str]] = {
     "model_type": "keys and values",
     "none_required": "null",
 }
-"""What was expected, by pydantic's type of error, with placeholders for the error's context."""
+"""Expected value for each type of pydantic error; braces name entries of the error's context."""
 
 _UNION_STEP: Final = re.compile(r"int|float|bool|str|none|constrained-\w+|(literal|tuple|list|dict)\[.*\]")
 """What pydantic inserts into the path of a problem for each type of a union."""

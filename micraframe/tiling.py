@@ -24,6 +24,9 @@ tile are then those of the whole image."""
 Span = tuple[int, int]
 """The first pixel along a side and, exclusive, the last."""
 
+PlacedSpan = tuple[Span, Span]
+"""What a tile covers along a side, and which of that is used."""
+
 
 class Tiling(Parameters):
     """How large images are cut. An image no larger than a tile, or only a little larger, is not."""
@@ -59,7 +62,7 @@ class Tiling(Parameters):
         return any(len(lay(side, self)) > 1 for side in size)
 
 
-def lay(side: int, tiling: Tiling) -> list[tuple[Span, Span]]:
+def lay(side: int, tiling: Tiling) -> list[PlacedSpan]:
     """Return the tiles along a side: the pixels that each covers, and those of them that are used, every pixel once."""
     if side <= tiling.size:
         return [((0, side), (0, side))]

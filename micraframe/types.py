@@ -124,10 +124,11 @@ class Sample:
         removed: dict[str, Any] = {kind.value: None for kind in Annotation if kind not in kept}
         if Annotation.MASKS not in kept and Annotation.INSTANCES not in kept:
             removed["ignore"] = None
+        # A view of an array that also holds annotation would lead back to it through `base`; an image is copied once.
+        if any(getattr(self, name) is not None for name in removed):
+            removed["image"] = self.image.copy()
         if removed:
             removed["source"] = ""
-            # Views of the same arrays would lead back to them through `base`.
-            removed["image"] = self.image.copy()
         return dataclasses.replace(self, part=ImagePart(), **removed)
 
 

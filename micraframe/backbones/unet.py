@@ -31,11 +31,7 @@ class UNetBackbone(Backbone["UNetBackbone.Params"]):
         widths: tuple[PositiveInt, ...] = Field(
             (16, 32, 64, 128), min_length=1, description="Filters of each stage, one number per stage."
         )
-        norm: Norm = Field(
-            "torch",
-            description="How batch normalisation is computed in training: torch, or narrow, which is faster on a CPU "
-            "for fewer than 16 filters and equal up to rounding.",
-        )
+        norm: Norm = "torch"
 
     def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
         """Create the network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,8 +136,8 @@ def follow_study(study: Study, output: Path) -> None:
         try:
             fit(run, study, folder, Progress())
         except Exception:
-            # The first process fails likewise, and reports it.
-            continue
+            # The first process records the failure of the run. If this one fails alone, only it can say why.
+            traceback.print_exc()
 
 
 def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, progress: Progress) -> Outcome:

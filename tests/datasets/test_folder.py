@@ -262,8 +262,13 @@ def test_the_fingerprint_follows_parameters_and_bytes_but_neither_place_nor_name
     for change in ({"crop": 16}, {"share": 0.1}, {"classes": ["nucleus"]}, {"limit": 8}):
         assert build(**cells, **change).info().fingerprint != fingerprint
     assert build(**cells, share=0, stride=None).info().fingerprint == fingerprint
-    told = build(**cells | {"name": "Cells", "licence": "CC0 1.0", "citation": "Nobody"}).info()
-    assert (told.fingerprint, told.name, told.licence, told.citation) == (fingerprint, "Cells", "CC0 1.0", "Nobody")
+    renamed = build(**cells | {"name": "Cells", "licence": "CC0 1.0", "citation": "Nobody"}).info()
+    assert (renamed.fingerprint, renamed.name, renamed.licence, renamed.citation) == (
+        fingerprint,
+        "Cells",
+        "CC0 1.0",
+        "Nobody",
+    )
     (tmp_path / "moved").mkdir()
     for folder in ("images", "masks"):
         (tmp_path / folder).rename(tmp_path / "moved" / folder)

@@ -47,7 +47,7 @@ def test_the_answer_names_the_best_method_of_each_budget_and_the_break_even():
     assert "With 10 h or more of annotator time, the best method is net100 + x" in said
     assert "Image-level labels alone reach iou 0.600 [0.580, 0.620] for 1 h, 75 % (69 to 81 %) of what" in said
     assert "Outlines of 5 images (30 min) reach 0.400 [0.380, 0.420]; of 20 images (2 h) reach 0.620" in said
-    # Five images are certainly worse, 20 images cannot be told from labels, all are certainly better.
+    # Five images are certainly worse, 20 images cannot be distinguished from labels, all are certainly better.
     assert "The break-even of outlines with labels is between 30 min and 10 h, by interpolation at" in said
 
 

@@ -53,11 +53,7 @@ class UNet(Method["UNet.Params"]):
         widths: tuple[PositiveInt, ...] = Field(
             (16, 32, 64, 128), min_length=1, description="Filters of each stage of unet-encoder; the paper's for MNIST."
         )
-        norm: Norm = Field(
-            "torch",
-            description="How unet-encoder's batch normalisation is computed in training: torch, or narrow, which is "
-            "faster on a CPU for fewer than 16 filters and equal up to rounding.",
-        )
+        norm: Norm = "torch"
         pretrained: bool = Field(
             False, description="Start from the encoder's published weights (not for unet-encoder)."
         )
