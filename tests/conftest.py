@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from micraframe import catalog
+from micraframe.plugin import Component
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +23,18 @@ def data() -> Path:
         pytest.skip(f"no real images: {folder} is not there; set MICRAFRAME_DATA")
     return folder
 
+
+ENTRY = """
+from micraframe.plugin import Component, hookimpl
+
+MICRAFRAME_API = 2
+
+
+@hookimpl
+def micraframe_components():
+    return {}
+"""
+"""The entry module of a plugin that offers these records."""
 
 AddSite = Callable[[Path], None]
 Install = Callable[..., None]
@@ -47,12 +60,14 @@ def add_site(monkeypatch: pytest.MonkeyPatch) -> Iterator[AddSite]:
 
 @pytest.fixture
 def install(tmp_path: Path, add_site: AddSite) -> Install:
-    """Return a function that really installs a plugin: a module and its distribution's metadata, on the path."""
+    """Return a function that really installs a plugin: its entry module, or the records it offers, and metadata."""
     site = tmp_path / "site-packages"
     site.mkdir()
     add_site(site)
 
-    def install(name: str, source: str, version: str = "1.0", **modules: str) -> None:
+    def install(name: str, source: str | Sequence[Component], version: str = "1.0", **modules: str) -> None:
+        if not isinstance(source, str):
+            source = ENTRY.format(list(source))
         for module, text in {name: source, **modules}.items():
             (site / f"{module}.py").write_text(textwrap.dedent(text))
         metadata = site / f"{name}-{version}.dist-info"

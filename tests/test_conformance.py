@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from micraframe import catalog
+from micraframe.plugin import Component
 from micraframe.testing import check
 
 MICRA_NET = {
@@ -120,13 +121,7 @@ class Broken(Head[HeadParams]):
     ],
 )
 def test_the_kit_finds_what_is_wrong(install, kind, source, change, message):
-    entry = f"""
-    from micraframe.plugin import Component, hookimpl
-    MICRAFRAME_API = 2
-    @hookimpl
-    def micraframe_components():
-        return [Component("{kind}", "broken", "broken_component:Broken", "Breaks a promise")]
-    """
-    install("broken_plugin", entry, broken_component=source.replace("{change}", change))
+    entry = Component(kind, "broken", "broken_component:Broken", "Breaks a promise")
+    install("broken_plugin", [entry], broken_component=source.replace("{change}", change))
     with pytest.raises(AssertionError, match=message):
         check(kind, "broken")

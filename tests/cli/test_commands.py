@@ -18,7 +18,7 @@ from micraframe import catalog, cli
 from micraframe.cli.output import print_records
 from micraframe.config import Choice
 from micraframe.images import read_image, read_labels, write_png, write_tiff
-from micraframe.plugin import KINDS
+from micraframe.plugin import KINDS, Component
 from micraframe.runtime.locks import exclusive
 from micraframe.testing import full_samples
 
@@ -53,13 +53,7 @@ device: cpu
 """
 
 
-FAKE = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("metric", "nothing", "fake_metrics:Nothing", "Does nothing")]
-"""
+FAKE = [Component("metric", "nothing", "fake_metrics:Nothing", "Does nothing")]
 
 
 @pytest.fixture
@@ -253,7 +247,8 @@ def test_train_does_not_disturb_another_training_in_its_folder(command, folder, 
 
 
 def test_train_fails_if_a_component_ends_the_program(command, folder, install, tmp_path):
-    install("fake", FAKE.replace("metric", "head"), fake_heads="import sys\nsys.exit(0)")
+    offers = [Component("head", "nothing", "fake_heads:Nothing", "Does nothing")]
+    install("fake", offers, fake_heads="import sys\nsys.exit(0)")
     text = (folder / "train.yaml").read_text().partition("\nhead:")[0] + "\nhead: nothing\ndevice: cpu\n"
     (tmp_path / "train.yaml").write_text(text)
     ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
@@ -492,10 +487,10 @@ def test_evaluate_prints_a_table_for_each_metric(command, folder, model, tmp_pat
 
 def test_evaluate_does_not_mind_a_plugin_that_offers_the_names_of_metrics(command, folder, model, tmp_path, install):
     names = ("classification", "overlap", "detection")
-    offers = ", ".join(f'Component("metric", "{name}", "nowhere:Nothing", "Takes a name")' for name in names)
+    offers = [Component("metric", name, "nowhere:Nothing", "Takes a name") for name in names]
     command("predict", model, folder / "images", "--output", tmp_path / "out", "--head", "detection")
     expected = command("evaluate", tmp_path / "out", folder / "masks", "--json")
-    install("taker", FAKE.partition("    return")[0] + f"    return [{offers}]\n")
+    install("taker", offers)
     assert command("evaluate", tmp_path / "out", folder / "masks", "--json") == expected
 
 

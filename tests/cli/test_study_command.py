@@ -17,6 +17,7 @@ from micraframe import cli, config
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.images import write_png
 from micraframe.pipeline import Pipeline
+from micraframe.plugin import Component
 from micraframe.study import StudyFolder, executors, plan, run_study
 
 SMOKE = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
@@ -34,13 +35,7 @@ class Failing(Method):
     def restore(self, state, info, device):
         raise RuntimeError
 """
-ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("method", "failing", "command_methods:Failing", "Failing")]
-"""
+ENTRY = [Component("method", "failing", "command_methods:Failing", "Failing")]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from micraframe.datasets.annotation import ImageAnnotation, mean_object_areas
 from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
 from micraframe.datasets.sources import LazySamples, SourceImage
 from micraframe.errors import DataError
+from micraframe.plugin import Component
 from micraframe.testing import check
 from micraframe.types import SPLITS, Sample
 
@@ -59,16 +60,7 @@ def samples_of(dataset: Synthetic) -> list[Sample]:
     return [sample for split in SPLITS for sample in dataset.samples(split)]
 
 
-PLUGIN = """
-from micraframe.plugin import Component, hookimpl
-
-MICRAFRAME_API = 2
-
-
-@hookimpl
-def micraframe_components():
-    return [Component("dataset", "wells", "wells_dataset:Wells", "Wells of a plate")]
-"""
+PLUGIN = [Component("dataset", "wells", "wells_dataset:Wells", "Wells of a plate")]
 
 
 def test_the_example_in_the_documentation_is_a_whole_dataset(tmp_path: Path, install: Callable[..., None]) -> None:

@@ -15,6 +15,7 @@ from small_studies import compared, study
 
 from micraframe.config import Choice, Study
 from micraframe.images import write_png
+from micraframe.plugin import Component
 from micraframe.study import StudyFolder, plan, run_study
 from micraframe.study.job import anonymous, with_names
 from micraframe.types import Annotation, Sample
@@ -51,13 +52,7 @@ class Looking(Method):
     def restore(self, state, info, device):
         raise RuntimeError
 '''
-ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("method", "looking", "fake_looking:Looking", "Looking")]
-"""
+ENTRY = [Component("method", "looking", "fake_looking:Looking", "Looking")]
 
 
 @pytest.fixture

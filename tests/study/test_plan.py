@@ -12,6 +12,7 @@ from micraframe import registry
 from micraframe.config import Choice, ComparedMethod
 from micraframe.errors import ConfigError
 from micraframe.images import write_png
+from micraframe.plugin import Component
 from micraframe.pricing import Prices
 from micraframe.study import plan
 from micraframe.study.plan import build_metrics, columns_of, label
@@ -85,18 +86,12 @@ def test_names_and_licences_of_data_change_no_key(tmp_path):
     assert of(seed=1)[0] != of()[0]
 
 
-OWN = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [
-        Component("dataset", "own-digits", "micraframe.datasets.modified_digits:ModifiedDigits", "digits"),
-        Component("annotator", "own-labels", "micraframe.annotators.image_level:ImageLevel", "labels"),
-        Component("method", "own-blob", "micraframe.controls.centre_blob:CentreBlob", "blob"),
-        Component("metric", "own-overlap", "micraframe.metrics.overlap:OverlapMetric", "overlap"),
-    ]
-"""
+OWN = [
+    Component("dataset", "own-digits", "micraframe.datasets.modified_digits:ModifiedDigits", "digits"),
+    Component("annotator", "own-labels", "micraframe.annotators.image_level:ImageLevel", "labels"),
+    Component("method", "own-blob", "micraframe.controls.centre_blob:CentreBlob", "blob"),
+    Component("metric", "own-overlap", "micraframe.metrics.overlap:OverlapMetric", "overlap"),
+]
 
 
 def test_versions_change_both_keys_cores_whoever_brings_the_components(install, monkeypatch):

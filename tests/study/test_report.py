@@ -13,6 +13,7 @@ from small_studies import DIGITS, compared, net, study
 
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE, PREDICTED, TRUE, contours
+from micraframe.plugin import Component
 from micraframe.pricing import Prices, TaskPrices
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import plan
@@ -39,13 +40,7 @@ class Failing(Method):
     def restore(self, state, info, device):
         raise RuntimeError
 """
-ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("method", "failing", "report_methods:Failing", "Fails")]
-"""
+ENTRY = [Component("method", "failing", "report_methods:Failing", "Fails")]
 
 DATASETS = """
 from dataclasses import replace
@@ -61,13 +56,7 @@ class Unmasked(Dataset):
         digits = build("dataset", "modified-digits", **PARAMS).samples(split)
         return [replace(sample, masks=None, instances=None, points=None, boxes=None) for sample in digits]
 """
-DATASETS_ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("dataset", "unmasked", "report_datasets:Unmasked", "Without masks")]
-"""
+DATASETS_ENTRY = [Component("dataset", "unmasked", "report_datasets:Unmasked", "Without masks")]
 
 METRICS = """
 from typing import final
@@ -82,13 +71,9 @@ class Missed(Metric):
         missed = (truth.masks & ~prediction.masks).sum(axis=(1, 2)) / np.maximum(truth.masks.sum(axis=(1, 2)), 1)
         return {"missed_pixels": np.where(truth.labels, missed, np.nan)}
 """
-METRICS_ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("metric", "missed", "report_metrics:Missed", "Missed pixels", citation="Third, P. Party (2030).")]
-"""
+METRICS_ENTRY = [
+    Component("metric", "missed", "report_metrics:Missed", "Missed pixels", citation="Third, P. Party (2030).")
+]
 
 
 class Page(HTMLParser):

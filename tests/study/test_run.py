@@ -13,6 +13,7 @@ from small_studies import DIGITS, compared, net, study
 
 from micraframe import pipeline, registry
 from micraframe.config import Choice
+from micraframe.plugin import Component
 from micraframe.runtime.locks import exclusive
 from micraframe.study import StudyFolder, plan, run_study, status
 from micraframe.tiling import Tiling
@@ -31,13 +32,7 @@ class Failing(Method):
     def restore(self, state, info, device):
         raise RuntimeError
 """
-ENTRY = """
-from micraframe.plugin import Component, hookimpl
-MICRAFRAME_API = 2
-@hookimpl
-def micraframe_components():
-    return [Component("method", "failing", "fake_methods:Failing", "Failing")]
-"""
+ENTRY = [Component("method", "failing", "fake_methods:Failing", "Failing")]
 
 
 def test_seeds_are_not_negative():
