@@ -8,7 +8,7 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 .DEFAULT_GOAL := test
 
 demo: .venv/installed
-	$(BIN)/micraframe demo --output demo
+	$(BIN)/micraframe demo --output demo --workers 2
 
 test: .venv/installed
 	$(BIN)/ruff check

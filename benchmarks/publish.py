@@ -15,14 +15,17 @@ compares a new method with these results without running any of them.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from PIL import Image
 
 from micraframe import config
 from micraframe.config import Study
+from micraframe.runtime.files import write_json, write_text
 from micraframe.study import StudyFolder
 from micraframe.study.committed import export
 
@@ -36,7 +39,7 @@ def publish(run: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
         old.unlink()
-    for path in (*(run / name for name in FILES), *sorted((run / "figures").glob("*.svg"))):
+    for path in (*(run / name for name in FILES), *run.glob("criteria.csv"), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
     export(config.read(run / "study.yaml", Study), StudyFolder(run.absolute()), target)
     for picture in sorted((run / "pictures").glob("*.png")):
@@ -45,10 +48,25 @@ def publish(run: Path) -> Path:
     path = target / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8"))
     file = target / "study.yaml"
-    command = f"micraframe study run {file.relative_to(ROOT.parents[1])} --output runs/{run.name}"
-    provenance["command"] = command if file.exists() else f"micraframe {run.name} --output runs/{run.name}"
-    path.write_text(json.dumps(provenance, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    demo = "demo --digits" if run.name == "digits" else "demo"
+    command = f"study run {file.relative_to(ROOT.parents[1])}" if file.exists() else demo
+    provenance["command"] = f"micraframe {command} --output runs/{run.name}"
+    write_json(path, provenance)
+    report = target / "report.html"
+    write_text(report, relinked(report.read_text(encoding="utf-8"), {each.name for each in target.iterdir()}))
     return target
+
+
+def relinked(page: str, files: Collection[str]) -> str:
+    """Return a study's report with links to the files beside it; what was not copied is named without a link."""
+
+    def link(found: re.Match[str]) -> str:
+        path = Path(found[1])
+        copies = (path.name, f"{path.stem}.jpg", f"{path.name}.gz")
+        name = next((copy for copy in copies if copy in files), "")
+        return f'<a href="{name}">{name}</a>' if name else found[2]
+
+    return re.sub(r'<a href="([^"#:]+)">([^<]*)</a>', link, page)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Writes the numbers of committed studies into the README, between its `<!-- table: FOLDER -->` marks.
+"""Writes the numbers of committed studies into README.md and docs/*.md, between marks.
 
-.venv/bin/python benchmarks/readme.py            # rewrites README.md
-.venv/bin/python benchmarks/readme.py --check    # fails if it would change
+.venv/bin/python benchmarks/readme.py            # rewrites them
+.venv/bin/python benchmarks/readme.py --check    # fails if they would change
+
+`<!-- table: FOLDER -->` stands for all methods, `<!-- table: FOLDER; METHOD; METHOD -->` for these, in this order.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from micraframe.study.report.wording import annotation_text
@@ -21,18 +24,41 @@ METRICS = {
     "iou_if_present": "IoU (images containing the class)",
     "object_auc": "AUC of object F1",
 }
-MARK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- table: ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
-def table(folder: Path) -> str:
-    """Return a study's table as Markdown: a row per method, a column per metric, mean and 95 % interval."""
-    rows = [row for row in _read(folder / "summary.csv") if row["thresholds"] == "fixed"]
-    hours: dict[tuple[str, str], list[float]] = {}
+def summaries(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of a study's summary with fixed thresholds."""
+    return [row for row in _read(folder / "summary.csv") if row["thresholds"] == "fixed"]
+
+
+def hours(folder: Path) -> dict[tuple[str, str], float]:
+    """Return the hours of annotation of each annotator and method of a study, mean over seeds."""
+    found: dict[tuple[str, str], list[float]] = {}
     for row in _read(folder / "costs.csv"):
         if row["thresholds"] == "fixed":
-            hours.setdefault((row["annotator"], row["method"]), []).append(float(row["seconds"]) / 3600)
+            found.setdefault((row["annotator"], row["method"]), []).append(float(row["seconds"]) / 3600)
+    return {key: sum(spent) / len(spent) for key, spent in found.items()}
+
+
+def table(folder: Path, chosen: Sequence[str] = ()) -> str:
+    """Return a study's table as Markdown: a row per method, a column per metric, mean and 95 % interval.
+
+    Args:
+        folder: The study's results.
+        chosen: Methods, in order; by default all.
+
+    Raises:
+        ValueError: If one of them is not in the study.
+    """
+    rows, spent = summaries(folder), hours(folder)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     methods = list(dict.fromkeys((row["annotator"], row["method"]) for row in rows))
+    if unknown := set(chosen) - {method for _, method in methods}:
+        raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
+    if chosen:
+        methods = [each for name in chosen for each in methods if each[1] == name]
     found = {(row["annotator"], row["method"], row["metric"]): row for row in rows}
     measured = {metric: title for metric, title in METRICS.items() if any(row["metric"] == metric for row in rows)}
     lines = [
@@ -41,10 +67,8 @@ def table(folder: Path) -> str:
     ]
     for annotator, method in methods:
         numbers = [_number(found.get((annotator, method, metric))) for metric in measured]
-        spent = hours[annotator, method]
-        lines.append(
-            f"| {method} | {annotation_text(annotator)} | {sum(spent) / len(spent):.2g} | " + " | ".join(numbers) + " |"
-        )
+        cells = [method, annotation_text(annotator), f"{spent[annotator, method]:.2g}", *numbers]
+        lines.append("| " + " | ".join(cells) + " |")
     row = rows[0]
     images = f"{row['n']} test images"
     if int(row.get("groups") or row["n"]) < int(row["n"]):
@@ -66,18 +90,24 @@ def _read(path: Path) -> list[dict[str, str]]:
 def _number(row: dict[str, str] | None) -> str:
     if row is None or not row["mean"]:
         return ""
-    return f"{float(row['mean']):.3f} ({float(row['low']):.3f} to {float(row['high']):.3f})"
+    interval = f" ({float(row['low']):.3f} to {float(row['high']):.3f})" if row["low"] else ""
+    return f"{float(row['mean']):.3f}{interval}"
 
 
 def render(text: str) -> str:
-    """Return the README with every marked table written again."""
-    return MARK.sub(lambda match: match[1] + "\n" + table(ROOT / match[2]) + match[3], text)
+    """Return a page with every marked table written again."""
+
+    def written(match: re.Match[str]) -> str:
+        return match[1] + "\n" + table(ROOT / match[2], match[3].split("; ")[1:]) + match[4]
+
+    return MARK.sub(written, text)
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = render(old)
-    if "--check" in sys.argv[1:]:
-        sys.exit(new != old and "README.md does not show the committed results; run benchmarks/readme.py")
-    path.write_text(new, encoding="utf-8")
+    for path in PAGES:
+        old = path.read_text(encoding="utf-8")
+        new = render(old)
+        if "--check" not in sys.argv[1:]:
+            path.write_text(new, encoding="utf-8")
+        elif new != old:
+            sys.exit(f"{path.name} does not show the committed results; run benchmarks/readme.py")

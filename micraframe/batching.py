@@ -1,13 +1,32 @@
-"""Grouping images that come one by one into batches of one size, in order and in constant memory."""
+"""Images that come one by one, in order and in constant memory: in batches of one size, and with their results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from micraframe.types import FloatArray
 
+Result = TypeVar("Result")
+
 BATCH_PIXELS = 16 * 256 * 256
 """Pixels of the images of a batch: enough to fill the hardware, little enough to keep memory small."""
+
+
+def with_images(
+    images: Iterable[FloatArray], compute: Callable[[Iterator[FloatArray]], Iterator[Result]]
+) -> Iterator[tuple[FloatArray, Result]]:
+    """Yield each image with its result, for a computation that yields results in order and reads ahead as it likes."""
+    waiting: deque[FloatArray] = deque()
+
+    def seen() -> Iterator[FloatArray]:
+        for image in images:
+            waiting.append(image)
+            yield image
+
+    for result in compute(seen()):
+        yield waiting.popleft(), result
 
 
 def batches(images: Iterable[FloatArray]) -> Iterator[list[FloatArray]]:

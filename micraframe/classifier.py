@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from micraframe.errors import DataError, ModelError
+from micraframe.errors import DataError, ModelError, reason_of
 from micraframe.interfaces import Backbone
 from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.types import Layer
@@ -154,6 +154,12 @@ def create_network(backbone: Backbone[Any], channels: int) -> tuple[nn.Module, t
     return network, layers
 
 
+def probe_size(layers: tuple[Layer, ...]) -> tuple[int, int]:
+    """Return the size (H, W) of an image for a dry run: at least two cells of the deepest layer."""
+    least = 2 * max(layer.stride for layer in layers) + 1
+    return max(_PROBE[0], least), max(_PROBE[1], least)
+
+
 def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int) -> None:
     """Check in a dry run, on a copy, that a network maps an image of any size to the layers that it announces.
 
@@ -166,7 +172,7 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
     names = [layer.name for layer in layers]
     if not layers or len(set(names)) != len(names):
         raise ModelError(f"expected one or more layers with distinct names, got {names}")
-    height, width = (max(side, 2 * max(layer.stride for layer in layers) + 1) for side in _PROBE)
+    height, width = probe_size(layers)
     twin = copy.deepcopy(network).eval().requires_grad_(True)
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -175,7 +181,7 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
             features = twin(images)
             gradients = torch.autograd.grad(features[-1].sum(), features, allow_unused=True)
     except Exception as error:  # networks fail in many ways
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        reason = reason_of(error, typed=True)
         raise ModelError(
             f"expected a network that takes images of any size, but {height} x {width} pixels failed with {reason}"
         ) from error

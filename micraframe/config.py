@@ -29,7 +29,7 @@ from micraframe.pricing import Prices
 from micraframe.tiling import Tiling
 from micraframe.types import LoggerName, Precision
 
-Model = TypeVar("Model", bound=BaseModel)
+Config = TypeVar("Config", bound=BaseModel)
 
 SEED: Final = "Random seed; on a CPU, it determines the result exactly."
 DEVICE: Final = "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps."
@@ -90,6 +90,9 @@ class FineTune(Parameters):
     """What `micraframe finetune` reads: what a trained model continues to learn from."""
 
     dataset: DatasetChoice = Field(description="Dataset to learn from; it must have the model's classes.")
+    rename: dict[str, str] = Field(
+        {}, description="New names of the model's classes, as the dataset calls them: {old: new}."
+    )
     annotator: AnnotatorChoice = Field(IMAGE_LEVEL, description="Training annotation.")
     training: dict[str, Any] = Field({}, description="Training parameters that differ from the model's own.")
     seed: int = Field(0, ge=0, description=SEED)
@@ -178,6 +181,11 @@ class Study(Parameters):
         Choice(name="micraframe/full"),
         description="Annotation of the tuning images; its time is added to that of the training annotation.",
     )
+    label_criteria: bool = Field(
+        False,
+        description="Whether to judge every method on the tuning images by their labels alone as well, for choosing "
+        "among methods without masks.",
+    )
     prices: Prices = Field(Prices(), description="How long annotation takes; changing it trains and annotates nothing.")
     tiling: Tiling | None = Field(
         None, description="How large images are cut into tiles, the same for every method; null: they are not."
@@ -200,12 +208,18 @@ class Study(Parameters):
             raise ValueError("expected comparisons or reference with margin, got neither; add what it applies to")
         return self
 
+    @model_validator(mode="after")
+    def _judged_on_some(self) -> Study:
+        if self.label_criteria and not self.tuning_images:
+            raise ValueError("expected tuning_images of at least 1 with label_criteria, got 0; set tuning_images")
+        return self
+
 
 Where = Callable[[tuple[int | str, ...]], str]
 """Returns the position of a key, given the steps that lead to it: `nuclei.yaml:3: `, or nothing."""
 
 
-def read(path: Path, model: type[Model]) -> Model:
+def read(path: Path, model: type[Config]) -> Config:
     """Read a YAML file into a configuration.
 
     Raises:
@@ -214,7 +228,7 @@ def read(path: Path, model: type[Model]) -> Model:
     return parse(_text(path), model, str(path))
 
 
-def load(path: Path, model: type[Model]) -> Model:
+def load(path: Path, model: type[Config]) -> Config:
     """Read a YAML file into a configuration and `resolve` it; errors in components name their lines too.
 
     Raises:
@@ -225,7 +239,7 @@ def load(path: Path, model: type[Model]) -> Model:
     return resolve(_validated(tree, model, str(path)), lambda steps: f"{path}:{_line(tree, steps)}: ")
 
 
-def parse(text: str, model: type[Model], name: str = "configuration") -> Model:
+def parse(text: str, model: type[Config], name: str = "configuration") -> Config:
     """Read YAML text into a configuration; `name` stands for the file in errors.
 
     Raises:
@@ -261,14 +275,14 @@ def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
     return tree
 
 
-def _validated(tree: CommentedMap, model: type[Model], name: str) -> Model:
+def _validated(tree: CommentedMap, model: type[Config], name: str) -> Config:
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
         lines = []
         for problem in error.errors(include_url=False):
             key = ".".join(str(step) for step in problem["loc"])
-            reason = problem["msg"].removeprefix("Value error, ")
+            reason = registry.expectation(problem)
             if problem["type"] == "extra_forbidden":
                 reason = f"there is no key {problem['loc'][-1]!r} here"
                 if len(problem["loc"]) == 1:
@@ -277,7 +291,7 @@ def _validated(tree: CommentedMap, model: type[Model], name: str) -> Model:
         raise ConfigError("\n".join(lines)) from error
 
 
-def resolve(config: Model, where: Where = lambda steps: "") -> Model:
+def resolve(config: Config, where: Where = lambda steps: "") -> Config:
     """Return the configuration with every component looked up and every default written out.
 
     Names become `plugin/name`, so that results record which plugin was used.

@@ -29,6 +29,12 @@ def counted(number: int, singular: str, plural: str = "") -> str:
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
+def reason_of(error: BaseException, typed: bool = False) -> str:
+    """Return the first line of any exception's text, for a message; after its type if `typed` or without a text."""
+    lines = str(error).strip().splitlines()
+    return ": ".join([*([type(error).__name__] if typed or not lines else []), *lines[:1]])
+
+
 class MicraframeError(Exception):
     """The root of all errors that micraframe raises on purpose."""
 

@@ -10,6 +10,7 @@ napari as (K, H, W), ilastik as channels; of one class, all open a plain two-dim
 
 from __future__ import annotations
 
+import struct
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, reason_of
 from micraframe.runtime.files import atomic, digest
 from micraframe.types import FloatArray, IntArray, check_image
 
@@ -33,8 +34,17 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg")
 """The suffixes, in lower case, of files that can be read."""
 
+PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
+"""The first 16 bytes of every PNG; width and height follow, in 4 bytes each."""
+
 UNNAMED = 4
 """A TIFF axis without a name is read as channels up to this length, and as a stack beyond it."""
+
+MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+"""Micrometres per unit, by the unit's spellings in OME-TIFF (micro sign or Greek letter) and ImageJ."""
+
+SQUARE = 0.01
+"""Pixels whose edges differ by this share or less count as square."""
 
 ALPHA = (tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA)
 
@@ -113,13 +123,54 @@ def read_size(path: Path) -> tuple[int, int]:
         DataError: If the file is missing, broken, empty or of another format. The message begins with the path.
     """
     with _readable(path):
-        if path.suffix.lower() not in TIFF_SUFFIXES:
+        suffix = path.suffix.lower()
+        if suffix == ".png":
+            # Not Pillow, which refuses large pictures that `read_image` reads.
+            with path.open("rb") as binary:
+                signature, width, height = struct.unpack(">16s2I", binary.read(24))
+            if signature != PNG_START:
+                raise ValueError("it does not begin as one")
+            return height, width
+        if suffix not in TIFF_SUFFIXES:
             with Image.open(path) as picture:
                 return picture.height, picture.width
         with tifffile.TiffFile(path) as file:
             series = file.series[0]
             axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
             return shape[axes.index("Y")], shape[axes.index("X")]
+
+
+def read_pixel_size(path: Path) -> float | None:
+    """Return the edge of a pixel in micrometres, from OME's or ImageJ's metadata or the resolution per centimetre.
+
+    A resolution per inch is ignored: most programs write one that describes print, not the specimen.
+
+    Returns:
+        None if the file is not a TIFF or does not state it, or if pixels are not square.
+
+    Raises:
+        DataError: If the file is missing or broken.
+    """
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    with _readable(path), tifffile.TiffFile(path) as file:
+        xml, imagej, tags = file.ome_metadata, file.imagej_metadata or {}, file.pages.first.tags
+        unit = imagej.get("unit", "cm" if tags.valueof("ResolutionUnit") == tifffile.RESUNIT.CENTIMETER else "")
+        try:
+            if xml:
+                pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+                attributes = {} if pixels is None else pixels.attrib
+                across, down = (
+                    float(attributes[f"PhysicalSize{axis}"])
+                    * MICROMETRES[attributes.get(f"PhysicalSize{axis}Unit", "µm")]
+                    for axis in "XY"
+                )
+            else:
+                resolutions = (tags.valueof(f"{axis}Resolution") for axis in "XY")
+                across, down = (MICROMETRES[unit] * divisor / number for number, divisor in resolutions)
+        except (ElementTree.ParseError, KeyError, TypeError, ValueError, ZeroDivisionError):
+            return None
+    return across if 0 < across < np.inf and abs(across - down) <= SQUARE * across else None
 
 
 def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -198,8 +249,14 @@ def write_tiff(path: Path, array: Array, classes: Sequence[str] = (), pixel_size
     if pixel_size_um is not None:
         metadata |= {f"PhysicalSize{axis}": pixel_size_um for axis in "XY"}
         metadata |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
+    # ImageJ's own reader takes the pixel size from the resolution, Bio-Formats from the metadata.
+    resolution: dict[str, Any] = (
+        {} if pixel_size_um is None else {"resolution": (1e4 / pixel_size_um,) * 2, "resolutionunit": "CENTIMETER"}
+    )
     with atomic(path) as temporary:
-        tifffile.imwrite(temporary, planes, ome=True, photometric="minisblack", compression="zlib", metadata=metadata)
+        tifffile.imwrite(
+            temporary, planes, ome=True, photometric="minisblack", compression="zlib", metadata=metadata, **resolution
+        )
 
 
 def write_png(path: Path, array: Array) -> None:
@@ -259,14 +316,10 @@ def _readable(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (MemoryError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: too large to read ({_reason(error)}); cut it into smaller images") from error
+        raise DataError(f"{path}: too large to read ({reason_of(error)}); cut it into smaller images") from error
     # Decoders raise all kinds of errors on broken files.
     except Exception as error:
-        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {_reason(error)}") from error
-
-
-def _reason(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: cannot be read as {suffix[1:]}: {reason_of(error)}") from error
 
 
 def _read_tiff(path: Path) -> tuple[Array, bool]:

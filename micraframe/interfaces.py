@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -311,6 +311,13 @@ class Method(Configured[P]):
             DataError: If the samples lack the annotation that the method learns from.
         """
 
+    def untrained(self, info: DatasetInfo) -> Model | None:
+        """Return a model that has learned nothing, on the CPU; None where there is none.
+
+        Before training, the framework predicts an image with it: what would fail after training fails at once.
+        """
+        return None
+
     @abstractmethod
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
         """Return the model whose `state` this is, with this method's inference parameters.
@@ -342,7 +349,8 @@ class Column:
         numerator: Statistic that is summed over images; by default the one with the column's name.
         denominator: Statistic that the sum is divided by. By default the number of images for which the numerator is
             defined, which makes the column a mean over images; name another statistic to pool counts.
-        pooled: True if the column is not a ratio of sums and the metric computes it in `reduce`.
+        pooled: If the column is not a ratio of sums: the statistics that the metric computes it from in `reduce`. One
+            that ends in `@` stands for all that begin with it.
     """
 
     name: str
@@ -351,12 +359,23 @@ class Column:
     range: tuple[float, float] = (0.0, 1.0)
     numerator: str = ""
     denominator: str = ""
-    pooled: bool = False
+    pooled: tuple[str, ...] = ()
 
     @property
     def is_mean(self) -> bool:
         """Whether the column is a mean over images, so that it has a value for each of them."""
         return not (self.denominator or self.pooled)
+
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """The statistics that it is computed from; in `pooled` columns, one that ends in `@` stands for several."""
+        numerator = self.numerator or self.name
+        return self.pooled or (numerator, self.denominator or numerator)
+
+    def select(self, statistics: Statistics) -> Statistics:
+        """Return those statistics that it is computed from."""
+        names = set(self.statistics)
+        return {name: each for name, each in statistics.items() if {name, f"{name.partition('@')[0]}@"} & names}
 
 
 class Metric(Configured[P]):
@@ -378,10 +397,13 @@ class Metric(Configured[P]):
         """Return each column's number per class, (K,), from statistics of N images, (N, K).
 
         By default, columns that are not `pooled` become sum(numerator) / sum(denominator) over the images for which
-        both are defined. Override it to add pooled columns, such as a pooled average precision.
+        both are defined, if their statistics are given. Override it to add pooled columns, such as a pooled average
+        precision; it may be given no other statistics than those of all pooled columns.
         """
-        ratios = (column for column in self.columns() if not column.pooled)
-        return {column.name: ratio_of_sums(*ratio_parts(column, statistics)) for column in ratios}
+        given = (
+            column for column in self.columns() if not column.pooled and set(column.statistics) <= statistics.keys()
+        )
+        return {column.name: ratio_of_sums(column, statistics) for column in given}
 
 
 def ratio_parts(column: Column, statistics: Statistics) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
@@ -395,13 +417,16 @@ def ratio_parts(column: Column, statistics: Statistics) -> tuple[npt.NDArray[Any
     return np.where(defined, numerator, 0.0), np.where(defined, denominator, 0.0)
 
 
-def ratio_of_sums(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return sum(numerator) / sum(denominator) over images, (N, K) to (K,); NaN if the denominator is 0."""
-    below = denominator.sum(axis=0)
-    return np.asarray(np.divide(numerator.sum(axis=0), below, out=np.full(below.shape, np.nan), where=below > 0))
+def ratio_of_sums(column: Column, statistics: Statistics) -> npt.NDArray[np.float64]:
+    """Return a column's sum(numerator) / sum(denominator) over images, (K,); NaN if the denominator is 0."""
+    return quotient(*(part.sum(axis=0) for part in ratio_parts(column, statistics)))
 
 
-Kind = Literal["dataset", "annotator", "backbone", "extractor", "combiner", "head", "method", "metric"]
+def quotient(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return numerator / denominator; NaN where the denominator is not positive."""
+    empty = np.full(denominator.shape, np.nan)
+    return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator > 0))
+
 
 INTERFACES: dict[str, type[Configured[Any]]] = {
     "dataset": Dataset,

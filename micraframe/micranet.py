@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, final
 
 import numpy as np
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from micraframe import registry
 from micraframe.batching import batches
-from micraframe.classifier import Classifier, create_classifier
+from micraframe.classifier import Classifier, create_classifier, probe_size
 from micraframe.combiners.layers import coarse_map
 from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorChoice
 from micraframe.errors import DataError, InterfaceError, counted
@@ -31,7 +32,7 @@ from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
 from micraframe.pooling import EvidencePooling, Pooling
 from micraframe.runtime.device import choose_device
-from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except
+from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except, renamed
 from micraframe.training.objectives import needs_evidence
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Maps, Sample, Scores
 
@@ -77,11 +78,11 @@ class MicraNet(Method["MicraNet.Params"]):
         """Train the classifier on image-level labels.
 
         Raises:
-            ModelError: If the extractor cannot explain it.
+            ConfigError: As `rehearse`.
+            ModelError: As `rehearse`.
         """
         classifier = self._classifier(self._backbone(), info, context.seed)
-        # Before a long training: an extractor may not serve this classifier.
-        registry.build("extractor", self.params.extractor.name, **self.params.extractor.params).prepare(classifier)
+        self._explain_noise(classifier, info)
         fit_classifier(classifier, train, valid, self.params.training, context, info.classes)
         return MicraNetModel(self.params, classifier.to(choose_device(context.device)), info)
 
@@ -90,6 +91,23 @@ class MicraNet(Method["MicraNet.Params"]):
         classifier = self._classifier(self._backbone().untrained(), info, seed=0)
         classifier.load_state_dict(dict(state))
         return MicraNetModel(self.params, classifier.to(choose_device(device)), info)
+
+    def untrained(self, info: DatasetInfo) -> MicraNetModel:
+        """Return the model with random weights."""
+        return MicraNetModel(self.params, self._classifier(self._backbone().untrained(), info, seed=0), info)
+
+    def rehearse(self, info: DatasetInfo) -> None:
+        """Explain an image of noise with an untrained network, as `fit` does first: what cannot work fails early.
+
+        Raises:
+            ConfigError: If the combiner names a layer that the backbone lacks.
+            ModelError: If the network cannot serve as a backbone, or the extractor cannot explain it.
+        """
+        self._explain_noise(self._classifier(self._backbone().untrained(), info, seed=0), info)
+
+    def _explain_noise(self, classifier: Classifier, info: DatasetInfo) -> None:
+        image = np.random.default_rng(0).random((info.channels, *probe_size(classifier.layers)), np.float32)
+        list(MicraNetModel(self.params, classifier, info).score([image], lambda presence: [0]))
 
     def _backbone(self) -> Backbone[Any]:
         return registry.build("backbone", self.params.backbone.name, **self.params.backbone.params)
@@ -149,7 +167,7 @@ class MicraNetModel(Model):
             InterfaceError: If the combiner's result does not fit the maps.
         """
         if image.ndim != 3 or image.shape[1:] != maps.size:
-            raise DataError(f"expected an image of size {maps.size}, as the maps, got shape {image.shape}")
+            raise DataError(f"expected an image of size {maps.size}, the size of the maps, got shape {image.shape}")
         scores = self._combiner.combine(maps, image)
         if (scores.classes, scores.size) != (maps.classes, maps.size):
             raise InterfaceError(
@@ -170,6 +188,7 @@ class MicraNetModel(Model):
         valid: Sequence[Sample],
         info: DatasetInfo,
         context: FitContext,
+        rename: Mapping[str, str] = MappingProxyType({}),
     ) -> MicraNetModel:
         """Return a model that continued learning, from images of another device; this one is unchanged.
 
@@ -180,15 +199,18 @@ class MicraNetModel(Model):
             valid: Samples with labels, for selecting the best model.
             info: Metadata of the dataset that both come from; its classes and channels must be this model's.
             context: Seed, device, precision, folder, progress callback.
+            rename: What the dataset calls the model's classes, by the model's names; others keep their names.
 
         Raises:
             DataError: If the dataset has other classes or another number of channels.
-            ConfigError: If `unfreeze` does not name parts of the network.
+            ConfigError: If `unfreeze` does not name parts of the network, or `rename` is not about its classes.
         """
-        if (info.classes, info.channels) != (self.info.classes, self.info.channels):
+        classes = renamed(self.info.classes, rename)
+        if (info.classes, info.channels) != (classes, self.info.channels):
             raise DataError(
-                f"dataset {info.name!r}: expected the model's classes {', '.join(self.info.classes)} and "
-                f"{counted(self.info.channels, 'channel')}, got {', '.join(info.classes)} and {info.channels}"
+                f"dataset {info.name!r}: expected the model's classes {', '.join(classes)} and "
+                f"{counted(self.info.channels, 'channel')}, got {', '.join(info.classes)} and {info.channels}; if "
+                "classes have other names, set rename; if they are in another order, set the dataset's 'classes'"
             )
         classifier = copy.deepcopy(self.classifier)
         with frozen_except(classifier, unfreeze):

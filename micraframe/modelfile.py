@@ -8,11 +8,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from micraframe.config import Choice
-from micraframe.errors import MicraframeError, ModelError
+from micraframe.errors import MicraframeError, ModelError, reason_of
 from micraframe.registry import catalog
 from micraframe.runtime.files import atomic_folder, write_json
 from micraframe.runtime.numerics import library_versions
@@ -80,18 +84,63 @@ def save_model(folder: Path, model: ModelFile) -> None:
     weights = _serialised(model.tensors)
     description = {
         "format": FORMAT,
-        "method": model.method.model_dump(mode="json"),
-        "head": model.head.model_dump(mode="json"),
         "info": dataclasses.asdict(model.info),
-        "tiling": model.tiling and model.tiling.model_dump(mode="json"),
-        "origins": dict(model.origins),
-        "untuned": model.untuned and model.untuned.model_dump(mode="json"),
         "provenance": dict(model.provenance),
         "sha256": _sha256(weights),
+        **_inference(model.method, model.head, model.tiling, model.origins, model.untuned),
     }
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(weights)
         write_json(temporary / DESCRIPTION, description)
+
+
+def share_weights(
+    source: Path,
+    folder: Path,
+    method: Choice,
+    head: Choice,
+    tiling: Tiling | None = None,
+    origins: Mapping[str, Origin] = MappingProxyType({}),
+    untuned: Choice | None = None,
+) -> None:
+    """Write a saved model to another folder, with other parameters but the same weights, which are not read.
+
+    The weights are a hard link, or a copy where the file system has none. No file of a model is ever changed in place,
+    so neither model depends on the other. A folder that holds the same model already is left as it is.
+
+    Args:
+        source: A saved model.
+        folder: Replaced if it exists.
+        method: The source's method; its parameters may differ in those that do not influence what was learned.
+        head: As in `ModelFile`, like the rest.
+        tiling: Of large images.
+        origins: Of thresholds.
+        untuned: The head before its thresholds were tuned.
+
+    Raises:
+        OSError: If a file of the source is missing.
+        ValueError: If its description is not JSON.
+    """
+    known = json.loads((source / DESCRIPTION).read_text(encoding="utf-8"))
+    description = known | _inference(method, head, tiling, origins, untuned)
+    weights = (source / WEIGHTS).resolve()
+    if _holds(folder, description, weights.stat().st_size):
+        return
+    with atomic_folder(folder) as temporary:
+        try:
+            os.link(weights, temporary / WEIGHTS)
+        except OSError:  # another file system, or one without hard links
+            shutil.copyfile(weights, temporary / WEIGHTS)
+        write_json(temporary / DESCRIPTION, description)
+
+
+def weights_hash(folder: Path) -> str | None:
+    """Return the SHA-256 of a saved model's weights, as its description has it; None if this is no saved model."""
+    try:
+        known = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(known)
 
 
 def load_model(folder: Path) -> ModelFile:
@@ -137,8 +186,29 @@ def load_model(folder: Path) -> ModelFile:
     except KeyError as error:
         raise ModelError(f"{folder / DESCRIPTION}: expected the key {error}; save the model again") from error
     except (ValidationError, MicraframeError, TypeError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise ModelError(f"{folder}: cannot be read: {reason}; save the model again") from error
+        raise ModelError(f"{folder}: cannot be read: {reason_of(error)}; save the model again") from error
+
+
+def _inference(
+    method: Choice, head: Choice, tiling: Tiling | None, origins: Mapping[str, Origin], untuned: Choice | None
+) -> dict[str, Any]:
+    """Return the part of a description that may change after training."""
+    return {
+        "method": method.model_dump(mode="json"),
+        "head": head.model_dump(mode="json"),
+        "tiling": tiling and tiling.model_dump(mode="json"),
+        "origins": dict(origins),
+        "untuned": untuned and untuned.model_dump(mode="json"),
+    }
+
+
+def _holds(folder: Path, description: Mapping[str, Any], size: int) -> bool:
+    """Return whether a folder holds the model of this description, with weights of so many bytes."""
+    try:
+        same = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")) == json.loads(json.dumps(description))
+        return same and (folder / WEIGHTS).stat().st_size == size
+    except (OSError, ValueError):
+        return False
 
 
 def _why_unreadable(folder: Path, error: OSError | UnicodeDecodeError) -> str:

@@ -6,7 +6,8 @@ are in the order of the numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +65,25 @@ def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
         np.array([[y.start, x.start, y.stop, x.stop] for _, (y, x) in windows(labels)], np.float32).reshape(-1, 4)
         for labels in instances
     )
+
+
+def box_window(box: FloatArray) -> tuple[slice, slice]:
+    """Return the rows and columns of the pixels that a box (y0, x0, y1, x1), end exclusive, touches."""
+    y0, x0, y1, x1 = box
+    # Below 0, a slice would count from the end.
+    return (
+        slice(max(0, math.floor(y0)), max(0, math.ceil(y1))),
+        slice(max(0, math.floor(x0)), max(0, math.ceil(x1))),
+    )
+
+
+def fill(boxes: Sequence[FloatArray], size: tuple[int, int]) -> BoolArray:
+    """Return the pixels of an image (H, W) that any box (N, 4) of a class touches, bool (K, H, W)."""
+    masks = np.zeros((len(boxes), *size), np.bool_)
+    for mask, several in zip(masks, boxes, strict=True):
+        for box in several:
+            mask[box_window(box)] = True
+    return masks
 
 
 def windows(labels: IntArray) -> Iterator[tuple[int, tuple[slice, slice]]]:

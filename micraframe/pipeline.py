@@ -15,16 +15,27 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
+
+import numpy as np
 
 from micraframe import registry
+from micraframe.batching import with_images
 from micraframe.config import Choice, resolve_choice
 from micraframe.datasets.sources import LazySamples
-from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError, counted
+from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError, counted, reason_of
 from micraframe.interfaces import ClassRule, Head, Method, Model, ScoredTile, Thresholds
-from micraframe.modelfile import ModelFile, load_model, provenance, save_model
+from micraframe.modelfile import (
+    ModelFile,
+    hash_weights,
+    load_model,
+    provenance,
+    save_model,
+    share_weights,
+    weights_hash,
+)
 from micraframe.runtime.numerics import numerics
-from micraframe.tiling import PlacedSpan, Tiling, lay, stitch
+from micraframe.tiling import Tiling, lay, stitch
 from micraframe.types import (
     Annotation,
     DatasetInfo,
@@ -36,6 +47,9 @@ from micraframe.types import (
     Scores,
     check_image,
 )
+
+_REHEARSED: Final = 512
+"""Largest side, in pixels, of the image that is predicted before training."""
 
 KEEP: Any = object()
 """Keeps the saved value of a parameter for which None has another meaning."""
@@ -77,15 +91,8 @@ class Pipeline:
         Raises:
             DataError: If an image is not as it must be.
         """
-        waiting: deque[FloatArray] = deque()
-
-        def seen() -> Iterator[FloatArray]:
-            for image in images:
-                waiting.append(image)
-                yield image
-
-        for scores in self.score(seen()):
-            yield self.decide(scores, waiting.popleft())
+        for image, scores in with_images(images, self.score):
+            yield self.decide(scores, image)
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule | None = None) -> Iterator[Scores]:
         """Yield the scores of each image, in order; for an image larger than a tile, they are merged from its tiles.
@@ -102,16 +109,15 @@ class Pipeline:
             InterfaceError: If the model does not return what its interface promises.
         """
         rule = rule or self.head.classes_to_explain
-        checked = self._checked(images)
-        if self.tiling is None:
-            yield from self._score(checked, rule)
-            return
-        for image in checked:
-            rows, columns = (lay(side, self.tiling) for side in image.shape[1:])
-            if len(rows) == len(columns) == 1:
-                yield from self._score([image], rule)
+        for cut, run in itertools.groupby(self._checked(images), self.cuts):
+            if cut:
+                yield from (self._score_tiles(image, rule) for image in run)
             else:
-                yield self._score_tiles(image, list(itertools.product(rows, columns)), rule)
+                yield from self._score(run, rule)
+
+    def cuts(self, image: FloatArray) -> bool:
+        """Return whether an image (C, H, W) is scored in tiles."""
+        return self.tiling is not None and self.tiling.cuts((image.shape[1], image.shape[2]))
 
     def decide(self, scores: Scores, image: FloatArray) -> Prediction:
         """Return the head's decision on an image's scores.
@@ -151,11 +157,20 @@ class Pipeline:
         """Return the same pipeline with the thresholds that its head had before they were tuned."""
         return dataclasses.replace(self, head=self.untuned or self.head, origins={}, untuned=None)
 
-    def save(self, folder: Path | str) -> None:
-        """Write the model, its head and its thresholds to a folder; no file of it can run code."""
+    def save(self, folder: Path | str, like: Path | str | None = None) -> None:
+        """Write the model, its head and its thresholds to a folder; no file of it can run code.
+
+        Args:
+            folder: Replaced if it exists.
+            like: A saved model, such as the one that was loaded; if it has the same weights, they are not written
+                again but shared: `share_weights`.
+        """
         head = _as_choice(self.head_name, self.head)
         untuned = None if self.untuned is None else _as_choice(self.head_name, self.untuned)
         state = self.model.state()
+        if like is not None and weights_hash(Path(like)) == hash_weights(state):
+            share_weights(Path(like), Path(folder), self.method, head, self.tiling, self.origins, untuned)
+            return
         saved = ModelFile(self.method, head, self.info, state, self.tiling, self.origins, untuned, self.provenance)
         save_model(Path(folder), saved)
 
@@ -191,9 +206,9 @@ class Pipeline:
                 f"{counted(len(sizes), 'image')} that it read"
             )
 
-    def _score_tiles(
-        self, image: FloatArray, tiles: Sequence[tuple[PlacedSpan, PlacedSpan]], rule: ClassRule
-    ) -> Scores:
+    def _score_tiles(self, image: FloatArray, rule: ClassRule) -> Scores:
+        assert self.tiling is not None
+        tiles = list(itertools.product(*(lay(side, self.tiling) for side in image.shape[1:])))
         crops = (image[:, slice(*rows), slice(*columns)] for (rows, _), (columns, _) in tiles)
         scored = [
             ScoredTile(rows, columns, used_rows, used_columns, scores)
@@ -235,9 +250,37 @@ def fit(
     built = registry.build("method", choice.name, **choice.params)
     name, chosen = _build_head(Choice.model_validate(head or default_head(built)))
     train, valid = (checked_samples(samples, built.learns_from, info) for samples in (train, valid))
+    if (untrained := built.untrained(info)) is not None:
+        rehearse(Pipeline(choice, untrained, name, chosen, info, tiling), train[0].image.shape[1:])
     model = built.fit(train, valid, info, context)
     origin = provenance(context.seed, info.fingerprint, numerics(context.device, context.precision))
     return Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+
+
+def rehearse(pipeline: Pipeline, size: tuple[int, ...]) -> None:
+    """Predict a blank image with every class, so that what cannot work fails before hours of training.
+
+    Args:
+        pipeline: Its model may have learned nothing.
+        size: (H, W) of the training images; of large ones, only a corner is predicted.
+
+    Raises:
+        ConfigError: If the head cannot decide on the model's scores, or its thresholds are not for these classes.
+        MicraframeError: If the model cannot score such an image.
+    """
+    classes = range(len(pipeline.info.classes))
+    image = np.zeros((pipeline.info.channels, *(min(side, _REHEARSED) for side in size)), np.float32)
+    (scores,) = pipeline.score([image], lambda presence: classes)
+    pipeline.head.present(scores.presence)
+    # At a threshold of 0, every class counts as present.
+    forced = pipeline.with_thresholds(Thresholds(presence=(0.0,) * len(classes)), "fixed")
+    try:
+        forced.decide(scores, image)
+    except Exception as error:  # a plugin's head may raise anything
+        raise ConfigError(
+            f"head {pipeline.head_name} cannot decide on the scores of method {pipeline.method.name}: "
+            f"{reason_of(error)}; choose another head"
+        ) from error
 
 
 def checked_samples(
@@ -304,7 +347,7 @@ def load(
         model = method.restore(saved.tensors, saved.info, device)
     except (RuntimeError, KeyError) as error:
         raise ModelError(
-            f"{folder}: the weights do not fit the model that its configuration describes: {str(error).splitlines()[0]}"
+            f"{folder}: the weights do not fit the model that its configuration describes: {reason_of(error)}"
         ) from error
     kept = saved.tiling if tiling is KEEP else tiling
     name, built = _build_head(saved.head if head is None else Choice.model_validate(head))

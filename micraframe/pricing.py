@@ -177,7 +177,7 @@ def price(work: Work, prices: Prices) -> Cost:
 
 
 def crossed(costs: Mapping[Key, Cost], weak: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:
-    """Return costs in seconds with weak annotation at its dearest and all other at its cheapest, and vice versa.
+    """Return costs in seconds with weak annotation at its dearest and all other annotation at its cheapest; vice versa.
 
     If all prices rise and fall together, the order of costs hardly changes. These are the two extremes at which it can:
     an order that does not depend on prices is the same at both.

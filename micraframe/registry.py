@@ -34,6 +34,7 @@ from micraframe.errors import (
     PluginError,
     PluginWarning,
     UnknownComponent,
+    reason_of,
 )
 from micraframe.plugin import KINDS, Component
 
@@ -219,7 +220,7 @@ def catalog() -> Catalog:
                 raise PluginError(f"another plugin is named {name!r} too; rename the entry point")
             working.append(Plugin(name, distribution, version, _components(load())))
         except (Exception, SystemExit) as error:  # a plugin's failure must not be ours
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = reason_of(error, typed=True)
             if strict:
                 raise PluginError(f"plugin {name!r} of {distribution} {version} was rejected: {reason}") from error
             failures.append(Failure(name, distribution, reason, traceback.format_exc()))
@@ -330,8 +331,7 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
         elif problem["type"] == "missing":
             parts.append(f"parameter {where!r} is missing")
         elif not where:
-            # About several parameters at once: the message names them, and the input would be all parameters.
-            parts.append(problem["msg"].removeprefix("Value error, "))
+            parts.append(expectation(problem))
         elif problem["type"] in _EXPECTED:
             if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
                 continue  # its entries are wrong, which other problems say
@@ -353,9 +353,12 @@ def expectation(problem: Mapping[str, Any]) -> str:
         problem: One of `ValidationError.errors()`.
     """
     message, got = problem["msg"].removeprefix("Value error, "), problem["input"]
+    if problem["type"] == "missing":
+        return "expected a value, got none"
     if problem["type"] in _EXPECTED:
         return f"expected {_expected(problem)}, got {got!r}"
-    return message if ", got " in message else f"{message} (got {got!r})"
+    # About several keys at once: the message names them, and the input would be all of them.
+    return message if ", got " in message or not problem["loc"] else f"{message} (got {got!r})"
 
 
 def _expected(problem: Mapping[str, Any]) -> str:

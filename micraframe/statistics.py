@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special  # the functions of scipy.stats take a hundred times as long
 
+from micraframe.interfaces import quotient
+
 Double = npt.NDArray[np.float64]
 
 _ROUNDING: Final = 1e-12
@@ -113,9 +115,9 @@ def jackknifed_ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> 
         NaN for a model whose denominators are all 0.
     """
     n, d = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
-    whole = _quotient(n.sum(axis=1, keepdims=True), d.sum(axis=1, keepdims=True))
+    whole = quotient(n.sum(axis=1, keepdims=True), d.sum(axis=1, keepdims=True))
     rest = d.sum(axis=1, keepdims=True) - d
-    without = _quotient(n.sum(axis=1, keepdims=True) - n, np.where(rest > _ROUNDING * np.abs(d), rest, 0.0))
+    without = quotient(n.sum(axis=1, keepdims=True) - n, np.where(rest > _ROUNDING * np.abs(d), rest, 0.0))
     return _pseudo_values(whole, without)
 
 
@@ -243,12 +245,6 @@ def holm(p_values: npt.ArrayLike) -> Double:
     factors = np.arange(len(order), 0, -1)
     corrected[order] = np.maximum.accumulate(np.minimum(1, factors * p[order]))
     return corrected
-
-
-def _quotient(numerator: Double, denominator: Double) -> Double:
-    """Return numerator / denominator; NaN where the denominator is not positive."""
-    empty = np.full(denominator.shape, np.nan)
-    return np.asarray(np.divide(numerator, denominator, out=empty, where=denominator > 0))
 
 
 def _difference(one: Double, other: Double) -> Double:

@@ -250,13 +250,7 @@ def _check_metric(choice: Choice) -> None:
     names = [column.name for column in columns]
     assert len(set(names)) == len(names) > 0, f"there are columns, and their names are distinct; they are {names}"
     assert all(column.definition and column.range[0] < column.range[1] for column in columns), "columns are described"
-    needed = {
-        name
-        for column in columns
-        if not column.pooled
-        for name in (column.numerator or column.name, column.denominator)
-        if name
-    }
+    needed = {name for column in columns for name in column.statistics if not name.endswith("@")}
     measured = []
     for prediction, truth in _measured_pairs():
         with _unchanged(prediction, truth):

@@ -10,18 +10,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
-from scipy import ndimage
 from skimage import filters
 
 from micraframe.errors import ConfigError
+from micraframe.objects import components, windows
 from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Threshold
 
 RuleName = Literal["otsu", "triangle", "percentile", "fixed", "block-otsu"]
 Polarity = Literal["bright", "dark", "auto"]
-
-EIGHT = np.ones((3, 3), bool)
-"""Objects are connected over corners too; their background is not."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PresenceThreshold = Probability | tuple[Probability, ...]
@@ -171,9 +168,9 @@ def block_otsu(
         minimum_coarse: Lowest maximum of a component that is segmented.
     """
     mask = np.zeros(values.shape, bool)
-    components, _ = ndimage.label(coarse > 0, EIGHT)
-    for label, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
-        component = components == label
+    (labels,) = components((coarse > 0)[None])
+    for label, (rows, columns) in windows(labels):
+        component = labels == label
         if coarse[component].max() < minimum_coarse:
             continue
         component &= where

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -33,15 +33,24 @@ class Tiling(Parameters):
 
     size: int = Field(
         512,
-        ge=2 * ALIGNMENT,
+        ge=ALIGNMENT,
         description=f"Side of a tile in pixels, halo included; the last of a row may have up to {ALIGNMENT - 1} more.",
     )
     halo: int = Field(
         64,
         ge=0,
         description="Pixels along a tile's inner edges that are scored but not used, at least. As large as the "
-        "receptive field, tiles agree with the whole image; as half an object, objects are found whole.",
+        "receptive field, tiles agree with the whole image; as half an object, objects are found whole. "
+        "Default: 64, but at most a quarter of a tile, and 32 used pixels remain.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_halo(cls, value: Any) -> Any:
+        """Choose a halo that leaves used pixels in a tile of any valid size."""
+        if isinstance(value, dict) and "halo" not in value and isinstance(size := value.get("size"), int):
+            return value | {"halo": max(0, min(64, size // 4, (size - ALIGNMENT) // 2))}
+        return value
 
     @model_validator(mode="after")
     def _advances(self) -> Tiling:

@@ -1,7 +1,8 @@
 """Tuning of thresholds on labelled images, and applying another head to scores that are already known.
 
-Thresholds tuned on validation images are a result, and annotating these images is part of its cost. Thresholds tuned on
-the test images are not a result: they give an upper bound on the mean IoU, among the thresholds that are tried.
+Thresholds tuned on validation images are a result, and annotating these images is part of its cost; those that need
+image-level labels alone cost no outlines. Thresholds tuned on the test images are not a result: they give an upper
+bound on the mean IoU, among the thresholds that are tried.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from micraframe.errors import DataError
-from micraframe.interfaces import Head, Thresholds
+from micraframe.erasing import erasing_threshold
+from micraframe.errors import DataError, reason_of
+from micraframe.interfaces import Head, MaskHeadParams, Thresholds
 from micraframe.metrics.masks_and_labels import labels_of, masks_of
 from micraframe.metrics.overlap import overlap
 from micraframe.pipeline import Pipeline
@@ -55,24 +57,26 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
         raise DataError("expected at least 1 image to tune thresholds on, got 0; add images, or set tuning_images: 0")
     presence = np.stack([each.presence for each in scores])
     accurate = _most_accurate(presence, [labels_of(sample) for sample in samples])
+    if not isinstance(pipeline.head.params, MaskHeadParams):
+        return Thresholds(accurate, None)
     decisions = tuple(dict.fromkeys((None, accurate)))
     candidates = [Thresholds(decision, mask) for decision in decisions for mask in _MASKS]
     heads = [[pipeline.head.with_thresholds(Thresholds(decision, mask)) for mask in _MASKS] for decision in decisions]
-    if any(_is_cut(pipeline, sample.image) for sample in samples):
+    if any(pipeline.cuts(sample.image) for sample in samples):
         deciding, judged = [Thresholds(decision) for decision in decisions], [[row] for row in heads]
     else:  # A class has the same map for every head: scores with all maps that any head needs serve all heads.
         deciding, judged = [Thresholds(_lowest_explained([row[0] for row in heads], presence))], [heads]
     images = [sample.image for sample in samples]
-    decided = [apply_head(pipeline, _with(pipeline, thresholds), images, scores) for thresholds in deciding]
+    decided = [
+        scores_for(pipeline, pipeline.with_thresholds(thresholds, "validation"), images, scores)
+        for thresholds in deciding
+    ]
     sums, counts, compared = np.zeros(len(candidates)), np.zeros(len(candidates)), False
-    for sample, *predictions in zip(samples, *decided, strict=True):
+    for sample, *found in zip(samples, *decided, strict=True):
         truth = masks_of(sample)
-        if truth is None or any(masks_of(prediction) is None for prediction in predictions):
+        if truth is None:
             continue
-        parts = [
-            _ious(rows, prediction.scores, pipeline, sample, truth)
-            for rows, prediction in zip(judged, predictions, strict=True)
-        ]
+        parts = [_ious(rows, each, pipeline, sample, truth) for rows, each in zip(judged, found, strict=True)]
         values = np.concatenate(parts)
         sums += np.nan_to_num(values)
         counts += ~np.isnan(values)
@@ -85,10 +89,70 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
     return replace(candidates[best], quality=float(means[best]) if counts[best] else None)
 
 
+def tune_by_labels(pipeline: Pipeline, samples: Sequence[Sample], quantile: float = 0.99) -> dict[Origin, Thresholds]:
+    """Return the thresholds that follow from image-level labels alone, by origin; masks are not looked at.
+
+    Presence thresholds are, for each class, the most accurate ones. There are three mask thresholds. Two are of the
+    values that the classes' maps have in all pixels of the images that do not hold the class, or that do, all classes
+    together:
+
+    - `negatives` is a quantile of the values in images without the class. All pixels there are background, so that a
+      share of 1 - `quantile` of them is taken for structure.
+    - `expected-share` is the threshold that as large a share of the values in images with the class exceeds as is
+      expected if the values are probabilities, which is their mean.
+    - `erasing` is the highest threshold at which an image loses the class together with the pixels above it: see
+      `erasing_threshold`.
+
+    Args:
+        pipeline: A trained pipeline.
+        samples: Their labels are used; samples without labels are ignored.
+        quantile: Of `negatives`, in [0, 1].
+
+    Returns:
+        Nothing of a kind for which there are no values, and nothing at all if the head makes no masks.
+    """
+    if not isinstance(pipeline.head.params, MaskHeadParams):
+        return {}
+    known = [sample for sample in samples if sample.labels is not None]
+    truths = [sample.labels for sample in known if sample.labels is not None]
+    images = iter([sample.image for sample in known])
+    every = list(pipeline.score(images, lambda probabilities: range(len(probabilities))))
+    values: dict[bool, list[FloatArray]] = {False: [], True: []}
+    for truth, scores in zip(truths, every, strict=True):
+        for index, plane in zip(scores.classes, scores.maps, strict=True):
+            values[bool(truth[index])].append(plane.ravel())
+    levels: dict[Origin, float] = {}
+    if values[False]:
+        levels["negatives"] = float(np.quantile(np.concatenate(values[False]), quantile))
+    if values[True]:
+        levels["expected-share"] = expected_share_threshold(np.concatenate(values[True]))
+    if (level := erasing_threshold(pipeline, known, every)) is not None:
+        levels["erasing"] = level
+    accurate = _most_accurate(np.array([scores.presence for scores in every]), truths)
+    return {origin: Thresholds(accurate, level) for origin, level in levels.items()}
+
+
+def expected_share_threshold(values: FloatArray) -> float:
+    """Return the threshold that a share of the values, float32 (N,) in [0, 1], exceeds that is equal to their mean.
+
+    It is exact up to one value, unless some are equal.
+    """
+    return float(np.quantile(values, 1 - values.mean(dtype=np.float64)))
+
+
 def apply_head(
     pipeline: Pipeline, other: Pipeline, images: Sequence[FloatArray], scores: Sequence[Scores]
 ) -> Iterator[Prediction]:
-    """Yield what another pipeline of the same model predicts, from known scores if they contain the maps it needs.
+    """Yield what another pipeline of the same model predicts, from known scores where they suffice: `scores_for`."""
+    found = scores_for(pipeline, other, images, scores)
+    for image, each in zip(images, found, strict=True):
+        yield other.decide(each, image)
+
+
+def scores_for(
+    pipeline: Pipeline, other: Pipeline, images: Sequence[FloatArray], scores: Sequence[Scores]
+) -> Iterator[Scores]:
+    """Yield the scores that another pipeline of the same model needs: the known ones if they contain its maps.
 
     The merged map of a class is 0 in tiles where the class was judged absent and therefore not explained: images that
     were cut into tiles are scored again if the other head has another presence threshold.
@@ -101,14 +165,13 @@ def apply_head(
     """
     alike = pipeline.head.params.presence_threshold == other.head.params.presence_threshold
     at_hand = [
-        set(other.head.classes_to_explain(known.presence)) <= set(known.classes)
-        and (alike or not _is_cut(pipeline, image))
+        set(other.head.classes_to_explain(known.presence)) <= set(known.classes) and (alike or not pipeline.cuts(image))
         for image, known in zip(images, scores, strict=True)
     ]
     # Scored one by one, as they are asked for below, in the same order.
     again = other.score(iter([image for image, has in zip(images, at_hand, strict=True) if not has]))
-    for image, known, has in zip(images, scores, at_hand, strict=True):
-        yield other.decide(known if has else next(again), image)
+    for known, has in zip(scores, at_hand, strict=True):
+        yield known if has else next(again)
 
 
 def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
@@ -138,18 +201,12 @@ def best_presence_threshold(presence: FloatArray, labels: BoolArray, usual: floa
     levels = np.unique(presence.astype(np.float64))
     candidates = np.array([usual, *((levels[1:] + levels[:-1]) / 2), max(levels[0] / 2, 0.0), (levels[-1] + 1) / 2])
     candidates = candidates[np.argsort(np.abs(candidates - usual), kind="stable")]
+    order = np.argsort(presence)
+    below = np.concatenate([[0], np.cumsum(labels[order])])  # images with the class among the first n
     # In float32, as heads compare.
-    correct: npt.NDArray[np.float64] = ((presence >= candidates.astype(np.float32)[:, None]) == labels).mean(axis=1)
+    first = np.searchsorted(presence[order], candidates.astype(np.float32))
+    correct = first - below[first] + below[-1] - below[first]
     return float(candidates[np.argmax(correct)])
-
-
-class _Tuned(BaseModel):
-    """One origin's entry in a file of thresholds; its other keys are for readers."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    presence: tuple[float, ...] | None
-    mask: float | None
 
 
 def read_thresholds(path: Path, origin: Origin = "validation") -> Thresholds:
@@ -157,7 +214,7 @@ def read_thresholds(path: Path, origin: Origin = "validation") -> Thresholds:
 
     Args:
         path: The run's folder, `STUDY/runs/KEY`, or its `thresholds.json`.
-        origin: `validation` or `oracle`.
+        origin: Any but `fixed`.
 
     Raises:
         DataError: If the file cannot be read, or has no thresholds of this origin.
@@ -167,21 +224,14 @@ def read_thresholds(path: Path, origin: Origin = "validation") -> Thresholds:
         found = json.loads(file.read_text(encoding="utf-8"))["tuned"]
         if origin not in found:
             raise DataError(
-                f"{file}: no thresholds were tuned on {origin} images; run the study with tuning_images > 0"
+                f"{file}: expected thresholds of origin {origin}, got {', '.join(found) or 'none'}; run the study with "
+                "tuning_images > 0"
             )
-        tuned = _Tuned.model_validate(found[origin])
+        return TypeAdapter(Thresholds).validate_python(found[origin])  # its other keys are for readers
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{file}: expected the thresholds of a study's run (STUDY/runs/KEY), got {reason}") from error
-    return Thresholds(tuned.presence, tuned.mask)
-
-
-def _with(pipeline: Pipeline, thresholds: Thresholds) -> Pipeline:
-    return pipeline.with_thresholds(thresholds, "validation")
-
-
-def _is_cut(pipeline: Pipeline, image: FloatArray) -> bool:
-    return pipeline.tiling is not None and pipeline.tiling.cuts((image.shape[1], image.shape[2]))
+        raise DataError(
+            f"{file}: expected the thresholds of a study's run (STUDY/runs/KEY), got {reason_of(error)}"
+        ) from error
 
 
 def _bytes(value: Any) -> int:

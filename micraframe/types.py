@@ -36,8 +36,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 LoggerName = Literal["tensorboard", "mlflow"]
 """A tool that plots the numbers of a training's epochs."""
 
-Origin = Literal["fixed", "validation", "oracle"]
-"""The origin of a threshold."""
+Origin = Literal["fixed", "negatives", "expected-share", "erasing", "validation", "oracle"]
+"""The origin of a threshold; see `Threshold`."""
 
 
 class Annotation(StrEnum):
@@ -240,10 +240,10 @@ class Normalisation:
         axes = (1, 2) if self.per_channel else (0, 1, 2)
         if self.kind == "fixed":
             offset, scale = (np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (self.offset, self.scale))
-            if max(offset.shape[0], scale.shape[0]) not in (1, image.shape[0]):
+            if not {len(offset), len(scale)} <= {1, len(image)}:
                 raise DataError(
-                    f"normalisation: expected an image with {counted(max(len(offset), len(scale)), 'channel')}, got "
-                    f"{image.shape[0]}"
+                    f"normalisation: expected one offset and one scale, or one for each of the image's "
+                    f"{counted(len(image), 'channel')}, got {len(offset)} and {len(scale)}"
                 )
         elif self.kind == "mean-sd":
             offset = image.mean(axes, dtype=np.float64, keepdims=True)
@@ -398,6 +398,12 @@ class Scores:
         """(H, W) of the image."""
         return self.maps.shape[1], self.maps.shape[2]
 
+    def all_maps(self) -> FloatArray:
+        """Return the maps of all classes, float32 (K, H, W), 0 for those without one."""
+        maps = np.zeros((len(self.presence), *self.size), np.float32)
+        maps[list(self.classes)] = self.maps
+        return maps
+
     def row(self, index: int) -> int:
         """Return the position in `maps` of a class.
 
@@ -419,8 +425,9 @@ class Threshold:
     Attributes:
         name: The decision that it makes, such as `presence` or `mask`.
         value: The number, or NaN if each image has its own.
-        origin: `fixed` beforehand (a rule such as Otsu's included), tuned on `validation` labels, or `oracle`: tuned on
-            the test labels, an upper bound and never a result.
+        origin: `fixed` beforehand (a rule such as Otsu's included); from validation images by image-level labels alone:
+            `negatives`, `expected-share` or `erasing`; tuned on `validation` annotation; or `oracle`: tuned on the test
+            annotation, an upper bound and never a result.
         rule: The rule that computed it, such as `otsu`; empty: none.
     """
 

@@ -31,8 +31,10 @@ def test_parameters_become_plain_python_values():
     ("text", "message"),
     [
         ("dataset: folder\nsede: 3", "a.yaml:2: sede: there is no key 'sede' here; there are: dataset, annotator"),
-        ("dataset: folder\n\nseed: -1", "a.yaml:3: seed: Input should be greater than or equal to 0"),
-        ("seed: 1", "a.yaml:1: dataset: Field required"),
+        ("dataset: folder\n\nseed: -1", "a.yaml:3: seed: expected a number of at least 0, got -1"),
+        ("dataset: folder\nseed: no", "a.yaml:2: seed: expected a whole number, got 'no'"),
+        ("dataset: folder\nloggers: 3", "a.yaml:2: loggers: expected a list, got 3"),
+        ("seed: 1", "a.yaml:1: dataset: expected a value, got none"),
         ("dataset:\n  name: folder\n  parms: {}", "a.yaml:3: dataset.parms: there is no key 'parms' here"),
         ("dataset: [1, 2", "a.yaml:1: this is not valid YAML"),
         ("dataset: a\ndataset: b", "this is not valid YAML"),

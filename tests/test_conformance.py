@@ -15,8 +15,16 @@ MICRA_NET = {
 }
 QUICK = {
     ("dataset", "modified-digits"): {"size": 64, "counts": [1, 2], "train": 6, "valid": 3, "test": 3},
+    # With views, presence is a mean over them, not what the classifier predicts for the image alone.
+    ("extractor", "views"): {"flips": False},
     ("method", "micra-net"): MICRA_NET,
     ("method", "presence-otsu"): {"classifier": {"name": "micra-net", "params": MICRA_NET}},
+    ("method", "best-from-labels"): {"teacher_widths": [4, 8], "student_widths": [4, 8], "epochs": 8, "batch_size": 2},
+    ("method", "self-training"): {
+        "teacher": {"name": "micra-net", "params": MICRA_NET},
+        "student": {"name": "unet", "params": {"widths": [4, 8], "training": {"epochs": 2}}},
+        "threshold": 0.5,
+    },
 }
 NEEDS_FILES = {("dataset", "folder")}
 
@@ -34,11 +42,16 @@ def test_conformance(entry):
 
 
 def test_a_classifier_that_pools_evidence_passes_too():
-    training = {"epochs": 2, "batch_size": 3, "objectives": ["dense-negatives", "mix-consistency"], "average": 0.9}
+    training = {
+        "epochs": 2,
+        "batch_size": 3,
+        "objectives": ["dense-negatives", "mix-consistency", "size"],
+        "average": 0.9,
+    }
     check(
         "method",
         "micra-net",
-        backbone={"name": "unet", "params": {"widths": [4, 8]}},
+        backbone={"name": "unet", "params": {"widths": [4, 8], "upsampling": "bilinear"}},
         dropout=0.0,
         pooling="log-sum-exp",
         training=training,

@@ -245,6 +245,16 @@ def test_images_that_are_too_large_are_named(tmp_path: Path, monkeypatch: pytest
             read(tmp_path / "large.jpg")
 
 
+def test_the_size_of_a_png_is_read_however_large_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    write_png(tmp_path / "large.png", RGB)
+    assert read_size(tmp_path / "large.png") == read_image(tmp_path / "large.png").shape[1:] == (7, 9)
+    for name, content in (("cut.png", b"\x89PNG"), ("other.png", b"GIF89a" + bytes(30))):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=f"{name}: cannot be read as png"):
+            read_size(tmp_path / name)
+
+
 def test_memory_errors_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tifffile.imwrite(tmp_path / "large.tif", GREY)
 

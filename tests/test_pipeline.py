@@ -78,6 +78,23 @@ def test_images_no_larger_than_a_tile_are_not_cut_and_order_is_kept():
     assert cut.model.seen[:2] == [(70, 70), (64, 70)]
 
 
+def test_images_that_are_not_cut_are_scored_together():
+    class Calls(Brightness):
+        calls = 0
+
+        def score(self, images, rule):
+            self.calls += 1
+            return super().score(images, rule)
+
+    rng = np.random.default_rng(0)
+    images = [rng.random((2, side, 70), dtype=np.float32) for side in (64, 64, 70, 200, 200, 64, 64)]
+    cut = pipeline(tiling=Tiling(size=96, halo=0), model=Calls())
+    found = list(cut.score(iter(images)))
+    assert cut.model.calls == 4
+    for one, image in zip(found, images, strict=True):
+        assert one.maps.tobytes() == next(pipeline().score([image])).maps.tobytes()
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [

@@ -1,43 +1,50 @@
-"""The README says what is so: its code runs, its plugin keeps every promise, its numbers are the committed ones."""
+"""README and docs say what is so: code runs, the plugin keeps every promise, numbers are the committed ones."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks import readme
+from benchmarks.first_screen import joined, most_objects, outlines
 from micraframe import config
 from micraframe.config import Train
 from micraframe.testing import check
+from micraframe.types import Sample
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_the_example_runs(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    (example,) = blocks("docs/python.md", "python")
+    exec(compile(example, "python.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 4
     assert all(line.endswith("(10, 64, 64)") for line in lines)
 
 
 def test_the_plugin_keeps_every_promise(install):
-    component, entry = blocks("python")[1:3]
+    component, entry = blocks("docs/plugins.md", "python")
     install("entry", entry, mycombiner=component)
     check("combiner", "brightest")
     check("combiner", "entry/brightest", sharpness=2)
 
 
-def test_the_configuration_is_allowed():
-    (text,) = blocks("yaml")
-    assert config.parse(text, Train).method.params["combiner"] == "guided"
+def test_the_configurations_are_allowed():
+    (text,) = blocks("README.md", "yaml")
+    assert config.resolve(config.parse(text, Train)).method.name == "micraframe/best-from-labels"
+    (method,) = blocks("docs/methods.md", "yaml")
+    other = config.resolve(config.parse(text.partition("method:")[0] + method, Train))
+    assert other.method.params["combiner"]["name"] == "micraframe/guided"
 
 
 @pytest.mark.parametrize(
@@ -48,10 +55,56 @@ def test_committed_studies_are_allowed(path):
     assert config.parse(config.to_yaml(resolved), config.Study) == resolved
 
 
-def test_its_numbers_are_those_of_the_committed_results():
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "benchmarks" / "readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.render(README) == README
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_numbers_are_those_of_the_committed_results(page):
+    text = page.read_text(encoding="utf-8")
+    assert readme.render(text) == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Return the folder of a study with methods m and n."""
+    row = "d,full,{},fixed,iou,0.5,,,4,1,1\n"
+    head = "dataset,annotator,method,thresholds,metric,mean,low,high,n,groups,models\n"
+    (tmp_path / "summary.csv").write_text(head + row.format("m") + row.format("n"))
+    (tmp_path / "costs.csv").write_text(
+        "annotator,method,thresholds,seconds\nfull,m,fixed,3600\nfull,n,fixed,3600\nfull,n,fixed,10800\n"
+    )
+    (tmp_path / "provenance.json").write_text('{"date": "2026-01-02"}')
+    return tmp_path
+
+
+def test_a_number_without_an_interval_stands_alone(results):
+    assert "| 1 | 0.500 |" in readme.table(results)
+
+
+def test_a_table_of_chosen_methods(results):
+    rows = [line for line in readme.table(results, ["n"]).splitlines() if line.startswith(("| m |", "| n |"))]
+    assert rows == ["| n | full annotation | 2 | 0.500 |"]
+    with pytest.raises(ValueError, match="expected methods of the study, got other; correct the mark"):
+        readme.table(results, ["n", "other"])
+    text = f"<!-- table: {results}; n; m -->\n<!-- end -->"
+    assert readme.render(text).index("| n |") < readme.render(text).index("| m |")
+
+
+def test_the_masks_of_an_image_are_put_together_from_those_of_its_crops():
+    whole = np.random.default_rng(0).random((2, 5, 7)) < 0.5
+    crops = {f"a+b@y{y}x{x}": whole[:, y : y + 3, x : x + 4] for y in (0, 2) for x in (0, 3)}
+    crops["a+bc@y0x0"] = ~crops["a+b@y0x0"]
+    np.testing.assert_array_equal(joined(crops, "a+b", (5, 7)), whole)
+
+
+def test_the_picture_shows_the_image_with_the_most_objects():
+    numbers = np.array([[[0, 1, 1, 7]]], np.int32)
+    samples = [
+        Sample(id=name, image=np.zeros((1, 1, 4), np.float32), instances=numbers * factor)
+        for name, factor in (("none", 0), ("two", 1), ("also two", 2))
+    ]
+    assert most_objects(samples).id == "two"
+    np.testing.assert_array_equal(outlines(samples[1])[:, 0], [[0, 1, 1, 0], [0, 0, 0, 1]])

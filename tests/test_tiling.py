@@ -56,7 +56,7 @@ def test_there_is_a_coarse_map_if_all_tiles_have_one():
     assert stitch([tile(0, "ok"), tile(1, "ok", coarse=False)], (4, 8)).coarse is None
 
 
-@pytest.mark.parametrize("params", [{"size": 63}, {"size": 128, "halo": 49}, {"halo": -1}, {"size": 96, "halos": 3}])
+@pytest.mark.parametrize("params", [{"size": 31}, {"size": 128, "halo": 49}, {"halo": -1}, {"size": 96, "halos": 3}])
 def test_tiles_that_leave_nothing_to_use_are_refused(params):
     with pytest.raises(ValidationError):
         Tiling(**params)
@@ -65,3 +65,11 @@ def test_tiles_that_leave_nothing_to_use_are_refused(params):
 def test_tiles_overlap_by_twice_the_halo():
     spans = [tile for tile, _ in lay(700, Tiling(size=256, halo=32))]
     assert all(one[1] - other[0] >= 64 for one, other in itertools.pairwise(spans))
+
+
+@given(st.integers(ALIGNMENT, 2000))
+def test_tiles_of_any_size_have_a_halo_that_leaves_used_pixels(size):
+    tiling = Tiling(size=size)
+    assert tiling.step >= ALIGNMENT
+    assert tiling.halo == min(64, size // 4) or (size < 64 and tiling.halo == (size - ALIGNMENT) // 2)
+    assert Tiling.model_validate(tiling.model_dump()) == tiling

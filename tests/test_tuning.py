@@ -22,7 +22,16 @@ from micraframe.metrics.overlap import overlap
 from micraframe.pipeline import Pipeline
 from micraframe.registry import build
 from micraframe.tiling import Tiling
-from micraframe.tuning import GRID, apply_head, best_presence_threshold, bounded, read_thresholds, tune
+from micraframe.tuning import (
+    GRID,
+    apply_head,
+    best_presence_threshold,
+    bounded,
+    expected_share_threshold,
+    read_thresholds,
+    tune,
+    tune_by_labels,
+)
 from micraframe.types import Annotation, DatasetInfo, FloatArray, Normalisation, Sample, Scores
 
 
@@ -237,6 +246,63 @@ def test_tuning_on_images_in_tiles_makes_nothing_worse(heights, presence):
     assert mean_iou(pipeline.with_thresholds(best, "validation"), samples) >= mean_iou(pipeline, samples) - 1e-6
 
 
+def by_labels(samples: Sequence[Sample], quantile: float = 0.99, **params: Any) -> Mapping[str, Thresholds]:
+    return tune_by_labels(pipeline_of(Frugal(), classes=2, **params), samples, quantile)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 99), st.none() | st.tuples(st.booleans(), st.booleans())), min_size=1, max_size=5
+    ),
+    st.sampled_from([0.5, 0.9, 0.99, 1.0]),
+)
+def test_labels_alone_give_thresholds(drawn, quantile):
+    samples = [
+        Sample(
+            str(number),
+            np.random.default_rng(seed).random((1, 4, 5), np.float32),
+            labels=None if labels is None else np.array(labels),
+        )
+        for number, (seed, labels) in enumerate(drawn)
+    ]
+    pooled: dict[bool, list[float]] = {False: [], True: []}
+    for sample in samples:
+        for present in () if sample.labels is None else sample.labels.tolist():  # each class's map is the image
+            pooled[present] += sample.image.ravel().tolist()
+    found = by_labels(samples, quantile)
+    assert [name for name in found if name != "erasing"] == [
+        name for name, present in (("negatives", False), ("expected-share", True)) if pooled[present]
+    ]
+    if "negatives" in found:
+        assert found["negatives"].mask == pytest.approx(np.quantile(pooled[False], quantile))
+        assert np.mean(np.array(pooled[False]) > found["negatives"].mask) <= 1 - quantile + 1 / 20
+    if "expected-share" in found:
+        above = sum(value > found["expected-share"].mask for value in pooled[True])
+        assert abs(above - sum(pooled[True])) <= 1 + 2 * len(samples)  # samples may be equal, and classes are
+    accurate = tune(
+        pipeline_of(Frugal(), 2, head="classification"), samples, scores_of(pipeline_of(Frugal(), 2), samples)
+    )
+    assert all(each == Thresholds(accurate.presence, each.mask) for each in found.values())
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50, unique=True))
+def test_the_hard_share_is_the_expected_share(values):
+    array = np.array(values, np.float32)
+    above = np.count_nonzero(array > np.float32(expected_share_threshold(array)))
+    assert abs(above - array.sum(dtype=np.float64)) <= 1 + 1e-4
+
+
+def test_thresholds_by_labels_look_at_no_mask():
+    samples = [ramp("a", 0.3), blank("b", 0.25), blank("c", 0.5)]
+    pipeline = pipeline_of(ImageAsMap())
+    found = tune_by_labels(pipeline, samples)
+    assert found == tune_by_labels(pipeline, only_labels(samples))
+    assert found == tune_by_labels(pipeline, [dataclasses.replace(one, masks=~one.masks) for one in samples])
+    assert found["negatives"].mask == 0.5
+    assert tune_by_labels(pipeline, [dataclasses.replace(one, labels=None) for one in samples]) == {}
+    assert tune_by_labels(pipeline_of(ImageAsMap(), head="classification"), samples) == {}
+
+
 def test_a_model_gets_images_and_no_way_to_the_samples(monkeypatch):
     samples = [ramp("a", 0.3), ramp("b", 0.3)]
     seen: list[set[int]] = []
@@ -256,10 +322,11 @@ def test_a_model_gets_images_and_no_way_to_the_samples(monkeypatch):
     images = [sample.image for sample in samples]
     known = list(bounded(pipeline.score(iter(images)), 0))
     list(apply_head(pipeline, pipeline, images, known))
+    tune_by_labels(pipeline, samples)
     for reached in seen:
         assert all(id(image) in reached for image in images)
         assert not any(id(sample) in reached or id(sample.masks) in reached for sample in samples)
-    assert len(seen) == 2
+    assert len(seen) == 3
 
 
 def test_notes_take_room_too():
@@ -284,6 +351,17 @@ def test_no_threshold_classifies_more_images_correctly(pairs):
         return float(np.mean((presence >= np.float32(threshold)) == labels))
 
     assert correct(found) >= max(correct(one) for one in [*np.linspace(0, 1, 101), *presence.tolist()])
+    # Of several, the nearest to 0.5, among the middles between neighbours.
+    levels = np.unique(presence.astype(float))
+    tried = [0.5, *(levels[1:] + levels[:-1]) / 2, levels[0] / 2, (levels[-1] + 1) / 2]
+    best = max(map(correct, tried))
+    assert abs(found - 0.5) == min(abs(one - 0.5) for one in tried if correct(one) == best)
+
+
+def test_a_presence_threshold_for_many_images_needs_little_memory():
+    rng = np.random.default_rng(0)
+    presence = rng.random(100_000, dtype=np.float32)  # all pairs would take 10 GB
+    assert best_presence_threshold(presence, presence >= 0.3) == pytest.approx(0.3, abs=1e-4)
 
 
 def test_a_head_takes_the_thresholds_that_it_has_parameters_for():
@@ -306,7 +384,7 @@ def test_thresholds_are_read_from_a_run(tmp_path: Path):
     file = tmp_path / "thresholds.json"
     file.write_text(json.dumps({"tuned": {"validation": {"presence": [0.25, 0.5], "mask": None}}}))
     assert read_thresholds(tmp_path) == read_thresholds(file) == Thresholds((0.25, 0.5), None)
-    with pytest.raises(DataError, match="no thresholds were tuned on oracle images"):
+    with pytest.raises(DataError, match="expected thresholds of origin oracle, got validation; run"):
         read_thresholds(file, "oracle")
     file.write_text("{}")
     with pytest.raises(DataError, match="expected the thresholds of a study's run"):

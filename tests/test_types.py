@@ -103,8 +103,10 @@ def test_normalisations_do_what_they_say():
 
 
 def test_a_normalisation_for_other_channels_is_an_error():
-    with pytest.raises(DataError, match="expected an image with 2 channels, got 1"):
-        Normalisation("fixed", offset=(0, 0), scale=(1, 1)).apply(IMAGE)
+    with pytest.raises(DataError, match="each of the image's 1 channel, got 2 and 1"):
+        Normalisation("fixed", offset=(0, 0)).apply(IMAGE)
+    with pytest.raises(DataError, match="each of the image's 3 channels, got 2 and 3"):
+        Normalisation("fixed", offset=(0, 0), scale=(1, 1, 1)).apply(np.zeros((3, 2, 2), np.float32))
     with pytest.raises(DataError, match="non-zero scales"):
         Normalisation("fixed", scale=(0.0,))
 

@@ -22,8 +22,8 @@ from benchmarks.speed.subject import CLASSES, WIDTHS, classifier, digits, pipeli
 from benchmarks.speed.timing import Route
 from micraframe import registry
 from micraframe.classifier import Classifier
+from micraframe.extractors.cams import grad_cam
 from micraframe.extractors.frozen import frozen_copy
-from micraframe.extractors.grad_cam import grad_cam
 from micraframe.micranet import MicraNetModel
 
 REPEATS = 7

@@ -16,14 +16,14 @@ from benchmarks.speed.timing import Record, Route, Settings, record, take_turns
 from micraframe import registry
 from micraframe.classifier import Classifier, create_classifier
 from micraframe.interfaces import Dataset
-from micraframe.training import Examples, Recipe, fit, fit_classifier
+from micraframe.training import ClassifierRecipe, Examples, fit, fit_classifier
 from micraframe.training.augmentation import augment, draw
 from micraframe.training.examples import generator, index_batches
 from micraframe.types import FitContext
 
 WIDTHS = (8, 16, 32, 64)
 NUMBER = 10
-RECIPE = Recipe(
+RECIPE = ClassifierRecipe(
     epochs=1,
     batch_size=16,
     optimiser="adamw",
@@ -34,7 +34,7 @@ RECIPE = Recipe(
     pos_weight=None,
     augmentations=(),
 )
-FOUR = RECIPE.model_copy(update={"augmentations": Recipe().augmentations})
+FOUR = RECIPE.model_copy(update={"augmentations": ClassifierRecipe().augmentations})
 """The same with the default augmentations of a recipe."""
 
 
@@ -91,7 +91,7 @@ def accuracy(settings: Settings) -> list[Record]:
 def routes(train: Examples, valid: Examples, settings: Settings) -> Mapping[str, Route]:
     """Return the routes: each an epoch, or its loading alone."""
 
-    def ours(recipe: Recipe, precision: str) -> Route:
+    def ours(recipe: ClassifierRecipe, precision: str) -> Route:
         context = FitContext(device=settings.device, precision=precision)
         return lambda: fit(network(), train, valid, loss, recipe, context)
 
@@ -116,7 +116,7 @@ def plain(train: Examples, device: str) -> None:
         optimiser.step()
 
 
-def load(train: Examples, recipe: Recipe) -> None:
+def load(train: Examples, recipe: ClassifierRecipe) -> None:
     """Load and augment an epoch's batches, as training does."""
     drawn = draw(recipe.augmentations, len(train), generator(0, "augmentation"))
     for indices in index_batches(train.sizes, recipe.batch_size, generator(0, "order")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -10,11 +9,12 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.annotators.randomness import generator
+from micraframe.annotators.annotate import outlined
+from micraframe.annotators.randomness import sample_generator
 from micraframe.interfaces import Annotator
-from micraframe.objects import count, edge_pixels, objects_of, windows
+from micraframe.objects import edge_pixels, objects_of, windows
 from micraframe.parameters import Parameters
-from micraframe.types import Annotation, BoolArray, IntArray, Sample, Work
+from micraframe.types import BoolArray, IntArray, Sample, Work
 
 _EPSILON = 1e-6
 
@@ -38,12 +38,8 @@ class Altered(Annotator["Altered.Params"]):
             DataError: If the sample has neither masks nor instances.
         """
         objects = objects_of(sample)
-        altered = alter(objects, self.params.sigma, generator(seed, sample.id))
-        kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
-        return (
-            replace(kept, masks=altered > 0, instances=altered),
-            Work("outline", objects=count(objects), decisions=edge_pixels(altered), judgements=len(objects)),
-        )
+        altered = alter(objects, self.params.sigma, sample_generator(seed, sample.id))
+        return outlined(sample, objects, altered, edge_pixels(altered))
 
 
 def alter(instances: IntArray, sigma: float, rng: np.random.Generator) -> IntArray:

@@ -9,7 +9,7 @@ from typing import Any
 
 from micraframe.interfaces import Annotator
 from micraframe.objects import count, objects_of
-from micraframe.types import Annotation, ImagePart, Sample, Task, Work
+from micraframe.types import Annotation, ImagePart, IntArray, Sample, Task, Work
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,20 @@ class SampleWork:
     work: Work
     part: ImagePart
     pieces: int
+
+
+def outlined(sample: Sample, objects: IntArray, drawn: IntArray, decisions: int) -> tuple[Sample, Work]:
+    """Return the sample with its labels and outlines, as masks and instances, and the work of so many decisions.
+
+    Args:
+        sample: Fully annotated.
+        objects: int32 (K, H, W): its objects.
+        drawn: int32 (K, H, W): these objects as they were outlined.
+        decisions: Decisions of all outlines.
+    """
+    kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
+    work = Work("outline", objects=count(objects), decisions=decisions, judgements=len(objects))
+    return dataclasses.replace(kept, masks=drawn > 0, instances=drawn), work
 
 
 def annotate_samples(

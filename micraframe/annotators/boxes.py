@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import final
 
-import numpy as np
 from pydantic import Field
 
 from micraframe.interfaces import Annotator
-from micraframe.objects import bounding_boxes, objects_of
+from micraframe.objects import bounding_boxes, fill, objects_of
 from micraframe.parameters import Parameters
-from micraframe.types import Annotation, BoolArray, FloatArray, Sample, Work
+from micraframe.types import Annotation, Sample, Work
 
 
 @final
@@ -37,12 +36,3 @@ class Boxes(Annotator["Boxes.Params"]):
             replace(sample.keep({Annotation.LABELS}), boxes=boxes, masks=masks),
             Work("box", objects=drawn, decisions=drawn, judgements=len(boxes)),
         )
-
-
-def fill(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> BoolArray:
-    """Return the pixels in any box of a class, bool (K, H, W), for boxes (y0, x0, y1, x1) and a size (H, W)."""
-    masks = np.zeros((len(boxes), *size), np.bool_)
-    for mask, several in zip(masks, boxes, strict=True):
-        for y0, x0, y1, x1 in several.clip(0).astype(int):
-            mask[y0:y1, x0:x1] = True
-    return masks

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from micraframe.annotators.boxes import fill
+from micraframe.objects import box_window, fill
 from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Sample, Scores
 
 
@@ -59,8 +59,7 @@ def filled_objects(boxes: tuple[FloatArray, ...], size: tuple[int, int]) -> IntA
     for labels, several in zip(objects, boxes, strict=True):
         areas = np.prod(several[:, 2:] - several[:, :2], axis=1)
         for number, index in enumerate(np.argsort(-areas, kind="stable"), start=1):
-            (mask,) = fill((several[index : index + 1],), size)
-            labels[mask] = number
+            labels[box_window(several[index])] = number
     return objects
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import final
 
 import cv2
 import numpy as np
 from pydantic import Field
 
+from micraframe.annotators.annotate import outlined
 from micraframe.interfaces import Annotator
-from micraframe.objects import count, edge_pixels, objects_of
+from micraframe.objects import edge_pixels, objects_of
 from micraframe.parameters import Parameters
-from micraframe.types import Annotation, IntArray, Sample, Work
+from micraframe.types import IntArray, Sample, Work
 
 
 @final
@@ -35,11 +35,7 @@ class Dilated(Annotator["Dilated.Params"]):
         """
         objects = objects_of(sample)
         wider = dilate(objects, self.params.size)
-        kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
-        return (
-            replace(kept, masks=wider > 0, instances=wider),
-            Work("outline", objects=count(objects), decisions=edge_pixels(wider), judgements=len(objects)),
-        )
+        return outlined(sample, objects, wider, edge_pixels(wider))
 
 
 def dilate(instances: IntArray, size: int) -> IntArray:

@@ -8,7 +8,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 
-from micraframe.annotators.randomness import generator
+from micraframe.annotators.randomness import sample_generator
 from micraframe.interfaces import Annotator
 from micraframe.objects import centroids, inner_points, objects_of
 from micraframe.parameters import Parameters
@@ -34,7 +34,7 @@ class Points(Annotator["Points.Params"]):
         """
         objects = objects_of(sample)
         if self.params.place == "random":
-            points = random_points(objects, generator(seed, sample.id))
+            points = random_points(objects, sample_generator(seed, sample.id))
         else:
             points = (inner_points if self.params.place == "inside" else centroids)(objects)
         number = sum(map(len, points))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, final
 
 import cv2
@@ -11,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from micraframe.annotators.annotate import outlined
 from micraframe.interfaces import Annotator
-from micraframe.objects import count, objects_of, windows
+from micraframe.objects import objects_of, windows
 from micraframe.parameters import Parameters
-from micraframe.types import Annotation, IntArray, Sample, Work
+from micraframe.types import IntArray, Sample, Work
 
 
 @final
@@ -37,11 +37,7 @@ class Polygons(Annotator["Polygons.Params"]):
         """
         objects = objects_of(sample)
         drawn, corners = polygons(objects, self.params.tolerance)
-        kept = sample.keep({Annotation.LABELS, Annotation.MASKS, Annotation.INSTANCES})
-        return (
-            replace(kept, masks=drawn > 0, instances=drawn),
-            Work("outline", objects=count(objects), decisions=corners, judgements=len(objects)),
-        )
+        return outlined(sample, objects, drawn, corners)
 
 
 def polygons(instances: IntArray, tolerance: float) -> tuple[IntArray, int]:

@@ -7,6 +7,6 @@ import numpy as np
 from micraframe.runtime.files import digest
 
 
-def generator(seed: int, name: str) -> np.random.Generator:
+def sample_generator(seed: int, name: str) -> np.random.Generator:
     """Return the random generator of a sample."""
     return np.random.default_rng([seed, int(digest(name)[:16], 16)])

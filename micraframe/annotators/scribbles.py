@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from pydantic import Field
 
-from micraframe.annotators.randomness import generator
+from micraframe.annotators.randomness import sample_generator
 from micraframe.interfaces import Annotator
 from micraframe.objects import objects_of
 from micraframe.parameters import Parameters
@@ -38,7 +38,7 @@ class Scribbles(Annotator["Scribbles.Params"]):
             DataError: If the sample has neither masks nor instances.
         """
         params = self.params
-        rng = generator(seed, sample.id)
+        rng = sample_generator(seed, sample.id)
         objects = objects_of(sample)
         masks = objects > 0
         allowed = np.ones(masks.shape[1:], np.bool_) if sample.ignore is None else ~sample.ignore

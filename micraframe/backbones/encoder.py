@@ -14,8 +14,8 @@ from micraframe.types import Layer
 Norm = Annotated[
     Literal["torch", "narrow"],
     Field(
-        description="How batch normalisation of unet-encoder is computed in training: torch, or narrow, which is "
-        "faster on a CPU for fewer than 16 filters and equal up to rounding."
+        description="How batch normalisation is computed in training: torch, or narrow, which is faster on a CPU for "
+        "fewer than 16 filters and equal up to rounding."
     ),
 ]
 

@@ -9,7 +9,7 @@ import timm
 from pydantic import Field, field_validator
 from torch import nn
 
-from micraframe.errors import ModelError
+from micraframe.errors import ModelError, reason_of
 from micraframe.interfaces import Backbone
 from micraframe.parameters import Parameters
 from micraframe.types import Layer
@@ -74,7 +74,7 @@ class TimmFeatures(Backbone["TimmFeatures.Params"]):
         try:
             return build(self.params.pretrained)
         except Exception as error:  # timm has no error class of its own
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+            reason = reason_of(error, typed=True)
             if self.params.pretrained and _works(build):
                 raise ModelError(
                     f"the published weights of timm model {name!r} are not available: {reason}; connect to the "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import cast, final
+from typing import Literal, cast, final
 
 import torch
 from pydantic import Field, PositiveInt
@@ -15,6 +15,9 @@ from micraframe.backbones.encoder import Block, Encoder, Norm, encoder_layers
 from micraframe.interfaces import Backbone
 from micraframe.parameters import Parameters
 from micraframe.types import Layer
+
+Upsampling = Literal["transposed", "bilinear"]
+"""How the decoder enlarges a layer by 2: by a transposed convolution, or by interpolation."""
 
 
 @final
@@ -32,12 +35,17 @@ class UNetBackbone(Backbone["UNetBackbone.Params"]):
             (16, 32, 64, 128), min_length=1, description="Filters of each stage, one number per stage."
         )
         norm: Norm = "torch"
+        upsampling: Upsampling = Field(
+            "transposed",
+            description="How the decoder enlarges a layer by 2. transposed: a learned 2 x 2 kernel, as in the paper, "
+            "which can leave a checkerboard of 2 pixels in maps; bilinear: a 1 x 1 convolution, then interpolation.",
+        )
 
     def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
         """Create the network."""
         params = self.params
         encoder, layers = Encoder(channels, params.widths, params.norm), encoder_layers(params.widths)
-        decoder = Decoder(layers, params.norm)
+        decoder = Decoder(layers, params.norm, params.upsampling)
         names = (f"L{number}" for number in itertools.count(len(layers) + 1))
         above = reversed(layers[1:-1:2])
         decoded = [Layer(next(names), skip.channels, skip.stride) for skip in above for _ in range(2)]
@@ -73,12 +81,14 @@ class Decoder(nn.ModuleList):
         layers: Description of the encoder's layers; the strides are powers of 2. The last layer of each stride is a
             skip connection.
         norm: How batch normalisation is computed in training.
+        upsampling: How a layer is enlarged.
     """
 
-    def __init__(self, layers: Sequence[Layer], norm: Norm) -> None:
+    def __init__(self, layers: Sequence[Layer], norm: Norm, upsampling: Upsampling = "transposed") -> None:
         self.skips = tuple({layer.stride: index for index, layer in enumerate(layers)}.values())
         widths = [layers[index].channels for index in self.skips]
-        super().__init__(Up(deep, shallow, norm) for deep, shallow in itertools.pairwise(reversed(widths)))
+        steps = itertools.pairwise(reversed(widths))
+        super().__init__(Up(deep, shallow, norm, upsampling) for deep, shallow in steps)
 
     def forward(self, activations: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs of all blocks, two of every step, for the activations of the encoder's layers."""
@@ -97,11 +107,20 @@ class Up(nn.Module):
         deep: Channels of the deep layer.
         shallow: Channels of the shallow layer, and of the output.
         norm: How batch normalisation is computed in training.
+        upsampling: How the deep layer is enlarged. `bilinear`: the sides of pixels coincide (`align_corners` is False),
+            so that the deep cell at (y, x) stays centred on (2 y + 0.5, 2 x + 0.5).
     """
 
-    def __init__(self, deep: int, shallow: int, norm: Norm) -> None:
+    def __init__(self, deep: int, shallow: int, norm: Norm, upsampling: Upsampling = "transposed") -> None:
         super().__init__()
-        self.enlarge = nn.ConvTranspose2d(deep, shallow, kernel_size=2, stride=2)
+        self.enlarge: nn.Module
+        if upsampling == "transposed":
+            self.enlarge = nn.ConvTranspose2d(deep, shallow, kernel_size=2, stride=2)
+        else:
+            # A 1 x 1 convolution commutes with interpolation, and costs a quarter before it.
+            self.enlarge = nn.Sequential(
+                nn.Conv2d(deep, shallow, kernel_size=1), nn.Upsample(scale_factor=2, mode="bilinear")
+            )
         self.blocks = nn.Sequential(Block(2 * shallow, shallow, norm), Block(shallow, shallow, norm))
 
     def forward(self, deep: Tensor, shallow: Tensor) -> list[Tensor]:

@@ -13,9 +13,20 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from micraframe import registry
-from micraframe.batch.predict import POINTS, TABLE, output_files
+from micraframe.batch.outputs import read_contact_classes
+from micraframe.batch.predict import OBJECTS, POINTS, TABLE, output_files
 from micraframe.config import Choice
-from micraframe.datasets.tables import Rows, labels_of, read_table
+from micraframe.datasets.tables import (
+    BOX_COLUMNS,
+    CLASS_COLUMN,
+    CROP_COLUMNS,
+    POINT_COLUMNS,
+    Rows,
+    columns_of,
+    read_table,
+    row_labels,
+    row_objects,
+)
 from micraframe.errors import DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
 from micraframe.interfaces import Statistics
@@ -24,9 +35,12 @@ from micraframe.metrics.precision_recall import PrecisionRecall
 from micraframe.metrics.reduction import Reduced, stack, summarise
 from micraframe.types import FloatArray, IntArray, Prediction, Sample, Scores
 
-CURVES: Final = "precision_recall.csv"
-METRICS: Final = ("micraframe/classification", "micraframe/overlap")
-POINT_METRIC: Final = "micraframe/detection"
+PRESENCE, MASKS, OBJECTWISE, COUNTS, POSITIONS = (
+    f"micraframe/{name}" for name in ("classification", "overlap", "objects", "counts", "detection")
+)
+
+ANYWHERE: Final = (2**31, 2**31)
+"""The size of an image whose size is not known: no box or point lies outside."""
 
 Record = dict[str, str | float | int]
 
@@ -49,6 +63,22 @@ class CurvePoint:
     threshold: float
     precision: float
     recall: float
+
+
+class Truth(NamedTuple):
+    """Where the truth is, and what kind it is.
+
+    Attributes:
+        path: A table, or a folder of masks.
+        rows: The table; None for masks.
+        columns: `BOX_COLUMNS`, `POINT_COLUMNS`, or nothing for a table of labels.
+        instances: Whether masks contain numbered objects.
+    """
+
+    path: Path
+    rows: Rows | None
+    columns: tuple[str, ...]
+    instances: bool
 
 
 class Evaluation(NamedTuple):
@@ -80,35 +110,37 @@ def evaluate_files(
     """Measure what `predict_files` wrote, and average it as a study does (see `micraframe.metrics.reduction`).
 
     Args:
-        predictions: The folder that it wrote to.
-        truth: A CSV of labels as the dataset `folder` reads it: image names, and a column of 0 and 1 per class or one
-            column `class`; or a folder of masks named as the images are: for one class `NAME.png`, for several
-            `CLASS/NAME.png` or `NAME.tif` of shape (K, H, W). Non-zero pixels are the class.
-        metrics: What to measure; by default classification and overlap, and detection if there are predicted points.
-        distance: Largest distance in pixels between a point and the centre of the true object that it hits, where
-            detection is measured by default.
+        predictions: The folder that it wrote to. A class whose role in `predict.json` is contact is left out of means
+            over classes.
+        truth: A folder of masks named as the images are: for one class `NAME.png`, for several `CLASS/NAME.png` or
+            `NAME.tif` of shape (K, H, W); non-zero pixels are the class. Or a CSV as the dataset `folder` reads it,
+            with a column of image names: labels, which are a column of 0 and 1 per class or one column `class`; boxes,
+            which are class, xmin, ymin, xmax, ymax; or points, which are class, x, y. Boxes and points of classes that
+            were not predicted are ignored.
+        metrics: What to measure; by default what the truth tells: classification; with masks also overlap, and with
+            numbered objects, counts and objects; with boxes and points also counts and detection, which with masks is
+            measured if there are predicted points.
+        distance: Largest distance in pixels between a point and the centre of the true object that it hits, for a
+            metric `detection` that names none.
         instances: Whether the masks contain numbered true objects; otherwise these are the connected components.
 
     Raises:
-        DataError: If there is no table of predictions or no truth.
+        DataError: If there is no table of predictions or no truth, or the truth has other classes.
     """
     table = _read_table(predictions / TABLE)
     classes = tuple(dict.fromkeys(row["class"] for rows in table.values() for row in rows))
-    labels = read_table(truth) if truth.is_file() else None
-    if labels is None and not truth.is_dir():
-        raise DataError(f"{truth}: expected a CSV of labels or a folder of masks")
+    contact = read_contact_classes(predictions)
+    known = _read_truth(truth, classes, instances)
     points = _read_points(predictions / POINTS, classes)
-    if not metrics:
-        metrics = [Choice(name=name) for name in METRICS]
-        if points is not None:
-            metrics.append(Choice(name=POINT_METRIC, params={"distance": distance}))
+    metrics = _with_distance(metrics or _default_metrics(known, points is not None), distance)
+    points = points or _read_points(predictions / OBJECTS, classes)
     built = [registry.build("metric", choice.name, **choice.params) for choice in metrics]
     statistics: dict[str, list[Statistics]] = {}
     failures: dict[str, str] = {}
     for name, rows in table.items():
         try:
             prediction = _prediction(predictions, name, rows, classes, points)
-            sample = _truth_sample(truth, name, classes, labels, instances, prediction)
+            sample = _truth_sample(known, name, classes, prediction)
             statistics[name] = [metric.measure(prediction, sample) for metric in built]
         except MicraframeError as error:
             failures[name] = str(error)
@@ -125,7 +157,8 @@ def evaluate_files(
     curves: dict[str, PrecisionRecall] = {}
     for choice, metric, several in zip(metrics, built, zip(*statistics.values(), strict=True), strict=bool(statistics)):
         stacked = stack(several, len(classes))
-        records += ({"component": choice.name, **row} for row in as_records(summarise(metric, stacked), classes))
+        found = summarise(metric, stacked, [classes.index(name) for name in contact if name in classes])
+        records += ({"component": choice.name, **row} for row in as_records(found, classes))
         if isinstance(metric, DetectionMetric) and not np.isnan(stacked["detection_true"]).all():
             curves = dict(zip(classes, pooled_curves(stacked), strict=True))
     return Evaluation(records, measured, curves, len(statistics), failures)
@@ -179,13 +212,58 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
     return dict(table)
 
 
+def _read_truth(path: Path, classes: tuple[str, ...], instances: bool) -> Truth:
+    """Read the table of the truth, if it is one, and check what concerns all images at once."""
+    if path.is_dir():
+        return Truth(path, None, (), instances)
+    if not path.is_file():
+        raise DataError(f"{path}: expected a folder of masks, or a CSV of labels, boxes or points")
+    rows = read_table(path)
+    header = set(columns_of(rows))
+    if set(BOX_COLUMNS) <= header:
+        columns: tuple[str, ...] = BOX_COLUMNS
+    elif set(POINT_COLUMNS) <= header and not set(CROP_COLUMNS) <= header:
+        columns = POINT_COLUMNS
+    else:
+        return Truth(path, rows, (), instances)
+    if CLASS_COLUMN not in header:
+        if len(classes) > 1:
+            raise DataError(f"{path}: expected a column {CLASS_COLUMN!r} with {', '.join(classes)}, got none")
+        return Truth(path, rows, columns, instances)
+    named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several} - {""}
+    others, missing = sorted(named - {*classes}), [name for name in classes if name not in named]
+    if others and missing:  # a class may be absent, and others of no interest, but not both: names differ
+        raise DataError(f"{path}: expected the predicted classes {', '.join(classes)}, got {', '.join(sorted(named))}")
+    return Truth(path, rows, columns, instances)
+
+
+def _default_metrics(truth: Truth, has_points: bool) -> list[Choice]:
+    names = [PRESENCE]
+    if truth.columns:
+        names += [COUNTS, POSITIONS]
+    elif truth.rows is None:
+        names += [MASKS, *([COUNTS, OBJECTWISE] if truth.instances else ()), *([POSITIONS] if has_points else ())]
+    return [Choice(name=name) for name in names]
+
+
+def _with_distance(metrics: Iterable[Choice], distance: float) -> list[Choice]:
+    """Return the metrics, with the distance for a metric `detection` that does not name one."""
+    asked = (POSITIONS, POSITIONS.partition("/")[2])
+    return [
+        Choice(name=each.name, params={"distance": distance, **each.params}) if each.name in asked else each
+        for each in metrics
+    ]
+
+
 def _read_points(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[FloatArray, ...]] | None:
-    """Return the points by image and class; None without a table of points."""
+    """Return the points, or the objects' centroids, by image and class; None without a table, or without scores."""
     if not path.exists():
         return None
     found: dict[str, list[list[tuple[float, ...]]]] = defaultdict(lambda: [[] for _ in classes])
     with path.open(newline="", encoding="utf-8") as stream:
         for row in csv.DictReader(stream):
+            if row.get("score") == "":
+                return None
             try:
                 point = tuple(float(row[column]) for column in ("y", "x", "score"))
                 found[row["image"]][classes.index(row["class"])].append(point)
@@ -224,33 +302,46 @@ def _prediction(
     )
 
 
-def _truth_sample(
-    truth: Path,
-    name: str,
-    classes: tuple[str, ...],
-    labels: Rows | None,
-    numbered: bool,
-    prediction: Prediction,
-) -> Sample:
+def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction: Prediction) -> Sample:
     stem = Path(name).stem
-    if labels is not None:
-        if stem not in labels:
-            raise DataError(f"{truth}: expected a row for the image {name!r}, got none")
-        present = np.array(labels_of(stem, labels[stem], classes, truth))
-        return Sample(name, np.zeros((1, 1, 1), np.float32), labels=present)
-    objects = _truth_masks(truth, stem, classes)
-    masks = objects != 0
+    if truth.rows is not None:
+        if stem not in truth.rows:
+            hint = "; add a row, with empty cells if the image has no object" if truth.columns else ""
+            raise DataError(f"{truth.path}: expected a row for the image {name!r}, got none{hint}")
+        image, rows = np.zeros((1, 1, 1), np.float32), truth.rows[stem]
+        if not truth.columns:
+            return Sample(name, image, labels=np.array(row_labels(stem, rows, classes, truth.path)))
+        rows = [row for row in rows if row.cells.get(CLASS_COLUMN, "") in ("", *classes)]
+        size = ANYWHERE if prediction.masks is None else prediction.masks.shape[1:]
+        objects = row_objects(rows, truth.columns, classes, (size[0], size[1]))
+        present = np.array([len(part) > 0 for part in objects])
+        is_box = truth.columns == BOX_COLUMNS
+        return Sample(
+            name, image, labels=present, boxes=objects if is_box else None, points=None if is_box else objects
+        )
+    labels = truth_masks(truth.path, stem, classes)
+    masks = labels != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(
             f"{name}: expected predicted masks of shape (K, H, W) = {masks.shape}, as the truth has, got "
             f"{prediction.masks.shape}"
         )
     image = np.zeros((1, *masks.shape[1:]), np.float32)
-    instances = objects if numbered else None
+    instances = labels if truth.instances else None
     return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks, instances=instances)
 
 
-def _truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
+def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
+    """Return an image's masks, int32 (K, H, W), from a folder of the kind that `evaluate_files` describes.
+
+    Args:
+        truth: The folder.
+        stem: The image's file name without its suffix.
+        classes: Names of the K classes.
+
+    Raises:
+        DataError: If there is no mask, or masks do not fit each other or the classes.
+    """
     whole = _find(truth, stem)
     if whole is not None:
         masks = read_planes(whole)

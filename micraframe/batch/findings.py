@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from micraframe import geojson
-from micraframe.objects import components, windows
-from micraframe.types import FloatArray, IntArray, Prediction
+from micraframe.metrics.masks_and_labels import instances_of
+from micraframe.objects import windows
+from micraframe.types import FloatArray, Prediction
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,6 @@ class Findings:
     outlines: tuple[dict[str, Any], ...]
 
 
-def objects_in(prediction: Prediction) -> IntArray | None:
-    """Return the instances, int32 (K, H, W), or the connected components of the masks; None without masks."""
-    if prediction.instances is not None:
-        return prediction.instances
-    return None if prediction.masks is None else components(prediction.masks)
-
-
 def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_size_um: float | None) -> Findings:
     """Return what was found in an image.
 
@@ -116,7 +110,7 @@ def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_s
         classes: Names of the K classes.
         pixel_size_um: Edge of a pixel in micrometres.
     """
-    labels = objects_in(prediction)
+    labels = instances_of(prediction)
     rows: list[ObjectFinding] = []
     outlines: list[dict[str, Any]] = []
     for index, name in enumerate(classes if labels is not None else ()):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from micraframe.errors import ConfigError
 from micraframe.runtime.files import write_json
 
 MANIFEST: Final = "predict.json"
 """Lists the predictions in a folder, with the method, head and thresholds that made them."""
+
+LOCK: Final = ".lock"
+"""Held while predictions are written, so that those of two processes do not mix."""
 
 _SHOWN = 3
 """Number of foreign files that an error message names."""
@@ -25,8 +28,10 @@ def refuse_foreign(folder: Path, planned: Iterable[str]) -> None:
         planned: Names of all files that may be written.
 
     Raises:
-        ConfigError: If the folder holds files of these names that no earlier prediction wrote.
+        ConfigError: If the folder holds files of these names that no earlier prediction wrote, or is no folder.
     """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: expected a folder for the results, got a file; choose another --output")
     names = [MANIFEST, *planned]
     owned = _owned(folder)
     foreign = [name for name in names if name not in owned and (folder / name).exists()]
@@ -52,9 +57,18 @@ def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> No
     names = list(planned)
     refuse_foreign(folder, names)
     owned = _owned(folder)
-    _write_manifest(folder, names, record)
+    # Earlier files stay listed until they are gone, so that the next prediction removes what this one, killed, left.
+    _write_manifest(folder, owned.union(names), record)
     for name in owned - {MANIFEST}:
         (folder / name).unlink(missing_ok=True)
+
+
+def refuse_second(folder: Path) -> NoReturn:
+    """Raise `ConfigError`: another process holds the lock of the folder."""
+    raise ConfigError(
+        f"{folder}: expected a folder that is not in use, got one that another process is writing to; wait for it, or "
+        "choose another --output"
+    )
 
 
 def list_written(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:
@@ -66,12 +80,23 @@ def _write_manifest(folder: Path, names: Iterable[str], record: Mapping[str, Any
     write_json(folder / MANIFEST, {**record, "files": sorted({MANIFEST, *names})})
 
 
+def read_contact_classes(folder: Path) -> list[str]:
+    """Return the names of the classes that mark where objects touch; none if the manifest does not say."""
+    roles = _read(folder, "roles")
+    return [name for name, role in roles.items() if role == "contact"] if isinstance(roles, dict) else []
+
+
+def _read(folder: Path, key: str) -> Any:
+    """Return what the manifest says; None if there is no manifest, or it is not ours."""
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))[key]
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _owned(folder: Path) -> set[str]:
     """Return the names of the files that the manifest lists; none if there is no manifest, or it is not ours."""
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        names = {name for name in files if isinstance(name, str)}
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-        return set()
+    files = _read(folder, "files")
+    names = {name for name in files if isinstance(name, str)} if isinstance(files, list) else set()
     # Even if the manifest was edited, nothing outside the folder is removed.
     return {name for name in names if Path(name).name == name != ".."} if MANIFEST in names else set()

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from micraframe.batch.findings import ClassFinding, ObjectFinding, PointFinding, findings
-from micraframe.batch.outputs import claim, list_written, refuse_foreign
+from micraframe.batch.outputs import LOCK, claim, list_written, refuse_foreign, refuse_second
 from micraframe.batching import BATCH_PIXELS
 from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.geojson import write_features
@@ -20,6 +20,7 @@ from micraframe.images import (
     IMAGE_SUFFIXES,
     nearest,
     read_image,
+    read_pixel_size,
     resize,
     scaled_size,
     write_png,
@@ -27,6 +28,7 @@ from micraframe.images import (
 )
 from micraframe.overlay import overlay
 from micraframe.pipeline import Pipeline
+from micraframe.runtime.locks import exclusive
 from micraframe.runtime.tables import CsvStream
 from micraframe.types import DatasetInfo, FloatArray, Prediction, Progress
 
@@ -87,7 +89,8 @@ def predict_files(
     Writes to `output`, for an image `NAME.png` and what the head makes: masks `NAME.tif` (0 and 255), numbered objects
     `NAME-labels.tif`, an overlay `NAME-overlay.png`, and outlines `NAME.geojson`. For all images it writes
     `predictions.csv` (a row per class), `objects.csv` and `points.csv`, which grow image by image. All are in pixels of
-    the image file, even where the model was trained on resized images. `predict.json` lists the files; the next
+    the image file, even where the model was trained on resized images; the pixel size is the one that the file states
+    (see `read_pixel_size`), or else that of the training files. `predict.json` lists the files; the next
     prediction into this folder removes these and no others.
 
     Args:
@@ -101,12 +104,13 @@ def predict_files(
         The number of images that are done, and the reason for each failure by the name of the file.
 
     Raises:
-        ConfigError: If `output` holds images to predict, or files that no prediction wrote and this one would replace.
+        ConfigError: If `output` holds images to predict, or files that no prediction wrote and this one would replace;
+            if it is no folder, or another process is predicting into it.
         DataError: If a path does not exist, or there is no image at all.
     """
     if missing := [str(path) for path in images if not path.exists()]:
         raise DataError(f"{', '.join(missing)}: no such file or folder; correct the path")
-    files = list(_expand(images))
+    files = list(expand(images))
     if not files:
         raise DataError(
             f"{', '.join(map(str, images))}: expected images with suffix {', '.join(IMAGE_SUFFIXES)}, found none"
@@ -127,6 +131,7 @@ def predict_files(
                 reason = result
             else:
                 if not claimed:
+                    stack.enter_context(exclusive(output / LOCK, lambda: refuse_second(output)))
                     claim(output, planned, record)
                     stack.callback(list_written, output, planned, record)
                     claimed = True
@@ -165,7 +170,8 @@ def restore_size(prediction: Prediction, size: tuple[int, int]) -> Prediction:
     )
 
 
-def _expand(paths: Iterable[Path]) -> Iterator[Path]:
+def expand(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files, and for each folder the images in it, in the order of their names."""
     for path in paths:
         if path.is_dir():
             # Hidden files are left by macOS and by interrupted writers.
@@ -197,6 +203,7 @@ def _record(pipeline: Pipeline) -> dict[str, Any]:
         "method": pipeline.method.model_dump(mode="json"),
         "head": {"name": pipeline.head_name, "params": pipeline.head.params.model_dump(mode="json")},
         "origins": dict(pipeline.origins),
+        "roles": dict(zip(pipeline.info.classes, pipeline.info.roles, strict=True)),
         "tiling": pipeline.tiling and pipeline.tiling.model_dump(mode="json"),
         "provenance": dict(pipeline.provenance),
     }
@@ -238,7 +245,7 @@ def _groups(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[list[tuple[Pa
     group: list[tuple[Path, ImageFile | str]] = []
     pixels = 0
     for file in files:
-        image = _read(file, pipeline.info)
+        image = read_file(file, pipeline.info)
         size = 0 if isinstance(image, str) else image.shown[0].size
         if group and (pipeline.tiling is not None or pixels + size > BATCH_PIXELS):
             yield group
@@ -249,7 +256,7 @@ def _groups(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[list[tuple[Pa
         yield group
 
 
-def _read(file: Path, info: DatasetInfo) -> ImageFile | str:
+def read_file(file: Path, info: DatasetInfo) -> ImageFile | str:
     """Read an image and prepare it as the training images were prepared; return the reason if that fails."""
     try:
         image = read_image(file)
@@ -274,8 +281,9 @@ def _write(
 ) -> str:
     """Write all that belongs to an image; return the reason if its prediction cannot be written, or nothing."""
     names = output_files(image.path.stem)
-    pixel_size = None if info.pixel_size_um is None else info.pixel_size_um * info.scale
+    trained = None if info.pixel_size_um is None else info.pixel_size_um * info.scale
     try:
+        pixel_size = read_pixel_size(image.path) or trained
         prediction = restore_size(prediction, (image.shown.shape[1], image.shown.shape[2]))
         found = findings(image.path.name, prediction, info.classes, pixel_size)
         if prediction.masks is not None:
@@ -286,7 +294,7 @@ def _write(
         if found.objects is not None:
             write_features(output / names.outlines, found.outlines)
         if scores:
-            write_tiff(output / names.scores, _all_maps(prediction), info.classes, pixel_size)
+            write_tiff(output / names.scores, prediction.scores.all_maps(), info.classes, pixel_size)
     except (MemoryError, MicraframeError) as error:
         for name in names:
             (output / name).unlink(missing_ok=True)
@@ -297,14 +305,6 @@ def _write(
     if found.points is not None:
         tables[POINTS].write(found.points, PointFinding)
     return ""
-
-
-def _all_maps(prediction: Prediction) -> FloatArray:
-    """Return the score maps of all classes, float32 (K, H, W), 0 for those without one."""
-    scores = prediction.scores
-    maps = np.zeros((len(scores.presence), *scores.size), np.float32)
-    maps[list(scores.classes)] = scores.maps
-    return maps
 
 
 def _reason(file: Path, error: Exception, image: FloatArray, pipeline: Pipeline | None) -> str:

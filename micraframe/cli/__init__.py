@@ -11,13 +11,17 @@ from micraframe.cli import (
     catalog,
     check,
     compare_annotators,
+    crops,
+    data,
     demo,
     evaluate,
     finetune,
     predict,
+    remodel,
     study,
     sweep,
     train,
+    tune,
 )
 from micraframe.cli.interrupts import interrupts, print_interrupted
 from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
@@ -34,9 +38,13 @@ app.command("demo", short_help="Run a comparison on embedded data; minutes, no n
 app.command("list", short_help="List the components that can be used.")(catalog.list_components)
 app.command("show", short_help="Show a component and its parameters.")(catalog.show)
 app.command("plugins", short_help="List plugins, and why any was rejected.")(catalog.plugins)
-app.command("check", short_help="Check a configuration without reading data.")(check.check)
+app.command("check", short_help="Check a configuration: its components, networks and data.")(check.check)
+app.add_typer(data.app, name="data", short_help="Examine a dataset before training on it.")
+app.command("crops", short_help="Cut images into crops, with a table of labels to fill in.")(crops.crops)
 app.command("train", short_help="Train a method on a dataset.")(train.train)
 app.command("finetune", short_help="Continue training a model on another dataset.")(finetune.finetune)
+app.command("tune", short_help="Tune a saved model's thresholds on labelled images.")(tune.tune)
+app.command("remodel", short_help="Change a saved model's head or parameters; nothing is trained.")(remodel.remodel)
 app.command("predict", short_help="Predict images with a saved model.")(predict.predict)
 app.command("evaluate", short_help="Measure predictions against the truth.")(evaluate.evaluate)
 app.command("compare-annotators", short_help="Measure how well annotators agree.")(

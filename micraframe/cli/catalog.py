@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from io import StringIO
 from itertools import groupby
 from types import NoneType, UnionType
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 from micraframe import registry
-from micraframe.cli.output import AsJson, print_json, print_records, width
+from micraframe.cli.output import AsJson, print_json, print_records, width, wrapped
 from micraframe.plugin import KINDS
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def list_components(
         for entry in group:
             origin = "" if entry.plugin.name == registry.BUILTIN else f" [{entry.plugin.name}]"
             start = f"  {entry.component.name}".ljust(column)
-            print(_wrapped(entry.component.summary + origin, start, " " * column))
+            print(wrapped(entry.component.summary + origin, start, " " * column))
 
 
 def show(
@@ -72,6 +72,9 @@ def show(
     print("Parameters (name: type = default)\n")
     for parameter in parameters:
         _print_parameter(parameter)
+    print()
+    print(wrapped("Example for a configuration; leave out what you do not change:"), end="\n\n")
+    print(textwrap.indent(_example(kind, entry.component.name, component.Params), "  "), end="")
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -112,19 +115,26 @@ def _print_description(entry: CatalogEntry, description: str) -> None:
     print(f"{entry.component.target}\n")
     for paragraph in inspect.cleandoc(description).split("\n\n"):
         indented = any(line.startswith(" ") for line in paragraph.splitlines())  # a list or a formula
-        print(paragraph if indented else _wrapped(paragraph), end="\n\n")
+        print(paragraph if indented else wrapped(paragraph), end="\n\n")
     if entry.component.citation:
-        print(_wrapped(f"Cite: {entry.component.citation}"), end="\n\n")
+        print(wrapped(f"Cite: {entry.component.citation}"), end="\n\n")
 
 
 def _print_parameter(parameter: dict[str, Any]) -> None:
     indent = "  " * (parameter["parameter"].count(".") + 1)
+    _, bracket, choice = parameter["parameter"].rpartition("[")
+    if bracket and choice.endswith("]"):  # one of the alternatives for the parameter before
+        print(wrapped(f"{{{choice[:-1]}}}: {parameter['description']}", f"{indent}  ", f"{indent}      "))
+        return
+    indent += "  " * parameter["parameter"].count("]")
     name = parameter["parameter"].rpartition(".")[2]
-    default = "" if parameter["required"] or parameter["nested"] else f" = {_yaml(parameter['default'])}"
+    # The defaults of a mapping are those of its keys, which follow.
+    hidden = parameter["required"] or (parameter["nested"] and not isinstance(parameter["default"], list))
+    default = "" if hidden else f" = {_yaml(parameter['default'])}"
     required = " (required)" if parameter["required"] else ""
-    print(_wrapped(f"{name}: {parameter['type']}{default}{required}", indent, f"{indent}    "))
+    print(wrapped(f"{name}: {parameter['type']}{default}{required}", indent, f"{indent}    "))
     if parameter["description"]:
-        print(_wrapped(parameter["description"], f"{indent}    "))
+        print(wrapped(parameter["description"], f"{indent}    "))
 
 
 def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") -> Iterator[dict[str, Any]]:
@@ -146,17 +156,79 @@ def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") 
         plain = to_jsonable_python(None if default is PydanticUndefined else default)
         yield {
             "parameter": f"{path}{name}",
-            "type": _type_name(field.annotation, kind),
+            "type": _type_name(field.annotation, kind) + _bounds(field.metadata),
             "required": default is PydanticUndefined,
             "nested": bool(nested) and isinstance(plain, dict | list),
             "default": plain,
-            "description": field.description or "",
+            "description": " ".join(filter(None, (field.description, _short_form(nested), _offered(kind)))),
         }
         if len(nested) == 1:
             given = dict(default) if isinstance(default, nested[0]) else {}
             yield from _parameters(nested[0], given, f"{path}{name}.")
         else:
             yield from _alternatives(nested, f"{path}{name}")
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    """Return the bounds of a number, such as ` (>= 0, < 1)`; nothing without any."""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = [
+        f"{sign} {getattr(mark, name)}" for mark in metadata for name, sign in signs.items() if hasattr(mark, name)
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _short_form(models: list[type[BaseModel]]) -> str:
+    """Return that a name alone stands for a mapping, where a model accepts one."""
+    if len(models) != 1:
+        return ""
+    first, field = next(iter(models[0].model_fields.items()))
+    try:
+        models[0].model_validate(field.default)
+    except ValueError:
+        return ""
+    return f"{field.default} alone is short for {{{first}: {field.default}}}."
+
+
+def _offered(kind: str | None) -> str:
+    """Return the names of the components that can be chosen."""
+    if kind is None:
+        return ""
+    names = ", ".join(entry.component.name for entry in registry.catalog().entries(kind))
+    return f"One of: {names}; see micraframe show {kind} NAME."
+
+
+def _example(kind: str, name: str, model: type[BaseModel]) -> str:
+    """Return a choice of the component as YAML: with what is required, and with what is nested.
+
+    Lists of alternatives have one entry, a default one if there are any; required values are to be filled in.
+    """
+    from pydantic_core import to_jsonable_python
+
+    from micraframe.config import kind_of
+
+    params: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        nested = [] if kind_of(model, key) else list(_models(field.annotation))
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        if field.is_required():
+            params[key] = "FILL-IN"
+        elif nested and not isinstance(default, list | tuple):
+            chosen = default if isinstance(default, nested[0]) else _first(nested)
+            params[key] = {inner: value for inner, value in chosen if value is not None and value != ()}
+        elif nested:
+            params[key] = (default or [_first(nested)])[:1]
+    if not params:  # one parameter, to show where they stand
+        params = {key: field.get_default(call_default_factory=True) for key, field in model.model_fields.items()}
+        params = dict(list(params.items())[:1])
+    choice = {kind: {"name": name, "params": to_jsonable_python(params)}}
+    text = _yaml(choice, flow=None) + "\n"
+    return text if max(map(len, text.splitlines())) < width() - 2 else _yaml(choice, flow=False) + "\n"
+
+
+def _first(models: list[type[BaseModel]]) -> BaseModel:
+    """Return the defaults of the first model that has parameters besides its kind."""
+    return next((each for each in models if len(each.model_fields) > 1), models[0])()
 
 
 def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str, Any]]:
@@ -216,12 +288,17 @@ def _type_name(annotation: Any, kind: str | None) -> str:
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)
 
 
-def _yaml(value: Any) -> str:
-    """Return a value as YAML on one line; a component without parameters is its name."""
+def _yaml(value: Any, flow: bool | None = True) -> str:
+    """Return a value as YAML; a component without parameters is its name.
+
+    Args:
+        value: The value.
+        flow: True: on one line; None: the innermost mappings and lists on one line each; False: each value on its own.
+    """
     from ruamel.yaml import YAML
 
     stream, writer = StringIO(), YAML()
-    writer.default_flow_style = True
+    writer.default_flow_style = flow
     writer.width = 1 << 20
     writer.dump(_short(value), stream)
     return stream.getvalue().removesuffix("\n").removesuffix("\n...")
@@ -231,16 +308,6 @@ def _short(value: Any) -> Any:
     if isinstance(value, dict):
         if value.keys() == {"name", "params"} and not value["params"]:
             return value["name"]
-        return {key: _short(inner) for key, inner in value.items()}
+        first = {"kind": value["kind"]} if "kind" in value else {}  # what the others belong to
+        return {key: _short(inner) for key, inner in (first | value).items()}
     return [_short(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _wrapped(text: str, first: str = "", following: str | None = None) -> str:
-    return textwrap.fill(
-        " ".join(text.split()),
-        width(),
-        initial_indent=first,
-        subsequent_indent=first if following is None else following,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -15,31 +15,35 @@ def evaluate(
     truth: Annotated[
         Path,
         typer.Argument(
-            help="A CSV of labels (image, and 0 or 1 per class), or a folder of masks named like the images "
-            "(with several classes, in a folder for each).",
+            help="A folder of masks named like the images (with several classes, in a folder for each), or a CSV: of "
+            "labels (image, and 0 or 1 per class), boxes (image, class, xmin, ymin, xmax, ymax) or points (image, "
+            "class, x, y).",
             show_default=False,
         ),
     ],
-    metric: Annotated[
+    metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure, as NAME or NAME:KEY=VALUE; repeat it for more. By default classification, overlap "
-            "and, if there are predicted points, detection.",
+            help="What to measure: NAME,NAME, or NAME:KEY=VALUE; repeat it for more. Default: what the truth tells: "
+            "classification; of masks also overlap, of numbered objects counts and objects, of boxes and points counts "
+            "and detection.",
             show_default=False,
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Also write the statistics of every image and class to this CSV and, if there are predicted points, "
-            "their precision-recall curves to precision_recall.csv in the same folder.",
+            help="Also write the statistics of every image and class to this new CSV and, if positions are measured, "
+            "their precision-recall curves beside it, to NAME-precision_recall.csv.",
             show_default=False,
         ),
     ] = None,
     distance: Annotated[
         float,
         typer.Option(
-            min=0, help="Largest distance, in pixels, of a predicted point from the centre of its true object."
+            min=0,
+            help="Largest distance, in pixels, of a predicted point from the centre of its true object; choose about "
+            "the radius of an object.",
         ),
     ] = 10.0,
     instances: Annotated[
@@ -50,28 +54,35 @@ def evaluate(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure predictions against the truth: presence of classes, masks and points.
+    """Measure predictions against the truth: presence of classes, masks, objects, counts and positions.
 
     With several classes, the last row of a metric averages over them. Images that could not be evaluated are listed
     at the end, with the reason. `micraframe show metric NAME` defines the numbers.
     """
     from micraframe import registry
     from micraframe.batch import evaluate_files
-    from micraframe.batch.evaluate import CURVES, CurvePoint, ImageStatistic, curve_points
+    from micraframe.batch.evaluate import CurvePoint, ImageStatistic, curve_points
     from micraframe.config import parse_choice
     from micraframe.errors import BatchError, ConfigError
     from micraframe.runtime.tables import write_csv
 
-    if output is not None and output.name == CURVES:
-        raise ConfigError(f"--output {output}: the curves are written to a file of this name; choose another name")
-    choices = [parse_choice(text) for text in metric or ()]
+    written = [] if output is None else [output, output.with_name(f"{output.stem}-precision_recall.csv")]
+    for path in written:
+        if path.exists():
+            raise ConfigError(f"{path}: expected no such file yet; choose another --output, or remove it")
+    # Commas separate names, and the parameters of one metric.
+    words = [part for text in metrics or () for part in ([text] if ":" in text else text.split(","))]
+    choices = [parse_choice(word.strip()) for word in words]
     found = evaluate_files(predictions, truth, choices, distance, instances)
+    failed = BatchError(f"evaluate {predictions}", found.failures, found.done) if found.failures else None
+    if failed and not found.done:
+        raise failed
     components = {str(row["component"]) for row in found.records}
     summaries = {name: registry.catalog().find("metric", name).component.summary for name in components}
     print_measures(found.records, "component", as_json, summaries)
-    if output is not None:
-        write_csv(output, found.measured, ImageStatistic)
+    if written:
+        write_csv(written[0], found.measured, ImageStatistic)
         if found.curves:
-            write_csv(output.with_name(CURVES), curve_points(found.curves), CurvePoint)
-    if found.failures:
-        raise BatchError(f"evaluate {predictions}", found.failures, found.done)
+            write_csv(written[1], curve_points(found.curves), CurvePoint)
+    if failed:
+        raise failed

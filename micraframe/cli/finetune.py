@@ -30,11 +30,18 @@ def finetune(
     output: Annotated[
         Path, typer.Option(help="Folder for the new model, its log and its checkpoints.", show_default=False)
     ],
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A class that the dataset calls by another name, as OLD=NEW; repeat it for more.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Continue training a model on another dataset; the same command resumes a run that was interrupted.
 
     The file names the dataset and, under `training`, the training parameters that differ from the model's own, such as
-    {epochs: 30}. The new model has the head of the old one, without thresholds that were tuned for it.
+    {epochs: 30}. The new model has the head of the old one, without thresholds that were tuned for it, and the names
+    of the dataset's classes.
     """
     import dataclasses
 
@@ -48,6 +55,10 @@ def finetune(
     from micraframe.training import ClassifierRecipe
 
     settings = config.load(Path(file), config.FineTune)
+    pairs = [text.partition("=") for text in rename or ()]
+    if wrong := ["".join(pair) for pair in pairs if not all(pair)]:
+        raise ConfigError(f"--rename {wrong[0]}: expected OLD=NEW, such as --rename ring=lattice")
+    settings = settings.model_copy(update={"rename": settings.rename | {old: new for old, _, new in pairs}})
     loaded = pipeline.load(model, "cpu")
     trained = loaded.model
     if not isinstance(trained, MicraNetModel):
@@ -62,10 +73,12 @@ def finetune(
         params = {**loaded.method.params, "training": recipe.model_dump(mode="json")}
         computed_with = numerics(context.device, context.precision)
         before = {f"before {unfreeze}: {key}": loaded.provenance[key] for key in ("seed", "data")}
+        if settings.rename:
+            before[f"before {unfreeze}: classes"] = ", ".join(trained.info.classes)
         return dataclasses.replace(
             loaded.without_tuning(),
             method=loaded.method.model_copy(update={"params": params}),
-            model=trained.finetune(unfreeze, recipe, train, valid, info, context),
+            model=trained.finetune(unfreeze, recipe, train, valid, info, context, settings.rename),
             info=info,
             provenance={**provenance(context.seed, info.fingerprint, computed_with), **before},
         )

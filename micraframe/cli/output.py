@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -35,8 +36,8 @@ def width() -> int:
 def print_records(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
     """Print records with the same keys as a table, or as a JSON list; NaN is an empty cell, or null.
 
-    A table has a line for each record. If a line is too long for the screen, every record is printed as a list of its
-    values. In a file or a pipe, lines may have any length.
+    A table has a line for each record, and no column without a value. If a line is too long for the screen, every
+    record is printed as a list of its values. In a file or a pipe, lines may have any length.
     """
     if as_json:
         print_json(records)
@@ -45,6 +46,8 @@ def print_records(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print("none")
         return
     rows = [{key.replace("_", " "): _text(value) for key, value in record.items()} for record in records]
+    filled = [key for key in rows[0] if any(row[key] for row in rows)]
+    rows = [{key: row[key] for key in filled} for row in rows]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     if sum(widths.values()) + 2 * (len(widths) - 1) > _longest_line():
         _print_lists(rows)
@@ -105,6 +108,18 @@ def print_measures(
     print("pooled: computed from all images together")
 
 
+def wrapped(text: str, first: str = "", following: str | None = None) -> str:
+    """Return a text in lines as wide as the screen, between words; the later ones begin like the first by default."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        width(),
+        initial_indent=first,
+        subsequent_indent=first if following is None else following,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def print_json(records: Sequence[Mapping[str, Any]]) -> None:
     """Print records as a JSON list; NaN is null."""
     plain = [
@@ -127,7 +142,8 @@ def _print_lists(rows: Sequence[Mapping[str, str]]) -> None:
         if number:
             print()
         for key, text in row.items():
-            print(f"{key:{indent}}{text}".rstrip())
+            if text:
+                print(wrapped(text, f"{key:{indent}}", " " * indent))
 
 
 def progress() -> Progress:

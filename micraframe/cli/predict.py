@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from micraframe.cli.output import Device, progress
 
+if TYPE_CHECKING:
+    from micraframe.pipeline import Pipeline
+
+Tuned = Literal["validation", "negatives", "expected-share", "erasing"]
+
+Head = Annotated[
+    str | None,
+    typer.Option(
+        help="Use this head instead of the model's: NAME, or NAME:KEY=VALUE,..., such as instance:split=watershed.",
+        show_default=False,
+    ),
+]
 Combiner = Annotated[
     str | None,
     typer.Option(help="Use this combiner instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
@@ -17,25 +29,28 @@ Extractor = Annotated[
     str | None,
     typer.Option(help="Use this extractor instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
 ]
+StudyOrigin = Annotated[
+    Tuned | None,
+    typer.Option(
+        help="Which of these thresholds: tuned on validation images, or by image-level labels alone, which is what the "
+        "others are. Default: validation.",
+        show_default=False,
+    ),
+]
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
     output: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
-    head: Annotated[
-        str | None,
-        typer.Option(
-            help="Use this head instead of the model's: NAME, or NAME:KEY=VALUE,..., such as instance:split=watershed.",
-            show_default=False,
-        ),
-    ] = None,
+    head: Head = None,
     combiner: Combiner = None,
     extractor: Extractor = None,
     thresholds: Annotated[
         Path | None,
         typer.Option(help="Thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
     ] = None,
+    origin: StudyOrigin = None,
     tile: Annotated[
         int | None,
         typer.Option(
@@ -48,7 +63,8 @@ def predict(
     halo: Annotated[
         int | None,
         typer.Option(
-            help="Margin, in pixels, that is scored but discarded where tiles overlap. Default: 64.",
+            help="Margin, in pixels, that is scored but discarded where tiles overlap. Default: 64, or a quarter "
+            "of a tile if that is less.",
             show_default=False,
         ),
     ] = None,
@@ -73,11 +89,7 @@ def predict(
 
     named = {"head": head, "combiner": combiner, "extractor": extractor}
     others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
-    pipeline = load(model, device, tiling=_tiling(tile, halo), **others)
-    if thresholds is not None:
-        from micraframe.tuning import read_thresholds
-
-        pipeline = pipeline.with_thresholds(read_thresholds(thresholds), "validation")
+    pipeline = with_study_thresholds(load(model, device, tiling=_tiling(tile, halo), **others), thresholds, origin)
     with reuse_freed_memory():
         done, failures = predict_files(pipeline, images, output, scores, progress())
     for name in TABLES:
@@ -85,6 +97,18 @@ def predict(
             print(output / name)
     if failures:
         raise BatchError(f"predict to {output}", failures, done)
+
+
+def with_study_thresholds(pipeline: Pipeline, path: Path | None, origin: Tuned | None) -> Pipeline:
+    """Return the pipeline with the thresholds that a study tuned for one of its runs, if a path is given."""
+    from micraframe.errors import ConfigError
+    from micraframe.tuning import read_thresholds
+
+    if path is None:
+        if origin is not None:
+            raise ConfigError(f"--origin {origin}: expected --thresholds too; add STUDY/runs/KEY/thresholds.json")
+        return pipeline
+    return pipeline.with_thresholds(read_thresholds(path, origin or "validation"), origin or "validation")
 
 
 def _tiling(tile: int | None, halo: int | None) -> Any:

@@ -16,11 +16,9 @@ from micraframe.cli.output import AsJson, ConfigFile, duration, print_records, p
 if TYPE_CHECKING:
     from micraframe.config import Study
     from micraframe.study.executors import Executor
-    from micraframe.study.plan import StudyRun
     from micraframe.study.run import Outcome
     from micraframe.study.status import StudyStatus
     from micraframe.study.tables import Summary
-    from micraframe.types import Sample
 
 app = typer.Typer(help="Compare methods, each with its training annotation.", no_args_is_help=True)
 
@@ -82,7 +80,7 @@ def run(
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Print which runs of a study are done or failed, and how long the rest will take."""
+    """Print which runs of a study are done, failed, running or interrupted, at which step, and the time remaining."""
     from micraframe.study.committed import runs_of
     from micraframe.study.folder import StudyFolder
     from micraframe.study.status import status as status_of
@@ -124,6 +122,7 @@ def run_and_print(
     from micraframe.errors import BatchError, ConfigError
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.study.folder import StudyFolder
+    from micraframe.study.plan import check_annotation
     from micraframe.study.run import follow_study, plan_of, run_study
     from micraframe.study.status import status as status_of
     from micraframe.training import is_main_process
@@ -139,7 +138,7 @@ def run_and_print(
             f"{output / 'report.html'}: expected no file, or the report of a study, got one without study.yaml; choose "
             "another --output, or move it"
         )
-    found = status_of(plan_of(study, files, executor, against), files)
+    found = status_of(plan_of(study, executor, against), files)
     check_annotation(each.run for each in found.runs if each.trains)
     if dry_run:
         if as_json:
@@ -157,41 +156,6 @@ def run_and_print(
             for name, trace in outcome.failures.items()
         }
         raise BatchError(f"study in {output}", reasons, len(found.runs) - len(reasons), "runs")
-
-
-def check_annotation(runs: Iterable[StudyRun]) -> None:
-    """Check, with one training sample of each dataset, that methods can learn from what their annotators provide.
-
-    Raises:
-        ConfigError: If a method cannot.
-        DataError: If an annotator needs what the dataset does not have.
-    """
-    from micraframe import registry
-    from micraframe.errors import ConfigError
-    from micraframe.study.plan import method_class
-    from micraframe.types import Annotation
-
-    samples: dict[str, Sample | None] = {}
-    checked: set[tuple[str, str, str]] = set()
-    for run in runs:
-        method, annotator = run.compared.method, run.compared.annotator
-        dataset = run.dataset.model_dump_json()
-        if (pair := (dataset, annotator.model_dump_json(), method.name)) in checked:
-            continue
-        checked.add(pair)
-        if dataset not in samples:
-            built = registry.build("dataset", run.dataset.name, **run.dataset.params)
-            samples[dataset] = next(iter(built.samples("train")), None)
-        if (sample := samples[dataset]) is None:
-            continue
-        annotated, _ = registry.build("annotator", annotator.name, **annotator.params).annotate(sample, run.seed)
-        given = [kind for kind in Annotation if getattr(annotated, kind) is not None]
-        usable = method_class(method).learns_from
-        if usable.isdisjoint(given):
-            raise ConfigError(
-                f"method {run.method!r} ({method.name}): expected {' or '.join(sorted(usable))} to learn from, got "
-                f"{' and '.join(given) or 'nothing'} from annotator {annotator.name}; choose another annotator"
-            )
 
 
 def by_method(summary: Iterable[Summary], metrics: Iterable[str]) -> list[dict[str, str]]:
@@ -283,6 +247,7 @@ def _run_records(found: StudyStatus) -> list[dict[str, object]]:
         {
             "run": str(each.run),
             "state": each.state,
+            "step": each.step,
             "trains": each.trains,
             "seconds": each.seconds,
             "error": each.error,
@@ -301,7 +266,8 @@ def _plan_text(found: StudyStatus) -> str:
         f"{counted(found.trainings, 'training')}, {missing} to do.",
     ]
     if found.shared:
-        lines[-1] += f" {counted(found.shared, 'run')} reuse another run's training: they differ only after it."
+        reuse = f"{counted(found.shared, 'run')} reuse{'s' if found.shared == 1 else ''}"
+        lines[-1] += f" {reuse} the training of another run, from which only later steps differ."
     if found.counts["done"] < len(found.runs):
         lines.append(
             "The remaining time is known once the first runs are done."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from micraframe.cli.output import AsJson, Device, duration, print_json, progress
+from micraframe.cli.predict import StudyOrigin, with_study_thresholds
 
 if TYPE_CHECKING:
     from micraframe.sweep.ome_zarr import NgffVersion
@@ -39,7 +40,8 @@ def sweep(
     presence_threshold: Annotated[
         float | None,
         typer.Option(
-            help="Presence probability above which a location is proposed. Default: the model's own threshold.",
+            help="Presence probability above which a location is proposed. Default: the model's own threshold and, "
+            "unless it was tuned, no lower than Otsu's threshold of the map.",
             show_default=False,
         ),
     ] = None,
@@ -47,6 +49,7 @@ def sweep(
         Path | None,
         typer.Option(help="Presence thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
     ] = None,
+    origin: StudyOrigin = None,
     tile: Annotated[
         int,
         typer.Option(help="Side of the tiles, in pixels, computed one at a time; larger ones need more memory."),
@@ -76,11 +79,7 @@ def sweep(
         precision=cast("Precision", precision),
         ngff=cast("NgffVersion", ngff),
     )
-    pipeline = load(model, device)
-    if thresholds is not None:
-        from micraframe.tuning import read_thresholds
-
-        pipeline = pipeline.with_thresholds(read_thresholds(thresholds), "validation")
+    pipeline = with_study_thresholds(load(model, device), thresholds, origin)
 
     def say(note: str) -> None:
         typer.echo(note, err=True)

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from micraframe.cli.output import ConfigFile, duration, progress, refuse_foreign
+from micraframe.cli.output import ConfigFile, duration, print_records, progress, refuse_foreign
 
 if TYPE_CHECKING:
+    from micraframe.batch.splits import SampleLabels
     from micraframe.config import FineTune, Train
     from micraframe.pipeline import Pipeline
-    from micraframe.types import Annotation, DatasetInfo, FitContext, Sample, Work
+    from micraframe.types import Annotation, DatasetInfo, FitContext, Progress, Sample, Work
 
 
 def train(
     file: ConfigFile,
     output: Annotated[
-        Path, typer.Option(help="Folder for the model, its log and its checkpoints.", show_default=False)
+        Path,
+        typer.Option(
+            help="Folder for the model, its log and its checkpoints, splits.csv (which image is in which split, with "
+            "its labels) and test.csv (the numbers of the test images).",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Train a method as a configuration describes; the same command resumes a run that was interrupted.
+
+    Before the first step it predicts a blank image, so that what could not be predicted is refused at once. At the end
+    it measures the test images, and warns of classes that the classifier has not learned.
 
     When started by torchrun or accelerate launch, the processes, such as one per GPU, share the work.
     """
@@ -47,7 +57,10 @@ def train_and_save(
     fit: Callable[[Sequence[Sample], Sequence[Sample], DatasetInfo, FitContext], Pipeline],
     uses_validation: bool = True,
 ) -> None:
-    """Annotate a dataset, train on it, and save the result.
+    """Annotate a dataset, train on it, save the result, and measure it on the test samples.
+
+    `splits.csv` says which sample is in which split; `test.csv` is written last, so that a training that was
+    interrupted after the model was saved is completed by the same command.
 
     Args:
         settings: Dataset, annotator, seed, device and precision.
@@ -59,8 +72,9 @@ def train_and_save(
     Raises:
         ConfigError: If the folder already contains a model or another configuration, or another process trains there.
     """
-    from micraframe import config, registry
+    from micraframe import config, pipeline, registry
     from micraframe.annotators.annotate import annotate_samples
+    from micraframe.batch.splits import sample_labels, write_splits
     from micraframe.errors import ConfigError
     from micraframe.runtime.files import write_text
     from micraframe.runtime.locks import exclusive
@@ -73,10 +87,13 @@ def train_and_save(
     writes = is_main_process()
     if writes:
         refuse_foreign(output / "config.yaml", type(settings))
-    with tidied(output) if writes else nullcontext(), exclusive(output / ".lock", refuse) if writes else nullcontext():
+    with _tidied(output) if writes else nullcontext(), exclusive(output / ".lock", refuse) if writes else nullcontext():
         model = output / "model"
-        if model.exists():
+        trained_before = model.exists()
+        if trained_before and not _is_incomplete(output, config.to_yaml(settings)):
             raise ConfigError(f"{output}: already contains a model; choose another --output or delete it")
+        if trained_before and not writes:
+            return
         loggers = create_loggers(settings.loggers)
         dataset = registry.build("dataset", settings.dataset.name, **settings.dataset.params)
         annotator = registry.build("annotator", settings.annotator.name, **settings.annotator.params)
@@ -86,21 +103,80 @@ def train_and_save(
         valid, valid_work = annotate_samples(validation, annotator, learns_from, settings.seed)
         reporter = progress() if writes else Progress()
         context = FitContext(settings.seed, output / "training", settings.device, settings.precision, reporter, loggers)
+        test = dataset.samples("test") if writes else ()
+        splits = {"train": sample_labels(train), "valid": sample_labels(valid), "test": sample_labels(test)}
         if writes:
             write_text(output / "config.yaml", config.to_yaml(settings))
-            for warning in one_sided(train, info.classes):
+            write_splits(output / "splits.csv", splits, info.classes)
+            _print_balance(splits, info.classes)
+            for warning in _one_sided(train, info.classes):
                 print(f"warning: {warning}", file=sys.stderr)
-        trained = fit(train, valid, info, context)
+        trained = pipeline.load(model, settings.device) if trained_before else fit(train, valid, info, context)
         if not writes:
             return
-        trained.save(model)
+        if not trained_before:
+            trained.save(model)
         print(f"Trained {trained.method.name} on {len(train)} samples, with {len(valid)} for validation.")
-        print(f"Annotation time: {annotation_time([*train_work, *valid_work])}.")
+        print(f"Annotation time: {_annotation_time([*train_work, *valid_work])}.")
+        _print_learned(trained, valid, splits["valid"])
+        _print_test(trained, test, output / "test.csv", reporter)
         print(f"Model: {model}")
 
 
+def _is_incomplete(output: Path, configuration: str) -> bool:
+    """Return whether the same training was interrupted after it saved its model: the test images are not measured."""
+    config = output / "config.yaml"
+    same = config.exists() and config.read_text(encoding="utf-8") == configuration
+    return same and not (output / "test.csv").exists()
+
+
+def _print_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> None:
+    from micraframe.batch.splits import class_balance
+
+    print("Samples with each class, of those whose labels are known:")
+    rows: dict[str, dict[str, str]] = {}
+    for one in class_balance(splits, classes):
+        rows.setdefault(one.class_, {"class": one.class_})[one.split] = f"{one.positive} of {one.samples}"
+    print_records(list(rows.values()), as_json=False)
+    print(flush=True)
+
+
+def _print_learned(trained: Pipeline, valid: Sequence[Sample], known: Sequence[SampleLabels]) -> None:
+    """Print how well the presence of classes is decided on validation samples, and warn where it is not."""
+    from micraframe.batch.learned import complaints, learned
+
+    found = learned(trained, valid, known)
+    if found:
+        print("\nPresence on the validation samples, which also chose the best epoch:")
+        print_records(
+            [{"class": one.class_, "balanced accuracy": one.balanced_accuracy, "AUC": one.auc} for one in found],
+            as_json=False,
+        )
+    for complaint in complaints(found):
+        print(f"warning: {complaint}", file=sys.stderr)
+
+
+def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, reporter: Progress) -> None:
+    """Measure test samples, print the numbers, and write them to a CSV."""
+    from micraframe.batch.learned import MeasuredNumber, measure
+    from micraframe.runtime.tables import write_csv
+
+    found = measure(trained, samples, reporter)
+    names = [one.metric for one in found]
+    write_csv(path, found, MeasuredNumber)
+    if found:
+        print(f"\nOn {len(samples)} test samples (correct: the share whose presence was classified correctly):")
+        rows: dict[str, dict[str, str | float]] = {}
+        for one in found:
+            rows.setdefault(one.class_, {"class": one.class_, **dict.fromkeys(names, math.nan)})[one.metric] = one.value
+        print_records(list(rows.values()), as_json=False)
+        print()
+    else:
+        print("Test: no samples with known labels.")
+
+
 @contextmanager
-def tidied(output: Path) -> Iterator[None]:
+def _tidied(output: Path) -> Iterator[None]:
     """If the block fails before anything was learned in a new folder, remove the folder.
 
     Args:
@@ -114,7 +190,7 @@ def tidied(output: Path) -> Iterator[None]:
     except BaseException:
         learned = any(file.is_file() for file in output.glob("training/**/*"))
         if created and not learned and not is_held(output / ".lock"):
-            for name in ("config.yaml", ".lock"):
+            for name in ("config.yaml", "splits.csv", ".lock"):
                 (output / name).unlink(missing_ok=True)
             for folder in (output / "training" / "checkpoints", output / "training", *created):
                 with suppress(OSError):  # not empty
@@ -122,7 +198,7 @@ def tidied(output: Path) -> Iterator[None]:
         raise
 
 
-def one_sided(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[str]:
+def _one_sided(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[str]:
     """Yield a warning for each class that is in all or in none of the samples, and so cannot be learned."""
     labels = [sample.labels for sample in samples if sample.labels is not None]
     for name, values in zip(classes, zip(*labels, strict=True), strict=False):
@@ -131,7 +207,7 @@ def one_sided(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[str
             yield f"class {name!r} is in {where} of the {len(labels)} training samples, so it cannot be learned"
 
 
-def annotation_time(work: Iterable[Work]) -> str:
+def _annotation_time(work: Iterable[Work]) -> str:
     """Return how long annotation takes, estimated from published timings."""
     from micraframe.pricing import Cost, Prices, price
 

@@ -74,7 +74,7 @@ class Guided(Combiner["Guided.Params"]):
         for index, values in enumerate(inner.maps):
             note = dict(inner.notes[index]) if inner.notes else {}
             if params.mode == "intensity":
-                likely, note["dark"] = foreground(guide, values, params.polarity)
+                likely, note["dark"] = likely_foreground(guide, values, params.polarity)
                 refined[index] = ndimage.gaussian_filter(values, sigma) ** params.exponent * likely
             else:
                 refined[index] = guided_filter(values, guide, params.radius or stride, params.epsilon)
@@ -87,7 +87,7 @@ class Guided(Combiner["Guided.Params"]):
         return dataclasses.replace(inner, maps=refined, status=status, notes=tuple(notes))
 
 
-def foreground(guide: FloatArray, values: FloatArray, polarity: Polarity) -> tuple[FloatArray, bool]:
+def likely_foreground(guide: FloatArray, values: FloatArray, polarity: Polarity) -> tuple[FloatArray, bool]:
     """Return how much each pixel looks like structure, float32 (H, W) in [0, 1], and whether structures are dark.
 
     Args:

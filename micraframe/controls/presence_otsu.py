@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, final
 
@@ -13,16 +12,18 @@ from pydantic import Field
 from scipy import ndimage, stats
 
 from micraframe import registry
+from micraframe.batching import with_images
 from micraframe.config import MICRA_NET, MethodChoice
 from micraframe.controls.intensity_otsu import intensity_map
+from micraframe.errors import ConfigError
 from micraframe.interfaces import ClassRule, Method, Model
 from micraframe.parameters import Parameters
 from micraframe.thresholds import otsu
 from micraframe.types import Annotation, BoolArray, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
 
-Contrast = Literal["bright", "dark", "deviation"]
+ContrastName = Literal["bright", "dark", "deviation"]
 
-CONTRASTS: Final[tuple[Contrast, ...]] = ("bright", "dark", "deviation")
+CONTRASTS: Final[tuple[ContrastName, ...]] = ("bright", "dark", "deviation")
 """How a structure may stand out, the simplest first."""
 
 _IMAGES: Final = 100
@@ -44,7 +45,7 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
             MICRA_NET,
             description="Method that learns from labels which classes are in an image; its maps are not used.",
         )
-        contrast: Contrast | Literal["auto"] = Field(
+        contrast: ContrastName | Literal["auto"] = Field(
             "auto",
             description="How structures stand out: bright, dark, or by the local deviation of the intensity; auto: "
             "the one that agrees best with the training labels, for each class.",
@@ -57,9 +58,14 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
     def fit(
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
     ) -> PresenceOtsuModel:
-        """Choose the contrast of each class, and train the classifier."""
+        """Choose the contrast of each class, and train the classifier.
+
+        Raises:
+            ConfigError: If the classifier does not learn from labels.
+        """
+        classifier = self._classifier()
         chosen = choose_contrasts(train, self.params.radius)
-        return PresenceOtsuModel(self.params, self._classifier().fit(train, valid, info, context), chosen)
+        return PresenceOtsuModel(self.params, classifier.fit(train, valid, info, context), chosen)
 
     def restore(self, state: Mapping[str, torch.Tensor], info: DatasetInfo, device: str) -> PresenceOtsuModel:
         """Return the model with this classifier and these contrasts."""
@@ -68,9 +74,13 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
         return PresenceOtsuModel(self.params, classifier, state["contrasts"].numpy().astype(np.int32))
 
     def _classifier(self) -> Method[Parameters]:
-        built: Method[Parameters] = registry.build(
-            "method", self.params.classifier.name, **self.params.classifier.params
-        )
+        name = self.params.classifier.name
+        built: Method[Parameters] = registry.build("method", name, **self.params.classifier.params)
+        if Annotation.LABELS not in built.learns_from:
+            raise ConfigError(
+                f"classifier: expected a method that learns from labels, got {name}, which learns from "
+                f"{' or '.join(sorted(built.learns_from))}; choose another, such as micra-net"
+            )
         return built
 
 
@@ -89,15 +99,9 @@ class PresenceOtsuModel(Model):
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
         """Yield the scores of each image: the classifier's presence, and maps of the intensities."""
-        waiting: deque[FloatArray] = deque()
-
-        def seen() -> Iterator[FloatArray]:
-            for image in images:
-                waiting.append(image)
-                yield image
-
-        for found in self._classifier.score(seen(), lambda presence: ()):
-            image, classes = waiting.popleft(), tuple(rule(found.presence))
+        scored = with_images(images, lambda images: self._classifier.score(images, lambda presence: ()))
+        for image, found in scored:
+            classes = tuple(rule(found.presence))
             maps = [contrast_map(image, self._contrast(index), self._params.radius) for index in classes]
             yield Scores(found.presence, classes, np.array(maps, np.float32).reshape(-1, *image.shape[1:]))
 
@@ -106,12 +110,12 @@ class PresenceOtsuModel(Model):
         inner = {_STATE + name: value for name, value in self._classifier.state().items()}
         return {**inner, "contrasts": torch.from_numpy(self.contrasts.copy())}
 
-    def _contrast(self, index: int) -> Contrast:
+    def _contrast(self, index: int) -> ContrastName:
         fixed = self._params.contrast
         return CONTRASTS[self.contrasts[index]] if fixed == "auto" else fixed
 
 
-def contrast_map(image: FloatArray, contrast: Contrast, radius: int) -> FloatArray:
+def contrast_map(image: FloatArray, contrast: ContrastName, radius: int) -> FloatArray:
     """Return how much each pixel of an image (C, H, W) stands out, float32 (H, W), in [0, 1]; 0 without contrast.
 
     Args:
@@ -145,7 +149,7 @@ def choose_contrasts(samples: Sequence[Sample], radius: int) -> IntArray:
     return np.array(chosen, np.int32)
 
 
-def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArray], radius: int) -> Contrast:
+def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArray], radius: int) -> ContrastName:
     """Return the contrast whose Otsu mask best separates pixels that are unusual in images without the class.
 
     With x the intensity of a pixel minus the median of its image, and F the distribution function of x over the images

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from micraframe.errors import DataError
 from micraframe.images import nearest
-from micraframe.objects import components
+from micraframe.objects import components, fill
 from micraframe.types import BoolArray, FloatArray, IntArray
 
 
@@ -70,12 +70,7 @@ class ImageAnnotation:
         if self.masks is not None:
             return self.masks
         shapes = self.boxes if self.boxes is not None else tuple(map(_as_boxes, self.points or ()))
-        covered = np.zeros((len(shapes), *size), np.bool_)
-        for plane, boxes in zip(covered, shapes, strict=True):
-            starts, ends = np.maximum(np.floor(boxes[:, :2]), 0), np.maximum(np.ceil(boxes[:, 2:]), 0)
-            for (y0, x0), (y1, x1) in zip(starts.astype(int), ends.astype(int), strict=True):
-                plane[y0:y1, x0:x1] = True
-        return covered
+        return fill(shapes, size)
 
     def resized(self, old: tuple[int, int], new: tuple[int, int]) -> ImageAnnotation:
         """Return the annotation of the image resized from (H, W) `old` to `new`, by nearest neighbour."""

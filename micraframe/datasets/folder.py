@@ -15,6 +15,7 @@ from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
 from micraframe.datasets.paths import find, images_in, resolve
 from micraframe.datasets.sources import SourceImage
+from micraframe.datasets.splits import EXCLUDED
 from micraframe.datasets.tables import (
     BOX_COLUMNS,
     CLASS_COLUMN,
@@ -22,12 +23,13 @@ from micraframe.datasets.tables import (
     POINT_COLUMNS,
     SPLIT_COLUMN,
     Rows,
+    TableRow,
     check_images,
     columns_of,
     label_classes,
-    labels_of,
-    objects_of,
     read_table,
+    row_labels,
+    row_objects,
     value_of,
 )
 from micraframe.errors import ConfigError, DataError
@@ -46,7 +48,7 @@ class FolderFiles(Parameters):
     classes: tuple[str, ...] = Field(
         (),
         description="Names of the classes; empty: those of the labels, class folders, tables or masks. In the table of "
-        "labels, these are all columns but split and group.",
+        "labels, these are all columns but split and group and, if `micraframe crops` wrote it, source, y and x.",
     )
     labels: str = Field(
         "", description="CSV of labels: image names, and a column of 0 and 1 per class or one column 'class'."
@@ -62,7 +64,9 @@ class FolderFiles(Parameters):
     boxes: str = Field("", description="CSV of boxes: image, class, xmin, ymin, xmax, ymax in pixels, ends exclusive.")
     points: str = Field("", description="CSV of points: image, class, x, y in pixels; 0 is the first pixel's centre.")
     unlabelled: Literal["error", "skip", "negative"] = Field(
-        "error", description="What to do with an image without any annotation; negative: it contains no class."
+        "error",
+        description="What to do with an image without any annotation, or with an empty cell in its row of labels; "
+        "negative: it does not contain the class.",
     )
     index: str = Field("", description="CSV of splits and groups, one row per image; empty: the table of labels.")
     image_column: str = Field(
@@ -70,9 +74,9 @@ class FolderFiles(Parameters):
     )
     split: str | None = Field(
         "",
-        description="Column of the index, or of the labels, that holds train, valid or test. Empty: the column 'split' "
-        "if there is one and it is not among the classes, otherwise images are divided at random; null: always at "
-        "random.",
+        description="Column of the index, or of the labels, that holds train, valid or test, or none for an image to "
+        "leave out. Empty: the column 'split' if there is one and it is not among the classes, otherwise images are "
+        "divided at random; null: always at random.",
     )
     group: str | None = Field(
         "",
@@ -90,7 +94,8 @@ class Folder(ImageDataset["Folder.Params"]):
     (`class_folders`), masks or numbered objects (`masks`), a table of `boxes`, a table of `points`. Without labels,
     `positive_rule` derives them from masks, or else from boxes, or else from points. Images are taken whole or cut into
     crops; boxes are clipped to a crop, and boxes and points outside it are dropped. Columns named `split` and `group`
-    in the index or in the table of labels are used as such.
+    in the index or in the table of labels are used as such. An image whose split is `none` is left out. Images that
+    `micraframe crops` cut are read with the table that it wrote as `labels`.
     """
 
     path_params = ("images", "labels", "masks", "boxes", "points", "index")
@@ -144,6 +149,10 @@ class Folder(ImageDataset["Folder.Params"]):
             named = {row.cells.get(CLASS_COLUMN, "") for table in tables for rows in table.values() for row in rows}
             found = tuple(sorted(named - {""})) or (OBJECT,)
         classes = params.classes or found
+        named = {*params.classes, *(params.masks if isinstance(params.masks, dict) else ())}
+        if self.has_instances() and params.contact_class not in named:
+            # It is made, and may have a column of labels.
+            classes = tuple(name for name in classes if name != params.contact_class)
         if not classes:
             raise DataError(f"{params.labels or params.images}: expected names of classes, got none; set 'classes'")
         if params.class_folders and set(classes) != set(found):
@@ -154,6 +163,10 @@ class Folder(ImageDataset["Folder.Params"]):
             )
         return classes
 
+    def has_instances(self) -> bool:
+        """Return whether masks hold numbered objects."""
+        return bool(self.params.masks) and self.params.mask_kind == "instances"
+
     def sources(self) -> list[SourceImage]:
         """Return all images of all splits, by name.
 
@@ -162,24 +175,27 @@ class Folder(ImageDataset["Folder.Params"]):
                 annotated.
         """
         params, images = self.params, self._images()
+        split = self._column(params.split, SPLIT_COLUMN)
         for table in filter(None, (params.labels, params.boxes, params.points)):
             check_images(self._table(table), images, params.images)
         sources, unlabelled = [], []
         for name, path in images.items():
+            if split and any(row.cells.get(split[1]) == EXCLUDED for row in self._table(split[0]).get(name, ())):
+                continue
             labels, masks = self._labels_of(name), self._masks_of(name)
             tables = [table for table in (params.boxes, params.points) if table and name in self._table(table)]
             known = bool(masks or tables)
             if labels is None and not known:
-                unlabelled.append(path.name)
+                unlabelled.append(path.name + self._empty_cell(name))
                 if params.unlabelled == "skip":
                     continue
                 if params.labels:
-                    labels = (False,) * len(self._class_names)
+                    labels = (False,) * len(self._label_names)
             read = functools.partial(self._annotation, name, path, masks) if known or labels is None else None
             files = (path, *masks, *map(resolve, tables))
-            group, split = self._group_and_split(name)
-            sources.append(SourceImage(name, functools.partial(read_image, path), read, labels, group, split, files))
-        if not sources or (unlabelled and params.unlabelled == "error"):
+            group, assigned = self._group_and_split(name)
+            sources.append(SourceImage(name, functools.partial(read_image, path), read, labels, group, assigned, files))
+        if unlabelled and (not sources or params.unlabelled == "error"):
             listed = ", ".join(unlabelled[:5]) + (", ..." if len(unlabelled) > 5 else "")
             raise DataError(
                 f"{params.images}: expected an annotation of each image, got none of {len(unlabelled)}: {listed}; "
@@ -207,12 +223,28 @@ class Folder(ImageDataset["Folder.Params"]):
     def _class_names(self) -> tuple[str, ...]:
         return self.classes()
 
+    @functools.cached_property
+    def _label_names(self) -> tuple[str, ...]:
+        """The classes that a table of labels is about: also a contact class that is made from masks."""
+        return tuple(dict.fromkeys([*self._class_names, *filter(None, [self.params.contact_class])]))
+
     def _labels_of(self, name: str) -> tuple[bool, ...] | None:
-        classes = self._class_names
-        if self.params.class_folders:
-            return tuple(class_ == name.partition("/")[0] for class_ in classes)
-        rows = self._table(self.params.labels) if self.params.labels else {}
-        return labels_of(name, rows[name], classes, resolve(self.params.labels)) if name in rows else None
+        params = self.params
+        if params.class_folders:
+            return tuple(class_ == name.partition("/")[0] for class_ in self._class_names)
+        rows = self._table(params.labels).get(name) if params.labels else None
+        if rows is None or (params.unlabelled != "negative" and self._empty_cell(name)):
+            return None
+        if params.unlabelled == "negative" and CLASS_COLUMN not in rows[0].cells:
+            rows = [TableRow({key: cell or "0" for key, cell in row.cells.items()}, row.place) for row in rows]
+        return row_labels(name, rows, self._label_names, resolve(params.labels))
+
+    def _empty_cell(self, name: str) -> str:
+        """Return where the first empty cell of an image's labels is, for a message, or nothing if all are filled in."""
+        rows = self._table(self.params.labels).get(name, []) if self.params.labels else []
+        # In a column of classes, an empty cell says that the image has none.
+        cells = ((row, name) for row in rows for name in self._label_names if CLASS_COLUMN not in row.cells)
+        return next((f" ({row.place}: {name!r} is empty)" for row, name in cells if row.cells.get(name) == ""), "")
 
     def _masks_of(self, name: str) -> tuple[Path, ...]:
         if not self.params.masks:
@@ -239,7 +271,9 @@ class Folder(ImageDataset["Folder.Params"]):
         if value not in SPLITS:
             place = self._table(path)[name][0].place
             hint = "" if params.split else "; if the column is a class, list the classes in the parameter 'classes'"
-            raise DataError(f"{place}: expected {', '.join(SPLITS)} in column {column!r}, got {value!r}{hint}")
+            raise DataError(
+                f"{place}: expected {', '.join(SPLITS)} or {EXCLUDED} in column {column!r}, got {value!r}{hint}"
+            )
         return kept_together, value
 
     def _column(self, given: str | None, default: str) -> tuple[str, str] | None:
@@ -284,7 +318,7 @@ class Folder(ImageDataset["Folder.Params"]):
         self, table: str, name: str, columns: Sequence[str], size: tuple[int, int]
     ) -> tuple[FloatArray, ...] | None:
         rows = self._table(table).get(name) if table else None
-        return objects_of(rows, columns, self._class_names, size) if rows else None
+        return row_objects(rows, columns, self._class_names, size) if rows else None
 
     def _stack(self, paths: tuple[Path, ...]) -> IntArray:
         """Read the mask files of an image, int32 (K, H, W)."""

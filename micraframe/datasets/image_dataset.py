@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar, final
 
@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from micraframe.datasets.annotation import ImageAnnotation, mean_object_areas
+from micraframe.datasets.contact import with_contact
 from micraframe.datasets.crops import (
     Cropping,
     Handling,
@@ -40,7 +41,7 @@ from micraframe.images import scaled_size
 from micraframe.interfaces import Dataset
 from micraframe.objects import objects_of
 from micraframe.parameters import Parameters
-from micraframe.types import DatasetInfo, FloatArray, IntArray, Normalisation, Role, Sample, Split
+from micraframe.types import DatasetInfo, FloatArray, IntArray, Normalisation, Sample, Split
 
 _CACHED = 4
 """Whole images kept in memory: samples are usually read image by image."""
@@ -85,7 +86,14 @@ class ImageDatasetParams(Parameters):
     seed: int = Field(0, ge=0, description="Seed of the random choices.")
 
     contact_class: str = Field(
-        "", description="Class that marks where two objects touch, which the head `instance` separates them by."
+        "",
+        description="Class that marks where two objects touch, which the head `instance` separates them by; means over "
+        "classes leave it out. If no class has this name, it is made from numbered objects: pixels within "
+        "`contact_distance` of two objects of one class. An image or crop with such a pixel is positive, whatever "
+        "`positive_rule` says.",
+    )
+    contact_distance: float = Field(
+        2.0, ge=1, description="Largest distance in pixels of the resized image; only for a contact class that is made."
     )
     normalisation: NormalisationParams = Field(
         NormalisationParams(), description="How intensities are brought to a common range."
@@ -155,6 +163,10 @@ class ImageDataset(Dataset[D]):
         """Return the dataset's name, which the parameter `name` overrides."""
         return type(self).__name__
 
+    def has_instances(self) -> bool:
+        """Return whether images are annotated with numbered objects, from which a contact class can be made."""
+        return False
+
     @final
     def info(self) -> DatasetInfo:
         """Return the dataset's metadata.
@@ -179,20 +191,48 @@ class ImageDataset(Dataset[D]):
 
     @functools.cached_property
     def __collection(self) -> _ImageCollection:
-        return _ImageCollection(self.params, self.classes(), self.sources())
+        classes, contact = self.classes(), self.params.contact_class
+        if not contact or contact in classes:
+            return _ImageCollection(self.params, classes, self.sources())
+        if not self.has_instances():
+            raise ConfigError(
+                f"contact_class: expected one of the classes {', '.join(classes)}, got {contact!r}; only from numbered "
+                "objects can it be made"
+            )
+        # Contacts are found in the pixels of the files, so that they are resized as the objects are.
+        distance = self.params.contact_distance / self.params.factor
+        sources = [
+            dataclasses.replace(
+                source, read_annotation=functools.partial(_with_contact, source.read_annotation, distance)
+            )
+            if source.read_annotation
+            else source
+            for source in self.sources()
+        ]
+        return _ImageCollection(self.params, (*classes, contact), sources, makes_contact=True)
 
 
 @final
 class _ImageCollection:
     """Whole images and how samples are made of them; apart from `ImageDataset`, so that subclasses cannot interfere."""
 
-    def __init__(self, params: ImageDatasetParams, classes: tuple[str, ...], sources: Sequence[SourceImage]) -> None:
+    def __init__(
+        self,
+        params: ImageDatasetParams,
+        classes: tuple[str, ...],
+        sources: Sequence[SourceImage],
+        makes_contact: bool = False,
+    ) -> None:
         self._params = params
+        self._makes_contact = makes_contact  # of the last class
         self._classes = classes
         self._sources = _assigned(sources, len(classes), params)
+        self._found: dict[Split, Sequence[SampleKey]] = {}
 
     def info(self, name: str, ignored: set[str]) -> DatasetInfo:
         params, classes = self._params, self._classes
+        if not self._makes_contact:
+            ignored = ignored | {"contact_distance"}
         return DatasetInfo(
             name=name,
             classes=classes,
@@ -203,16 +243,13 @@ class _ImageCollection:
             licence=params.licence,
             citation=params.citation,
             image_size=(params.crop, params.crop) if params.crop else None,
-            roles=_roles(classes, params.contact_class),
+            roles=tuple("contact" if class_ == params.contact_class else "object" for class_ in classes),
             scale=params.factor,
         )
 
     def samples(self, split: Split) -> LazySamples[SampleKey]:
-        several = [self._keys(source) for source in self._sources if source.split == split]
-        keys = [key for found, _ in several for key in found]
-        # Images whose crops were all dropped: somebody looked at them too.
-        unpaid = sum(looks for found, looks in several if not found) / max(len(keys), 1)
-        keys = [dataclasses.replace(key, judged=key.judged + unpaid) for key in keys] if unpaid else keys
+        if split not in self._found:  # all annotation of the split is read for this
+            self._found[split] = self._keys(split)
         read = functools.lru_cache(_CACHED)(self._whole)
 
         def make(key: SampleKey) -> Sample:
@@ -221,7 +258,15 @@ class _ImageCollection:
             part = dataclasses.replace(sample.part, judged=key.judged)
             return dataclasses.replace(sample, labels=np.array(key.labels, np.bool_), part=part)
 
-        return LazySamples(keys, make)
+        return LazySamples(self._found[split], make)
+
+    def _keys(self, split: Split) -> Sequence[SampleKey]:
+        """Return what the samples of a split are made of."""
+        several = [self._keys_of(source) for source in self._sources if source.split == split]
+        keys = [key for found, _ in several for key in found]
+        # Images whose crops were all dropped: somebody looked at them too.
+        unpaid = sum(looks for found, looks in several if not found) / max(len(keys), 1)
+        return [dataclasses.replace(key, judged=key.judged + unpaid) for key in keys] if unpaid else keys
 
     def _whole(self, source: SourceImage) -> tuple[Sample, IntArray | None]:
         """Return the whole image without labels, and, if crops need them, its objects."""
@@ -247,17 +292,21 @@ class _ImageCollection:
 
     @functools.cached_property
     def _label_rule(self) -> LabelRule:
-        params = self._params
-        if params.positive_rule != "object":
-            return LabelRule(params.positive_rule, getattr(params, params.positive_rule))
+        kind, count = self._params.positive_rule, len(self._classes) - self._makes_contact
+        # Any contact is enough: a touch is seen however little of it a crop shows.
+        contact = (0.0,) * self._makes_contact
+        if kind != "object":
+            least = getattr(self._params, kind)
+            return LabelRule(kind, (least,) * count + contact if contact else least)
         training = (source for source in self._sources if source.split == "train" and source.read_annotation)
-        areas = mean_object_areas((self._annotation(source)[0] for source in training), len(self._classes))
+        annotations = (self._annotation(source)[0] for source in training)
+        areas = mean_object_areas(annotations, len(self._classes))[:count]
         if np.isnan(areas).any():
             empty = self._classes[int(np.argmax(np.isnan(areas)))]
             raise DataError(f"positive_rule: object, but no training image has an object of class {empty!r}")
-        return LabelRule("object", tuple(areas.tolist()))
+        return LabelRule("object", (*areas.tolist(), *contact))
 
-    def _keys(self, source: SourceImage) -> tuple[list[SampleKey], int]:
+    def _keys_of(self, source: SourceImage) -> tuple[list[SampleKey], int]:
         """Return what the samples of an image are made of, and how many windows were judged to find them."""
         params = self._params
         if source.labels is not None:
@@ -325,10 +374,8 @@ def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetPa
     )
 
 
-def _roles(classes: tuple[str, ...], contact: str) -> tuple[Role, ...]:
-    if contact and contact not in classes:
-        raise ConfigError(f"contact_class: expected one of the classes {', '.join(classes)}, got {contact!r}")
-    return tuple("contact" if class_ == contact else "object" for class_ in classes)
+def _with_contact(read: Callable[[], ImageAnnotation], distance: float) -> ImageAnnotation:
+    return with_contact(read(), distance)
 
 
 def _check_source(source: SourceImage, count: int, crop: int | None) -> None:

@@ -34,11 +34,15 @@ class NormalisationParams(Parameters):
 
     @model_validator(mode="after")
     def _allowed(self) -> NormalisationParams:
-        if self.low >= self.high:
-            raise ValueError(f"expected percentiles low < high, got {self.low} and {self.high}")
-        if 0 in self.scale:
-            raise ValueError(f"expected scales other than 0, got {self.scale}")
+        try:
+            self.of_each_image()
+        except DataError as error:
+            raise ValueError(str(error).removeprefix("normalisation: ")) from error
         return self
+
+    def of_each_image(self) -> Normalisation:
+        """Return the normalisation that measures each image separately."""
+        return Normalisation(**self.model_dump(exclude={"scope"}))
 
     @property
     def fitted(self) -> bool:
@@ -60,9 +64,7 @@ def fit_normalisation(params: NormalisationParams, images: Iterable[FloatArray])
         DataError: If there is no training image, or a channel is constant in all of them.
     """
     if not params.fitted:
-        return Normalisation(
-            params.kind, params.per_channel, params.low, params.high, params.offset, params.scale, params.clip
-        )
+        return params.of_each_image()
     measured = np.stack([_measure(params, image) for image in images] or [np.empty((0, 0))])
     if measured.size == 0:
         raise DataError("normalisation with scope train: expected training images, got none")
@@ -81,7 +83,8 @@ def fit_normalisation(params: NormalisationParams, images: Iterable[FloatArray])
             f"normalisation {params.kind} with scope train: a channel is constant in all training images; set scope: "
             "image"
         )
-    return Normalisation("fixed", offset=tuple(offset.tolist()), scale=tuple(scale.tolist()), clip=params.clip)
+    clip = params.clip and params.kind != "mean-sd"
+    return Normalisation("fixed", offset=tuple(offset.tolist()), scale=tuple(scale.tolist()), clip=clip)
 
 
 def _measure(params: NormalisationParams, image: FloatArray) -> npt.NDArray[np.float64]:

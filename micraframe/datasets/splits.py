@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
 from micraframe.errors import DataError
 from micraframe.types import SPLITS, Split
+
+EXCLUDED: Final = "none"
+"""What a table says, instead of a split, of an image to leave out."""
 
 
 def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: int) -> list[Split]:

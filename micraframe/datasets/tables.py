@@ -23,6 +23,9 @@ CLASS_COLUMN = "class"
 SPLIT_COLUMN, GROUP_COLUMN = "split", "group"
 """The default columns of each image's split and group."""
 
+CROP_COLUMNS = ("source", "y", "x")
+"""Where `micraframe crops` cut an image out; together, these columns are not classes."""
+
 BOX_COLUMNS = ("ymin", "xmin", "ymax", "xmax")
 POINT_COLUMNS = ("y", "x")
 """The columns of coordinates in pixels, in the order of a `Sample`'s boxes and points."""
@@ -102,10 +105,11 @@ def label_classes(rows: Rows, other_columns: Sequence[str]) -> tuple[str, ...]:
     if CLASS_COLUMN in header:
         named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several}
         return tuple(sorted(named - {""}))
-    return tuple(name for name in header if name not in other_columns)
+    cut = CROP_COLUMNS if set(CROP_COLUMNS) <= set(header) else ()
+    return tuple(name for name in header if name not in (*other_columns, *cut))
 
 
-def labels_of(name: str, rows: Sequence[TableRow], classes: Sequence[str], path: Path) -> tuple[bool, ...]:
+def row_labels(name: str, rows: Sequence[TableRow], classes: Sequence[str], path: Path) -> tuple[bool, ...]:
     """Return one image's labels.
 
     Args:
@@ -141,7 +145,7 @@ def labels_of(name: str, rows: Sequence[TableRow], classes: Sequence[str], path:
     return tuple(answers)
 
 
-def objects_of(
+def row_objects(
     rows: Sequence[TableRow], columns: Sequence[str], classes: Sequence[str], size: tuple[int, int]
 ) -> tuple[FloatArray, ...]:
     """Return one image's boxes or points from its rows.

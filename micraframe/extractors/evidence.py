@@ -45,10 +45,13 @@ class Evidence(Extractor[SinglePass.Params]):
 def evidence_chunk(classifier: Classifier, images: Tensor, rule: ClassRule) -> list[Maps]:
     """Return the maps of images (B, C, H, W), on the frozen classifier's device and in its precision."""
     last = classifier.features(images.contiguous(memory_format=torch.channels_last))[-1].float()
-    presence = probabilities(classifier.logits(last))
-    evidence: FloatArray = classifier.evidence(last).cpu().numpy()
+    pooling = classifier.pooling
+    assert isinstance(pooling, EvidencePooling)
+    evidence = classifier.evidence(last)
+    presence = probabilities(pooling.pool(evidence))
+    every: FloatArray = evidence.cpu().numpy()
     size = (images.shape[2], images.shape[3])
     return [
         Maps(size, classes, classifier.layers[-1:], (maps[list(classes)],), row)
-        for classes, maps, row in zip(choose_classes(rule, presence), evidence, presence, strict=True)
+        for classes, maps, row in zip(choose_classes(rule, presence), every, presence, strict=True)
     ]

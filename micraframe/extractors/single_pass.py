@@ -30,7 +30,7 @@ LayerMap = Callable[[Tensor, Tensor], Tensor]
 ExplainChunk = Callable[[Classifier, Tensor, ClassRule], list[Maps]]
 """From a frozen classifier, images (B, C, H, W) on its device and in its precision, and a rule to the images' maps."""
 
-INSIDE = 4
+MEMORY_FACTOR = 4
 """Memory of a pass relative to that of the layers: for what lies between layers, for gradients, for work space."""
 
 
@@ -79,7 +79,8 @@ def explain_in_chunks(classifier: Classifier, params: SinglePass.Params, explain
 
     def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
         batch = torch.tensor(images).to(precision)
-        step = params.micro_batch or at_once(device, pass_bytes(twin.layers, images.shape[2:], precision.itemsize))
+        needed = pass_bytes(twin.layers, images.shape[2:], precision.itemsize)
+        step = params.micro_batch or images_per_pass(device, needed)
         explained: list[Maps] = []
         with exact_float32():
             while len(explained) < len(images):
@@ -98,10 +99,10 @@ def explain_in_chunks(classifier: Classifier, params: SinglePass.Params, explain
 def pass_bytes(layers: Sequence[Layer], size: tuple[int, ...], width: int) -> int:
     """Return about how many bytes a pass needs for an image of `size` (H, W), with values of `width` bytes."""
     values = (layer.channels * math.prod(math.ceil(side / layer.stride) for side in size) for layer in layers)
-    return INSIDE * width * sum(values)
+    return MEMORY_FACTOR * width * sum(values)
 
 
-def at_once(device: torch.device, image: int) -> int:
+def images_per_pass(device: torch.device, image: int) -> int:
     """Return how many images are computed together, of which a pass needs so many bytes each.
 
     One on a CPU, whose caches more would overflow. On a GPU, as many as half of its free memory and of torch's reserve

@@ -11,7 +11,7 @@ from skimage.morphology import local_maxima
 
 from micraframe.heads.masks import MaskParams, predict_masks, segment
 from micraframe.interfaces import Head
-from micraframe.objects import components
+from micraframe.objects import centroids, components
 from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Scores
 
 
@@ -75,9 +75,6 @@ def suppress(points: FloatArray, distance: float) -> FloatArray:
 
 
 def _points(labels: IntArray, values: FloatArray) -> FloatArray:
-    numbers = np.arange(1, labels.max(initial=0) + 1)
-    if not numbers.size:
-        return np.zeros((0, 3), np.float32)
-    centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
-    heights = ndimage.maximum(values, labels, numbers)
+    (centres,) = centroids(labels[None])
+    heights = ndimage.maximum(values, labels, np.arange(1, len(centres) + 1))
     return np.column_stack([centres, heights]).astype(np.float32)

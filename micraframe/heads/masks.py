@@ -38,7 +38,9 @@ class MaskParams(MaskHeadParams):
     components: Literal["all", "maximum"] = Field(
         "all", description="Keep all connected components, or only the one that holds the map's maximum."
     )
-    minimum_size: float = Field(0.0, ge=0, description="Remove components of fewer square pixels.")
+    minimum_size: float = Field(
+        0.0, ge=0, description="Remove components of fewer square pixels, counted after the dataset's `scale`."
+    )
 
 
 class Segmentation(NamedTuple):

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from micraframe.metrics.masks_and_labels import boundary
+from micraframe.metrics.reduction import means_defined
 from micraframe.types import BoolArray
 
 Annotated = TypeVar("Annotated")
@@ -30,9 +32,7 @@ def one_against_all(
     found = []
     for index, one in enumerate(annotations):
         others = (other for place, other in enumerate(annotations) if place != index)
-        values = np.array([measure(other, one) for other in others], np.float64)
-        defined = np.count_nonzero(~np.isnan(values), axis=0)
-        found.append(np.where(defined > 0, np.nansum(values, axis=0) / np.maximum(defined, 1), np.nan))
+        found.append(means_defined(np.array([measure(other, one) for other in others], np.float64).T).T)
     return np.array(found)
 
 
@@ -47,8 +47,7 @@ def centroid_distance(one: BoolArray, other: BoolArray) -> float:
 def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None = None) -> float:
     """Return the mean distance in pixels from the contour of either mask (H, W) to the other's.
 
-    It is the mean over all pixels of both contours. A mask's contour is its pixels with an edge neighbour outside the
-    mask or outside the image. NaN if a mask has none.
+    It is the mean over all pixels of both contours, as `boundary` returns them. NaN if a mask has none.
 
     Args:
         one: bool (H, W).
@@ -57,7 +56,7 @@ def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None 
     """
     counted = np.True_ if ignore is None else ~ignore
     # Contours are found before pixels are ignored: the border of the ignored region is no contour of the structure.
-    edges = [mask & counted & ~ndimage.binary_erosion(mask) for mask in (one, other)]
+    edges = [boundary(mask) & counted for mask in (one, other)]
     if not (edges[0].any() and edges[1].any()):
         return np.nan
     away = [ndimage.distance_transform_edt(~edge) for edge in edges]

@@ -24,7 +24,7 @@ class ClassificationMetric(Metric[Parameters]):
             Column(
                 "average_precision",
                 "the average precision of the images, ranked by the presence probability of a class",
-                pooled=True,
+                pooled=("label", "presence"),
             ),
         )
 

@@ -82,7 +82,11 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
                 numerator="detection_tp",
                 denominator="detection_mean_count",
             ),
-            Column(_POOLED_AREA, f"the area under precision against recall of the detections, {pooled}", pooled=True),
+            Column(
+                _POOLED_AREA,
+                f"the area under precision against recall of the detections, {pooled}",
+                pooled=("detection_true", "detection_predicted", "detection_score@", "detection_hit@"),
+            ),
         )
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
@@ -125,10 +129,10 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
         matched = len(match_by_distance(truth, predicted[:, :2], self.params.distance))
         area = curve_of(hit, scores, len(truth)).area if predicted.shape[1] == 3 else np.nan
         counts = len(truth), len(predicted)
-        return *scores_of_counts(matched, *counts), area, matched, *counts, sum(counts) / 2
+        return *_scores_of_counts(matched, *counts), area, matched, *counts, sum(counts) / 2
 
 
-def scores_of_counts(matched: int, true: int, predicted: int) -> tuple[float, float, float]:
+def _scores_of_counts(matched: int, true: int, predicted: int) -> tuple[float, float, float]:
     """Return precision, recall and F1; NaN for precision of no detection, recall of no truth, and F1 of neither."""
     precision, recall = (matched / count if count else np.nan for count in (predicted, true))
     return precision, recall, f1_score(matched, true, predicted)
@@ -161,14 +165,14 @@ def pooled_curves(statistics: Statistics) -> list[PrecisionRecall]:
 def counted_points(
     prediction: Prediction, truth: Sample
 ) -> tuple[tuple[FloatArray, ...], tuple[FloatArray, ...]] | None:
-    """Return per class the points of truth, (N, 2), and prediction, as `points_of`, outside of the ignored pixels.
+    """Return per class the points of truth, (N, 2), and prediction, as `_points_of`, outside of the ignored pixels.
 
     None if either has no points, objects or boxes.
 
     Raises:
         DataError: If truth and prediction do not have the same classes.
     """
-    true, predicted = points_of(truth), points_of(prediction)
+    true, predicted = _points_of(truth), _points_of(prediction)
     if true is None or predicted is None:
         return None
     if len(true) != len(predicted):
@@ -182,7 +186,7 @@ def counted_points(
     return tuple(_outside(points, ignore) for points in true), tuple(_outside(points, ignore) for points in predicted)
 
 
-def points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
+def _points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
     """Return per class the points, (y, x), float32 (N, 2), or (y, x, score), (N, 3), if a prediction has scores.
 
     None if there are no points, objects or boxes.

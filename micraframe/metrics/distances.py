@@ -13,10 +13,10 @@ from micraframe.parameters import Parameters
 from micraframe.types import Prediction, Sample
 
 COLUMNS: Final = tuple(
-    Column(name, f"{definition}; undefined where either mask is blank", higher_is_better=False, range=(0.0, np.inf))
+    Column(name, f"{definition}; undefined where either has none", higher_is_better=False, range=(0.0, np.inf))
     for name, definition in (
         ("centroid_distance", "the distance in pixels between the centres of mass of the predicted and the true mask"),
-        ("contour_distance", "the mean distance in pixels from the contour of either mask to that of the other"),
+        ("contour_distance", "the mean distance in pixels from either mask's contour inside the image to the other's"),
     )
 )
 

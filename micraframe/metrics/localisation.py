@@ -54,24 +54,13 @@ class LocalisationMetric(Metric["LocalisationMetric.Params"]):
         if masks is None or (scores.size != masks.shape[1:] and not scores.classes):
             return found
         counted = np.ones(masks.shape[1:], bool) if truth.ignore is None else ~truth.ignore
-        maps = np.zeros((len(scores.presence), *scores.size), np.float32)
-        maps[list(scores.classes)] = scores.maps
+        maps = scores.all_maps()
         check_same_shape(masks, maps, truth.id)
         for index in np.flatnonzero((masks & counted).any(axis=(1, 2))):
-            found["pxap"][index] = pixel_average_precision(masks[index], maps[index], counted)
+            # One image's pixels (PxAP; Choe et al. 2020 pool the pixels of all images).
+            found["pxap"][index] = average_precision(masks[index][counted], maps[index][counted])
             found["pointing"][index] = pointing(masks[index], maps[index], counted, self.params.tolerance)
         return found
-
-
-def pixel_average_precision(truth: BoolArray, values: FloatArray, counted: BoolArray) -> float:
-    """Return the average precision of one image's pixels (PxAP; Choe et al. 2020 pool the pixels of all images).
-
-    Args:
-        truth: bool (H, W).
-        values: float32 (H, W).
-        counted: bool (H, W): the pixels that count.
-    """
-    return average_precision(truth[counted], values[counted])
 
 
 def pointing(truth: BoolArray, values: FloatArray, counted: BoolArray, tolerance: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from scipy import ndimage
 
 from micraframe.errors import DataError
 from micraframe.objects import components
@@ -23,6 +24,14 @@ def instances_of(source: Prediction | Sample) -> IntArray | None:
     if source.instances is not None or source.masks is None:
         return source.instances
     return components(source.masks)
+
+
+def boundary(mask: BoolArray) -> BoolArray:
+    """Return the pixels of a mask (H, W) with an edge neighbour in the image that is outside the mask.
+
+    The image's edge is not a boundary of the structure: blank masks, and masks that fill the image, have none.
+    """
+    return np.asarray(mask & ~ndimage.binary_erosion(mask, border_value=1))
 
 
 def labels_of(sample: Sample) -> BoolArray | None:

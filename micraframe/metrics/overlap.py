@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe.interfaces import Column, Metric, Statistics
-from micraframe.metrics.masks_and_labels import check_same_shape, masks_of, undefined
+from micraframe.interfaces import Column, Metric, Statistics, quotient
+from micraframe.metrics.masks_and_labels import boundary, check_same_shape, masks_of, undefined
 from micraframe.parameters import Parameters
 from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 
@@ -95,7 +95,7 @@ def overlap(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | None = N
     hit[both] = [np.count_nonzero(truth[index] & predicted[index]) for index in np.flatnonzero(both)]
 
     def share(of: npt.NDArray[Any]) -> FloatArray:
-        return np.where(of > 0, hit / np.where(of > 0, of, 1), np.nan).astype(np.float32)
+        return quotient(hit, of).astype(np.float32)
 
     return {
         "precision": share(claimed),
@@ -110,9 +110,8 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
 
     With N_x the pixels at most `radius` rows and columns from x, and dT and dP the boundaries of truth T and
     prediction P, it is the mean over all x in dT and all x in dP of the Dice coefficient
-    2 |T n P n N_x| / (|T n N_x| + |P n N_x|) (Yeghiazaryan and Voiculescu, Journal of Medical Imaging 5, 2018). A
-    mask's boundary is its pixels with an edge neighbour in the image that is outside the mask: the image's edge is not
-    a boundary of the structure. If neither mask has a boundary, it is the Dice coefficient of the masks.
+    2 |T n P n N_x| / (|T n N_x| + |P n N_x|) (Yeghiazaryan and Voiculescu, Journal of Medical Imaging 5, 2018). If
+    neither mask has a `boundary`, it is the Dice coefficient of the masks.
 
     Args:
         truth: bool (H, W).
@@ -125,7 +124,7 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     """
     counted = np.ones(truth.shape, bool) if ignore is None else ~ignore
     # Boundaries are found before pixels are ignored: the border of the ignored region is no boundary of the structure.
-    edges = [mask & counted & ~ndimage.binary_erosion(mask, border_value=1) for mask in (truth, predicted)]
+    edges = [boundary(mask) & counted for mask in (truth, predicted)]
     number = sum(int(np.count_nonzero(edge)) for edge in edges)
     if not number:
         return float(overlap(truth[None], predicted[None], ignore)["f1"][0])

@@ -1,27 +1,27 @@
 """How statistics of images become numbers: `micraframe.metrics.reduction` is the only place that averages.
 
     statistics = stack([metric.measure(*pair) for pair in images], classes=K)     # each (N, K), NaN where undefined
-    for reduced in summarise(metric, statistics):
+    for reduced in summarise(metric, statistics, left_out):
         reduced.column.name, reduced.per_class, reduced.overall
 
 `study` and `evaluate` both average like this. A column that is a mean over images (`Column.is_mean`) is averaged within
 each image over the classes for which it is defined there, and then over the images for which it is defined for any
 class; its number for one class is the mean over the images for which it is defined for that class. A pooled column, a
 ratio of sums or what the metric's own `reduce` computes, is computed for each class from all images, and then averaged
-over the classes for which it is defined.
+over the classes for which it is defined. A contact class has its own numbers, but no mean over classes includes it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.interfaces import Column, Metric, Statistics, ratio_parts
+from micraframe.interfaces import Column, Metric, Statistics, quotient, ratio_parts
 
 MEAN_OVER_IMAGES: Final = "mean over images"
 POOLED: Final = "pooled over images"
@@ -51,33 +51,29 @@ class Reduced:
         return MEAN_OVER_IMAGES if self.column.is_mean else POOLED
 
 
-def summarise(metric: Metric[Any], statistics: Statistics) -> list[Reduced]:
+def summarise(metric: Metric[Any], statistics: Statistics, left_out: Collection[int] = ()) -> list[Reduced]:
     """Return the value of each column of a metric, in the order in which the metric declares them.
 
     Args:
         metric: The metric.
         statistics: The statistics of N images from `stack`, each (N, K).
+        left_out: Indices of the classes that no mean over classes includes: the contact class.
     """
     numbers = metric.reduce(statistics)
+    averaged = without_classes(statistics, left_out)
     found = []
     for column in metric.columns():
-        contributes = _contributes(column, statistics)
+        per_class = np.asarray(numbers[column.name], np.float64)
         found.append(
             Reduced(
                 column,
-                np.asarray(numbers[column.name], np.float64),
-                _overall(column, numbers, statistics),
-                contributes.sum(axis=0),
-                int(contributes.any(axis=1).sum()),
+                per_class,
+                mean_defined(per_image(column, averaged) if column.is_mean else np.delete(per_class, list(left_out))),
+                contributes(column, statistics).sum(axis=0),
+                int(contributes(column, averaged).any(axis=1).sum()),
             )
         )
     return found
-
-
-def overall(metric: Metric[Any], statistics: Statistics) -> dict[str, float]:
-    """Return each column's number over all classes, as in `summarise` but without the rest, for resampling."""
-    numbers = metric.reduce(statistics)
-    return {column.name: _overall(column, numbers, statistics) for column in metric.columns()}
 
 
 def per_image(column: Column, statistics: Statistics) -> npt.NDArray[np.float64]:
@@ -112,6 +108,16 @@ def stack(images: Sequence[Statistics], classes: int) -> Statistics:
     }
 
 
+def without_classes(statistics: Statistics, left_out: Collection[int]) -> Statistics:
+    """Return the statistics, each (N, K), with NaN for some classes, given by their indices."""
+    if not left_out:
+        return statistics
+    return {
+        name: np.where(np.isin(np.arange(values.shape[1]), list(left_out)), np.nan, values)
+        for name, values in statistics.items()
+    }
+
+
 def mean_defined(values: Iterable[float]) -> float:
     """Return the mean of the values that are not NaN; NaN of none."""
     defined = [value for value in values if not math.isnan(value)]
@@ -121,18 +127,11 @@ def mean_defined(values: Iterable[float]) -> float:
 def means_defined(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the means over the last axis of what is not NaN, (..., K) to (...); NaN of nothing."""
     defined = ~np.isnan(values)
-    count = defined.sum(axis=-1)
-    total = np.where(defined, values, 0.0).sum(axis=-1)
-    return np.asarray(np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
+    return quotient(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
 
 
-def _overall(column: Column, numbers: Statistics, statistics: Statistics) -> float:
-    return mean_defined(per_image(column, statistics) if column.is_mean else numbers[column.name])
-
-
-def _contributes(column: Column, statistics: Statistics) -> npt.NDArray[np.bool_]:
+def contributes(column: Column, statistics: Statistics) -> npt.NDArray[np.bool_]:
     """Return which images contribute to each class's number, bool (N, K)."""
     if column.pooled:
-        # Only the metric knows which of its statistics count: all images that have any.
-        return np.asarray(np.any([~np.isnan(values) for values in statistics.values()], axis=0))
+        return np.asarray(np.any([~np.isnan(values) for values in column.select(statistics).values()], axis=0))
     return np.asarray(ratio_parts(column, statistics)[1] > 0)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from micraframe.errors import ConfigError
+from micraframe.errors import ConfigError, reason_of
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,9 +24,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"expected a device of this machine, got {name!r} ({reason}); use auto, cpu, cuda or mps"
+            f"expected a device of this machine, got {name!r} ({reason_of(error)}); use auto, cpu, cuda or mps"
         ) from error
     return device
 

@@ -21,10 +21,9 @@ def exclusive(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    # A file system without locks raises, and nothing is held.
-    with suppress(OSError, NotImplementedError):
-        if not _acquired(lock):
-            on_wait()
+    if _acquired(lock) is False:
+        on_wait()
+        with suppress(OSError, NotImplementedError):
             lock.acquire()
     try:
         yield
@@ -37,16 +36,17 @@ def is_held(path: Path) -> bool:
     if not path.exists():
         return False
     lock = FileLock(path)
-    with suppress(OSError, NotImplementedError):
-        if not _acquired(lock):
-            return True
-        lock.release()
-    return False
+    acquired = _acquired(lock)
+    lock.release()
+    return acquired is False
 
 
-def _acquired(lock: FileLock) -> bool:
+def _acquired(lock: FileLock) -> bool | None:
+    """Return whether the lock could be acquired; None on a file system without locks, which raises."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
         return False
+    except (OSError, NotImplementedError):
+        return None
     return True

@@ -27,7 +27,9 @@ def expand(methods: Iterable[ComparedMethod], count: Callable[[], int]) -> tuple
 
 
 def at_share(compared: ComparedMethod, share: float, total: int) -> ComparedMethod:
-    """Return a method that learns from a share of the training images, by `matched` steps; all of them are no number.
+    """Return a method that learns from a share of the training images, with `matched` steps.
+
+    A share of 1 leaves `train_images` unset.
 
     Args:
         compared: The method.

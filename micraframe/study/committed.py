@@ -7,27 +7,36 @@ what else a report says of each run: annotation work, thresholds, and where it w
 from __future__ import annotations
 
 import gzip
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Annotated, Any, Final
 
 import polars as pl
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from micraframe import config, registry
-from micraframe.config import ComparedMethod, Study
-from micraframe.errors import ConfigError
-from micraframe.interfaces import Column, Metric, Statistics, Thresholds
-from micraframe.parameters import Parameters
-from micraframe.runtime.files import atomic, write_json
-from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import StudyRun, build_metrics, check_columns, label, method_class, plan
+from micraframe.config import Choice, ComparedMethod, Study
+from micraframe.errors import ConfigError, DataError
+from micraframe.interfaces import Thresholds
+from micraframe.runtime.files import atomic, write_json, write_text
+from micraframe.study.folder import ROW_NAMES, StudyFolder
+from micraframe.study.plan import (
+    RunKind,
+    StudyRun,
+    build_metrics,
+    check_columns,
+    method_class,
+    method_name,
+    plan,
+    planned_pairs,
+)
 from micraframe.study.provenance import ComputedOn
 from micraframe.study.tables import ROWS, read_csv, write_csv
-from micraframe.types import Origin, Prediction, Sample, Split, Threshold, Work
+from micraframe.tiling import Tiling
+from micraframe.types import Origin, Split, Threshold, Work
 
 ROWS_FILE: Final = "rows.csv.gz"
 RUNS_FILE: Final = "runs.json"
@@ -41,38 +50,58 @@ _SAME: Final = ("tuning_images", "tuning_annotator", "tiling")
 """Fields of a study that must agree, or its methods would be measured in different ways."""
 
 
-@dataclass(frozen=True)
-class Committed:
-    """What is known of a committed study.
+# They become names of folders.
+_Key = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
-    Attributes:
-        record: The content of `runs.json`.
-        name: The folder, for errors.
-    """
 
-    record: Mapping[str, Any]
-    name: str
+def _with_nan(threshold: Any) -> Any:
+    """Return a threshold as it was before JSON, which has no NaN: each image had its own."""
+    missing = isinstance(threshold, dict) and threshold.get("value", 0) is None
+    return {**threshold, "value": math.nan} if missing else threshold
 
-    @property
-    def columns(self) -> list[str]:
-        """The metrics whose statistics were kept, the primary one first."""
-        return list(self.record["columns"])
 
-    def runs(self, datasets: Mapping[str, StudyRun]) -> tuple[StudyRun, ...]:
-        """Return its runs on these datasets, each given by any run on it."""
-        return tuple(
-            StudyRun(
-                dataset=datasets[each["dataset"]].dataset,
-                info=datasets[each["dataset"]].info,
-                compared=ComparedMethod.model_validate(each["compared"]),
-                seed=each["seed"],
-                training_key=each["training_key"],
-                key=each["key"],
-                kind=each["kind"],
-            )
-            for each in self.record["runs"]
-            if each["dataset"] in datasets
-        )
+class _CommittedRun(BaseModel):
+    """A run in `runs.json`, with what `StudyFolder.record` returns; `computed` are positions in the file's list."""
+
+    dataset: str
+    compared: ComparedMethod
+    seed: int
+    kind: RunKind
+    training_key: _Key
+    key: _Key
+    computed: tuple[int, int]
+    work: dict[Split, tuple[Work, ...]]
+    training_seconds: float
+    tuning_work: tuple[Work, ...]
+    seconds: float
+    used: dict[str, tuple[Annotated[Threshold, BeforeValidator(_with_nan)], ...]]
+    tuned: dict[Origin, Thresholds]
+
+    def on(self, other: StudyRun) -> StudyRun:
+        """Return the run on its dataset, given by any run on it."""
+        keys = self.training_key, self.key
+        return StudyRun(other.dataset, other.info, self.compared, self.seed, *keys, kind=self.kind)
+
+
+class Committed(BaseModel):
+    """The content of `runs.json`; `columns` are the metrics whose statistics were kept, the primary one first."""
+
+    columns: list[str]
+    metrics: dict[str, Choice]
+    tuning_images: int
+    tuning_annotator: Choice
+    tiling: Tiling | None
+    datasets: dict[str, str]
+    computed: list[ComputedOn]
+    runs: list[_CommittedRun]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Committed:
+        if missing := {*self.columns} - {*self.metrics} | {run.dataset for run in self.runs} - {*self.datasets}:
+            raise ValueError(f"expected an entry of {', '.join(sorted(missing))} in metrics or datasets, got none")
+        if not all(0 <= place < len(self.computed) for run in self.runs for place in run.computed):
+            raise ValueError(f"computed: expected positions below {len(self.computed)} in every run")
+        return self
 
 
 def export(study: Study, folder: StudyFolder, target: Path) -> None:
@@ -82,15 +111,22 @@ def export(study: Study, folder: StudyFolder, target: Path) -> None:
         study: The study.
         folder: Its results.
         target: The folder to write to.
+
+    Raises:
+        DataError: If no run is completed, perhaps because another version of micraframe gives them other keys.
     """
     study = config.resolve(study)
     runs = [run for run in plan(study, folder.numerics()) if folder.is_done(run)]
+    if not runs:
+        raise DataError(
+            f"{folder.path}: expected completed runs of its study.yaml, got none; run it with this version first"
+        )
     columns = check_columns(study)
     rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in runs)]).filter(
         pl.col("thresholds").is_in(_ORIGINS)
     )
-    if not any(column.pooled for column in columns.values()):  # only the metric knows what those are computed from
-        rows = rows.filter(pl.col("metric").is_in(_needed(columns)))
+    if not any(column.pooled for column in columns.values()):  # a metric computes all its pooled columns together
+        rows = rows.filter(pl.col("metric").is_in({name for each in columns.values() for name in each.statistics}))
     target.mkdir(parents=True, exist_ok=True)
     plain = target / f".{ROWS_FILE}.csv"
     write_csv(plain, rows)
@@ -122,7 +158,7 @@ def export(study: Study, folder: StudyFolder, target: Path) -> None:
         target / RUNS_FILE,
         {
             "columns": list(columns),
-            "metrics": _metrics(study),
+            "metrics": {name: choice.model_dump(mode="json") for name, choice in _metrics(study).items()},
             **{name: study.model_dump(mode="json")[name] for name in _SAME},
             "datasets": {run.info.name: run.info.fingerprint for run in runs},
             "computed": computed,
@@ -144,7 +180,7 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
             left to run.
     """
     study = config.resolve(study)
-    known = {method_name(ComparedMethod.model_validate(each["compared"])) for each in _read(committed).record["runs"]}
+    known = {method_name(run.compared) for run in _read(committed / RUNS_FILE).runs}
     given = [method_name(compared) for compared in study.methods]
     for name in names:
         if name not in given:
@@ -156,9 +192,33 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
     return study.model_copy(update={"methods": chosen})
 
 
-def method_name(compared: ComparedMethod) -> str:
-    """Return a method's name in tables."""
-    return compared.label or label(compared.method, "method")
+def compared_runs(
+    study: Study, source: Path, computed_with: Mapping[str, str] | None
+) -> tuple[Committed, tuple[StudyRun, ...], tuple[StudyRun, ...]]:
+    """Return a committed study, its runs on the datasets of a study, and the study's own runs.
+
+    Args:
+        study: The new methods only.
+        source: The folder of the committed study.
+        computed_with: As for `plan`.
+
+    Raises:
+        ConfigError: If the committed study has other data, measures differently, or has a method of the same name, or a
+            planned comparison names a method that neither has.
+        PluginError: If a method of the committed study is not installed.
+    """
+    committed, own = _read(source / RUNS_FILE), _own_runs(study, computed_with)
+    _check(study, committed, source, own)
+    runs = _on_datasets(committed, own)
+    names = {run.names for run in runs}
+    for run in runs:
+        if run.kind == "method":
+            method_class(run.compared.method)  # now, not after training: the report describes every method
+    for run in own:
+        if run.kind == "method" and run.names in names:
+            raise ConfigError(f"{source}: it has {run} already; give the new method another label")
+    planned_pairs(study, (*runs, *own))
+    return committed, runs, own
 
 
 def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
@@ -170,36 +230,24 @@ def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
         source: The folder of the committed study; it is only read.
 
     Raises:
-        ConfigError: If the committed study has other data, measures differently, or has a method of the same name.
-        PluginError: If a method of the committed study is not installed.
+        ConfigError: As `compared_runs`, or if the committed study lacks test images.
+        PluginError: As `compared_runs`.
     """
-    committed = _read(source)
-    own = _own_runs(study, folder.numerics())
-    _check(study, committed, own)
-    datasets = {run.info.name: run for run in own}
-    runs = committed.runs(datasets)
-    names = {_names(run) for run in runs}
-    for run in runs:
-        if run.kind == "method":
-            method_class(run.compared.method)  # now, not after training: the report describes every method
-    for run in own:
-        if run.kind == "method" and _names(run) in names:
-            raise ConfigError(f"{source}: it has {run} already; give the new method another label")
+    committed, runs, own = compared_runs(study, source, folder.numerics())
     rows = _rows(source)
-    for name, run in datasets.items():
+    for name, run in {run.info.name: run for run in own}.items():
         images = rows.filter(pl.col("dataset") == name)["image"].n_unique()
         test = registry.build("dataset", run.dataset.name, **run.dataset.params).samples("test")
         if images != len(test):
             raise ConfigError(
                 f"{source}: expected rows of the {len(test)} test images of {name}, got {images}; publish it again"
             )
-    recorded = {each["key"]: each for each in committed.record["runs"]}
+    recorded = {each.key: each for each in committed.runs}
     tables = rows.partition_by("dataset", "annotator", "method", "seed", as_dict=True)
     for run in runs:
         if not folder.is_done(run):
-            table = tables.get(_names(run), rows.clear())
-            _materialise(run, recorded[run.key], committed, folder, table)
-    write_json(folder.path / _COPY, {**committed.record, "source": str(source)})
+            _materialise(run, recorded[run.key], committed, folder, tables.get(run.names, rows.clear()))
+    write_text(folder.path / _COPY, committed.model_dump_json(indent=2))
 
 
 def forget(folder: StudyFolder) -> None:
@@ -216,53 +264,29 @@ def runs_of(study: Study, folder: StudyFolder) -> tuple[StudyRun, ...]:
     if committed is None:
         return plan(study, folder.numerics())
     own = _own_runs(study, folder.numerics())
-    runs = committed.runs({run.info.name: run for run in own})
-    names = {_names(run) for run in runs}
-    return (*runs, *(run for run in own if _names(run) not in names))
+    runs = _on_datasets(committed, own)
+    names = {run.names for run in runs}
+    return (*runs, *(run for run in own if run.names not in names))
 
 
-def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tuple[Study, tuple[Metric[Any], ...]]:
-    """Return the study that tables and report are about, and its metrics.
+def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tuple[Study, Collection[str] | None]:
+    """Return the study that tables and report are about, and the columns that they show; None: all.
 
     Beside a committed study, it has the methods of both, and the metrics that the committed study keeps.
     """
-    committed, metrics = _copy(folder), build_metrics(study)
+    committed = _copy(folder)
     if committed is None:
-        return study, metrics
+        return study, None
     names = [name for name in check_columns(study) if name in committed.columns]
     methods = {run.method + run.annotator: run.compared for run in runs if run.kind == "method"}
     changes = {"methods": list(methods.values()), "compared": [name for name in names if name != study.primary_metric]}
-    kept = (KeptMetric(metric, names) for metric in metrics)
-    return study.model_copy(update=changes), tuple(metric for metric in kept if metric.columns())
+    return study.model_copy(update=changes), names
 
 
-@final
-class KeptMetric(Metric[Parameters]):
-    """Some columns of a metric, from no more statistics than these need.
-
-    Args:
-        metric: The metric.
-        names: The columns to keep; others are ignored.
-    """
-
-    def __init__(self, metric: Metric[Any], names: Sequence[str]) -> None:
-        super().__init__(metric.params)
-        self._metric = metric
-        self._names = frozenset(names)
-
-    def columns(self) -> tuple[Column, ...]:
-        """Return the columns that are kept."""
-        return tuple(column for column in self._metric.columns() if column.name in self._names)
-
-    def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return all statistics of one image."""
-        return self._metric.measure(prediction, truth)
-
-    def reduce(self, statistics: Statistics) -> Statistics:
-        """Return the numbers of the columns that are kept."""
-        if any(column.pooled for column in self.columns()):
-            return self._metric.reduce(statistics)
-        return super().reduce(statistics)
+def _on_datasets(committed: Committed, own: Sequence[StudyRun]) -> tuple[StudyRun, ...]:
+    """Return the runs of a committed study on the datasets of other runs."""
+    datasets = {run.info.name: run for run in own}
+    return tuple(each.on(datasets[each.dataset]) for each in committed.runs if each.dataset in datasets)
 
 
 def _own_runs(study: Study, computed_with: Mapping[str, str] | None) -> tuple[StudyRun, ...]:
@@ -271,99 +295,77 @@ def _own_runs(study: Study, computed_with: Mapping[str, str] | None) -> tuple[St
     return plan(alone, computed_with)
 
 
-def _check(study: Study, committed: Committed, runs: Sequence[StudyRun]) -> None:
+def _check(study: Study, committed: Committed, source: Path, runs: Sequence[StudyRun]) -> None:
     """Raise `ConfigError` unless a study's results can stand beside those of the committed study."""
-    known: Mapping[str, str] = committed.record["datasets"]
+    known = committed.datasets
     for info in {run.info.name: run.info for run in runs}.values():
         if info.name not in known:
             raise ConfigError(
-                f"{committed.name}: expected a dataset {info.name!r}, got {', '.join(known)}; remove it from the study"
+                f"{source}: expected a dataset {info.name!r}, got {', '.join(known)}; remove it from the study"
             )
         if known[info.name] != info.fingerprint:
             raise ConfigError(
-                f"{committed.name}: expected {info.name} with the fingerprint {info.fingerprint[:16]}, got "
+                f"{source}: expected {info.name} with the fingerprint {info.fingerprint[:16]}, got "
                 f"{known[info.name][:16]}: it has other images, annotation, splits or parameters; use the same data"
             )
-    mine = study.model_dump(mode="json")
+    mine, others = (each.model_dump(mode="json", include=set(_SAME)) for each in (study, committed))
     for name in _SAME:
-        if mine[name] != committed.record[name]:
+        if mine[name] != others[name]:
             raise ConfigError(
-                f"{committed.name}: expected {name} {mine[name]}, as in this study, got {committed.record[name]}; "
-                "use the same"
+                f"{source}: expected {name} {mine[name]}, as in this study, got {others[name]}; use the same"
             )
     if study.primary_metric not in committed.columns:
         raise ConfigError(
-            f"{committed.name}: expected statistics of {study.primary_metric!r}, got those of "
+            f"{source}: expected statistics of {study.primary_metric!r}, got those of "
             f"{', '.join(committed.columns)}; set primary_metric to one of them"
         )
     measured = _metrics(study)
     for name in check_columns(study):
-        if name in committed.columns and measured[name] != committed.record["metrics"][name]:
+        if name in committed.columns and measured[name] != committed.metrics[name]:
             raise ConfigError(
-                f"{committed.name}: expected {name!r} measured by {measured[name]}, as in this study, got "
-                f"{committed.record['metrics'][name]}; use the same metrics"
+                f"{source}: expected {name!r} measured by {measured[name]}, as in this study, got "
+                f"{committed.metrics[name]}; use the same metrics"
             )
 
 
-def _metrics(study: Study) -> dict[str, Any]:
+def _metrics(study: Study) -> dict[str, Choice]:
     """Return the metric, with its parameters, that reports each compared column."""
     wanted = check_columns(study)
     return {
-        column.name: choice.model_dump(mode="json")
+        column.name: choice
         for choice, metric in zip(study.metrics, build_metrics(study), strict=True)
         for column in metric.columns()
         if column.name in wanted
     }
 
 
-def _needed(columns: Mapping[str, Column]) -> list[str]:
-    named = ((column.numerator or column.name, column.denominator) for column in columns.values())
-    return sorted({name for names in named for name in names if name})
-
-
-def _names(run: StudyRun) -> tuple[str, str, str, int]:
-    return run.info.name, run.annotator, run.method, run.seed
-
-
 def _materialise(
-    run: StudyRun, record: Mapping[str, Any], committed: Committed, folder: StudyFolder, rows: pl.DataFrame
+    run: StudyRun, record: _CommittedRun, committed: Committed, folder: StudyFolder, rows: pl.DataFrame
 ) -> None:
     """Write a committed run's results as if it had been run here, without model and masks."""
-    trained, measured = (ComputedOn(**committed.record["computed"][place]) for place in record["computed"])
-    work: dict[Split, list[Work]] = {split: [Work(**each) for each in some] for split, some in record["work"].items()}
-    used = {
-        origin: tuple(
-            Threshold(**{**each, "value": math.nan if each["value"] is None else each["value"]}) for each in thresholds
-        )
-        for origin, thresholds in record["used"].items()
-    }
-    tuned: dict[Origin, Thresholds] = {
-        origin: Thresholds(each["presence"] and tuple(each["presence"]), each["mask"], each.get("quality"))
-        for origin, each in record["tuned"].items()
-    }
-    folder.write_training(run, work, record["training_seconds"], trained)
-    tuning = [Work(**each) for each in record["tuning_work"]]
-    names = ("thresholds", "image", "group", "class", "metric", "value")
-    folder.write_results(run, rows.select(names), {}, used, tuned, tuning, record["seconds"], measured)
+    trained, measured = (committed.computed[place] for place in record.computed)
+    folder.write_training(run, record.work, record.training_seconds, trained)
+    rows = rows.select(ROW_NAMES)
+    folder.write_results(run, rows, {}, record.used, record.tuned, record.tuning_work, record.seconds, measured)
 
 
-def _read(source: Path) -> Committed:
+def _read(path: Path) -> Committed:
     try:
-        record = json.loads((source / RUNS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return Committed.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, DataError, ValidationError) as error:
+        reason = str(error)
+        if isinstance(error, ValidationError):
+            first = error.errors(include_url=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ConfigError(
-            f"{source}: expected a committed study, a folder with {RUNS_FILE} and {ROWS_FILE}, got {error}; name one, "
-            "such as benchmarks/studies/NAME"
+            f"{path}: expected the record of a committed study, beside its {ROWS_FILE}, got {reason}; publish it "
+            "again, or name a folder such as benchmarks/studies/NAME"
         ) from error
-    return Committed(record, str(source))
 
 
 def _copy(folder: StudyFolder) -> Committed | None:
-    try:
-        record = json.loads((folder.path / _COPY).read_text(encoding="utf-8"))
-    except OSError:
-        return None
-    return Committed(record, record["source"])
+    path = folder.path / _COPY
+    return _read(path) if path.exists() else None
 
 
 def _rows(source: Path) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -18,9 +19,11 @@ import polars as pl
 
 from micraframe.interfaces import Thresholds
 from micraframe.runtime.files import atomic, digest, write_json, write_text
+from micraframe.selection import FILE as CRITERIA
+from micraframe.selection import LabelCriteria
 from micraframe.study.plan import StudyRun, method_class
 from micraframe.study.provenance import ComputedOn
-from micraframe.study.tables import ROWS, read_csv, write_csv
+from micraframe.study.tables import ROWS, read_csv, table_of, write_csv
 from micraframe.tuning import FILE as THRESHOLDS
 from micraframe.types import BoolArray, Origin, Split, Threshold, Work
 
@@ -31,6 +34,27 @@ SCRATCH: Final = "MICRAFRAME_SCRATCH"
 """Environment variable that names the folder of unfinished trainings."""
 
 _RESULTS: Final = ("rows.csv", "masks.npz", THRESHOLDS)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The last progress that was reported of a run.
+
+    Attributes:
+        label: The run's name and what it does.
+        done: Number of finished parts.
+        total: Number of all parts.
+        numbers: Values to display, such as a loss.
+    """
+
+    label: str
+    done: int
+    total: int
+    numbers: Mapping[str, float]
+
+    def __str__(self) -> str:
+        parts = f" {self.done}/{self.total}" if self.total > 1 else ""
+        return ", ".join([self.label + parts, *(f"{name} {value:.3g}" for name, value in self.numbers.items())])
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,7 @@ class StudyFolder:
         return self.path / "study.yaml"
 
     def table(self, name: str) -> Path:
-        """Return the path of a table of the whole study: `rows`, `summary`, `costs` or `statistics`."""
+        """Return the path of a table of the whole study: `rows`, `summary`, `costs`, `statistics` or `criteria`."""
         return self.path / f"{name}.csv"
 
     def model(self, run: StudyRun) -> Path:
@@ -66,6 +90,25 @@ class StudyFolder:
     def lock(self, run: StudyRun) -> Path:
         """Return the file that whoever executes the runs of this training holds."""
         return self.path / "training" / f"{run.training_key}.lock"
+
+    def write_step(self, run: StudyRun, step: Step) -> None:
+        """Keep the step that the runs of this training are at."""
+        numbers = {name: value for name, value in step.numbers.items() if math.isfinite(value)}
+        write_json(self._step(run), {**asdict(step), "numbers": numbers})
+
+    def step(self, run: StudyRun) -> Step | None:
+        """Return the step that the runs of this training are at, or were at when they were interrupted; else None."""
+        try:
+            return Step(**_read(self._step(run)))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def clear_step(self, run: StudyRun) -> None:
+        """Remove the step of the runs of this training: none is being executed."""
+        self._step(run).unlink(missing_ok=True)
+
+    def _step(self, run: StudyRun) -> Path:
+        return self.path / "training" / f"{run.training_key}.step.json"
 
     def scratch(self, run: StudyRun) -> Path:
         """Return the folder that a training is given for its checkpoints and log while it lasts.
@@ -231,9 +274,23 @@ class StudyFolder:
 
         Names are not part of what determines a run, so its file has none: they are those that the study gives it now.
         """
-        names = {"dataset": run.info.name, "annotator": run.annotator, "method": run.method, "seed": run.seed}
-        rows = read_csv(self.run(run) / "rows.csv", ROW_NAMES)
-        return rows.select(*(pl.lit(names[name], ROWS[name]).alias(name) for name in names), *ROW_NAMES)
+        return _with_names(run, read_csv(self.run(run) / "rows.csv", ROW_NAMES))
+
+    def write_criteria(self, run: StudyRun, criteria: Mapping[str, LabelCriteria]) -> None:
+        """Keep what labels alone say of a run, by the origin of the thresholds."""
+        table = table_of(criteria.values(), LabelCriteria)
+        write_csv(self.run(run) / CRITERIA, table.select(pl.Series("thresholds", list(criteria), pl.String), pl.all()))
+
+    def criteria(self, run: StudyRun) -> pl.DataFrame:
+        """Return what labels alone say of a completed run: names, `thresholds`, and the fields of `LabelCriteria`.
+
+        There is a row for each origin of thresholds that needs no mask; none where the study did not ask for them.
+        """
+        table, path = table_of((), LabelCriteria), self.run(run) / CRITERIA
+        table = table.select(pl.Series("thresholds", (), pl.String), pl.all())
+        if path.exists():
+            table = pl.read_csv(path, schema=table.schema).with_columns(pl.col(pl.Float64).fill_null(math.nan))
+        return _with_names(run, table)
 
     def masks(self, run: StudyRun, number: int, width: int) -> BoolArray | None:
         """Return a completed run's masks of a test image, bool (K, H, W); None where the head makes none.
@@ -284,6 +341,12 @@ class StudyFolder:
 
     def _training_record(self, run: StudyRun) -> Any:
         return _read(self.path / "models" / f"{run.training_key}.json")
+
+
+def _with_names(run: StudyRun, table: pl.DataFrame) -> pl.DataFrame:
+    """Return a run's table with the columns that say of which run it is."""
+    names = {"dataset": run.info.name, "annotator": run.annotator, "method": run.method, "seed": run.seed}
+    return table.select(*(pl.lit(names[name], ROWS[name]).alias(name) for name in names), pl.all())
 
 
 def _remove(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 import shutil
 import time
@@ -22,16 +23,17 @@ from micraframe.annotators.ceiling import as_prediction
 from micraframe.config import Choice, Study
 from micraframe.errors import DataError, InterfaceError
 from micraframe.interfaces import Annotator, Dataset, Metric, Statistics, Thresholds
-from micraframe.metrics.reduction import overall, stack
+from micraframe.metrics.reduction import stack, summarise
 from micraframe.pipeline import Pipeline
 from micraframe.runtime.locks import exclusive
-from micraframe.study.folder import ROW_NAMES, StudyFolder
+from micraframe.selection import label_criteria
+from micraframe.study.folder import ROW_NAMES, Step, StudyFolder
 from micraframe.study.plan import Job, StudyRun, build_metrics, method_class
 from micraframe.study.processes import Processes
 from micraframe.study.provenance import ComputedOn
 from micraframe.study.tables import ROWS
 from micraframe.training import create_loggers
-from micraframe.tuning import apply_head, bounded, tune
+from micraframe.tuning import apply_head, bounded, tune, tune_by_labels
 from micraframe.types import (
     Annotation,
     FitContext,
@@ -45,49 +47,58 @@ from micraframe.types import (
     Work,
 )
 
+_KEEP_EVERY: Final = 5.0
+"""Seconds between two records of the step that a run is at; of a new kind of step, one second is enough."""
+
 _SHOW_EVERY: Final = 20
 """Images between two reports of progress."""
 
 
 def run_job(
-    job: Job, study: Study, folder: StudyFolder, progress: Progress, processes: Processes | None = None
+    job: Job, progress: Progress, processes: Processes | None = None, *, study: Study, folder: StudyFolder
 ) -> dict[str, str]:
     """Execute the runs of a job that are not done; return the tracebacks of those that failed, by name.
 
     A job that another process works on, such as a second start of the study or a worker that was given up for lost, is
-    waited for: two at one training would remove each other's files.
+    waited for: two at one training would remove each other's files. With study and folder given, it is an executor's
+    `JobFunction`.
     """
     failures: dict[str, str] = {}
     with exclusive(folder.lock(job[0]), lambda: progress.advance(f"{job[0]}: waiting for another process", 0, 1)):
+        kept = _KeptStep(progress, folder, job[0])
         for run in job:
             if folder.is_done(run):
                 continue
             try:
                 folder.clear_results(run)
-                execute(run, study, folder, progress, processes or Processes())
+                kept.advance(f"{run}: start", 0, 1)
+                execute(run, study, folder, kept, processes or Processes())
             except (Exception, SystemExit):  # one failed run must not end the study; its traceback is kept and reported
                 failures[str(run)] = with_names(traceback.format_exc(), folder.read_sample_names(run))
                 folder.write_error(run, failures[str(run)])
+        folder.clear_step(job[0])  # not if this was interrupted: what is left says that it was
     return failures
 
 
 def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress, processes: Processes) -> None:
     """Execute one run, whatever was done of it before."""
     if run.kind == "ceiling":
-        measure_ceiling(run, study, folder, progress)
+        _measure_ceiling(run, study, folder, progress)
         return
     pipeline = trained(run, study, folder, progress, processes)
     start = time.perf_counter()
     dataset = _build_dataset(run)
-    # Read once: they are measured with up to three sets of thresholds.
+    # Read once: they are measured with several sets of thresholds.
     test = tuple(dataset.samples("test"))
     images = [sample.image for sample in test]
     valid: tuple[Sample, ...] = ()
+    labelled: tuple[Sample, ...] = ()
     work: tuple[Work, ...] = ()
     if study.tuning_images:
         # Before anything is predicted: without validation images, that would be in vain.
-        annotated = number_annotated(run, dataset, "valid")
+        annotated = _number_annotated(run, dataset, "valid")
         valid, work = tuning_samples(run, study, dataset.samples("valid"), annotated)
+        labelled = labelled_samples(run, study, dataset.samples("valid"), annotated)
     recorder = Recorder(run, build_metrics(study))
     masks: dict[str, npt.NDArray[np.uint8]] = {}
 
@@ -103,6 +114,17 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
 
     known = tuple(bounded(measured()))
     tuned: dict[Origin, Thresholds] = {}
+
+    def measure_tuned(origin: Origin, thresholds: Thresholds) -> None:
+        tuned[origin] = thresholds
+        other = pipeline.with_thresholds(thresholds, origin)
+        for sample, prediction in zip(test, apply_head(pipeline, other, images, known), strict=True):
+            recorder.measure(origin, sample, prediction)
+
+    if labelled:
+        progress.advance(f"{run}: tune by labels", 0, 1)
+        for origin, thresholds in tune_by_labels(pipeline, labelled).items():
+            measure_tuned(origin, thresholds)
     if valid:
         on_valid = tuple(bounded(pipeline.score(iter([sample.image for sample in valid]))))
         sources: tuple[tuple[Origin, Sequence[Sample], Sequence[Scores]], ...] = (
@@ -111,16 +133,24 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         )
         for origin, samples, scores in sources:
             progress.advance(f"{run}: tune on {origin}", 0, 1)
-            tuned[origin] = tune(pipeline, samples, scores)
-            other = pipeline.with_thresholds(tuned[origin], origin)
-            for sample, prediction in zip(test, apply_head(pipeline, other, images, known), strict=True):
-                recorder.measure(origin, sample, prediction)
+            measure_tuned(origin, tune(pipeline, samples, scores))
+    if study.label_criteria:
+        progress.advance(f"{run}: judge by labels", 0, 1)
+        chosen = subset(dataset.samples("valid"), study.tuning_images, run.seed)
+        judged = [sample.keep({Annotation.LABELS}) for sample in chosen]
+        without_masks = {origin: each for origin, each in tuned.items() if origin not in ("validation", "oracle")}
+        candidates = {"fixed": pipeline} | {
+            origin: pipeline.with_thresholds(each, origin) for origin, each in without_masks.items()
+        }
+        folder.write_criteria(
+            run, {origin: label_criteria(each, judged, run.seed) for origin, each in candidates.items()}
+        )
     seconds = time.perf_counter() - start
     computed = ComputedOn.here(study.device, study.precision)
     folder.write_results(run, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
 
 
-def measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress) -> None:
+def _measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress) -> None:
     """Measure the training annotation of the test images as if it were a prediction; nothing is trained.
 
     It costs what this annotation of the training and validation images costs. Labels and strokes, which do not say of
@@ -183,7 +213,7 @@ def fit(
     configuration and read the files that it names.
     """
     choice = run.compared.method
-    samples, work = training_samples(run, _build_dataset(run), method_class(choice).learns_from)
+    samples, work = _training_samples(run, _build_dataset(run), method_class(choice).learns_from)
     names: dict[str, str] = {}
     seen = {split: anonymous(part, names) for split, part in samples.items()}
     folder.write_sample_names(run, names)
@@ -238,7 +268,7 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\b(?:sample|group)-\d{5,}\b", named, text) if names else text
 
 
-def training_samples(
+def _training_samples(
     run: StudyRun, dataset: Dataset[Any], allowed: frozenset[Annotation]
 ) -> tuple[dict[Split, tuple[Sample, ...]], dict[Split, tuple[Work, ...]]]:
     """Return what the method may see of its training and validation samples, and the work of annotating each split.
@@ -250,7 +280,7 @@ def training_samples(
     works: dict[Split, tuple[Work, ...]] = {}
     for split in found:
         if split == "train" or method_class(run.compared.method).uses_validation:
-            chosen = subset(dataset.samples(split), number_annotated(run, dataset, split), run.seed)
+            chosen = subset(dataset.samples(split), _number_annotated(run, dataset, split), run.seed)
             found[split], works[split] = annotate_samples(chosen, annotator, allowed, run.seed)
     return found, works
 
@@ -302,6 +332,25 @@ def tuning_samples(
     return tuple(found), total_work(works)
 
 
+def labelled_samples(run: StudyRun, study: Study, valid: Sequence[Sample], annotated: int | None) -> tuple[Sample, ...]:
+    """Return the validation samples to tune on whose labels the method's own annotator has provided, with no more.
+
+    They are no additional work. A method that uses no validation samples has none.
+
+    Args:
+        run: The method, and the seed that draws the samples.
+        study: Largest number of samples.
+        valid: All validation samples.
+        annotated: How many of these the method's own annotator has annotated, drawn by the same seed; None: all.
+    """
+    if not method_class(run.compared.method).uses_validation:
+        return ()
+    number = study.tuning_images if annotated is None else min(study.tuning_images, annotated)
+    annotator = _build_annotator(run.compared.annotator)
+    labels = frozenset({Annotation.LABELS})
+    return annotate_samples(subset(valid, number, run.seed), annotator, labels, run.seed)[0]
+
+
 def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence[Sample]:
     """Return so many samples, drawn by the seed, in their order; all if there are no more, or for None.
 
@@ -312,7 +361,7 @@ def subset(samples: Sequence[Sample], number: int | None, seed: int) -> Sequence
     return [samples[place] for place in _drawn(len(samples), number, seed)]
 
 
-def number_annotated(run: StudyRun, dataset: Dataset[Any], split: Split) -> int | None:
+def _number_annotated(run: StudyRun, dataset: Dataset[Any], split: Split) -> int | None:
     """Return how many samples of a split the method's annotator annotates, drawn by the seed; None: all."""
     number = run.compared.train_images
     if number is None or split == "train":
@@ -379,7 +428,7 @@ class Recorder:
         The metrics reduce them once, so that one that cannot fails its run, not the tables of the whole study.
         """
         for metric, fixed in zip(self._metrics, self._fixed, strict=True):
-            overall(metric, stack(fixed, len(self._classes)))
+            summarise(metric, stack(fixed, len(self._classes)))
         return pl.DataFrame(self._columns, {name: ROWS[name] for name in ROW_NAMES})
 
 
@@ -399,6 +448,26 @@ def _build_dataset(run: StudyRun) -> Dataset[Any]:
 
 def _build_annotator(choice: Choice) -> Annotator[Any]:
     return registry.build("annotator", choice.name, **choice.params)
+
+
+@final
+class _KeptStep(Progress):
+    """Passes progress on, and keeps the step in the study's folder, where `study status` finds it."""
+
+    def __init__(self, inner: Progress, folder: StudyFolder, run: StudyRun) -> None:
+        self._inner = inner
+        self._folder = folder
+        self._run = run
+        self._label = ""
+        self._last = -math.inf
+
+    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Report progress."""
+        self._inner.advance(label, done, total, numbers)
+        now = time.monotonic()
+        if now - self._last >= (_KEEP_EVERY if label == self._label else 1.0):
+            self._label, self._last = label, now
+            self._folder.write_step(self._run, Step(label, done, total, dict(numbers)))
 
 
 @final

@@ -56,7 +56,7 @@ def draw(runs: Sequence[StudyRun], study: Study, folder: StudyFolder) -> tuple[P
         stems = slugs([f"{slug} {run.method}" for run in micranets])
         for run, stem in zip(micranets, stems, strict=True):
             pictures.append(folder.path / "pictures" / f"{stem}-steps.png")
-            draw_steps(pictures[-1], whole, _steps(run, whole, study, folder), run.info.classes)
+            _draw_steps(pictures[-1], whole, _steps(run, whole, study, folder), run.info.classes)
     return tuple(pictures)
 
 
@@ -82,7 +82,7 @@ def evenly(samples: Sequence[Sample], count: int) -> tuple[int, ...]:
     return tuple(sorted({numbers[round(place)] for place in places}))
 
 
-def draw_steps(
+def _draw_steps(
     path: Path, samples: Sequence[Sample], steps: Iterable[tuple[Maps, Prediction]], classes: tuple[str, ...]
 ) -> None:
     """Draw one row per image: the image, each layer's map of its most probable class, the combined map, mask and truth.

@@ -18,7 +18,7 @@ from micraframe.pipeline import default_head
 from micraframe.runtime.files import digest_json
 from micraframe.runtime.numerics import numerics
 from micraframe.study.budgets import expand
-from micraframe.types import DatasetInfo
+from micraframe.types import Annotation, DatasetInfo, Sample
 
 Job = tuple["StudyRun", ...]
 """Runs that share a training: they are executed one after the other, and the first trains."""
@@ -64,7 +64,12 @@ class StudyRun:
     @property
     def method(self) -> str:
         """The method's name in tables."""
-        return self.compared.label or label(self.compared.method, "method")
+        return method_name(self.compared)
+
+    @property
+    def names(self) -> tuple[str, str, str, int]:
+        """What it is in tables: dataset, annotator, method and seed."""
+        return self.info.name, self.annotator, self.method, self.seed
 
     @property
     def inference(self) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def plan(study: Study, computed_with: Mapping[str, str] | None = None) -> tuple[
             _ceiling(study, dataset, info, annotator, computed_with)
             for dataset, info in datasets
             for annotator in annotators.values()
-            if annotator.name != config.IMAGE_LEVEL.name  # labels show no place
+            if annotator.name != config.IMAGE_LEVEL.name  # labels carry no location
         ]
     seen: set[str] = set()
     for run in runs:
@@ -141,6 +146,11 @@ def label(choice: Choice, kind: str) -> str:
         if value != defaults.get(key) or fields[key].json_schema_extra == {"in_label": True}
     ]
     return " ".join([entry.component.name, *changed])
+
+
+def method_name(compared: ComparedMethod) -> str:
+    """Return a method's name in tables."""
+    return compared.label or label(compared.method, "method")
 
 
 def planned_pairs(study: Study, runs: Iterable[StudyRun]) -> tuple[Pair, ...]:
@@ -222,10 +232,9 @@ def _checked(study: Study, choice: Choice) -> DatasetInfo:
     count = len(dataset.samples("train")) if limited else 0
     for compared in limited:
         if compared.train_images and compared.train_images > count:
-            name = compared.label or label(compared.method, "method")
             raise ConfigError(
-                f"method {name!r}: train_images is {compared.train_images}, but {info.name} has {count} training "
-                f"images; set at most {count}, or remove train_images to use all"
+                f"method {method_name(compared)!r}: train_images is {compared.train_images}, but {info.name} has "
+                f"{count} training images; set at most {count}, or remove train_images to use all"
             )
     return info
 
@@ -235,6 +244,36 @@ def method_class(choice: Choice) -> type[Method[Any]]:
     method = registry.load(registry.catalog().find("method", choice.name))
     assert issubclass(method, Method)
     return method
+
+
+def check_annotation(runs: Iterable[StudyRun]) -> None:
+    """Check, with one training sample of each dataset, that methods can learn from what their annotators provide.
+
+    Raises:
+        ConfigError: If a method cannot.
+        DataError: If an annotator needs what the dataset does not have.
+    """
+    samples: dict[str, Sample | None] = {}
+    checked: set[tuple[str, str, str]] = set()
+    for run in runs:
+        method, annotator = run.compared.method, run.compared.annotator
+        dataset = run.dataset.model_dump_json()
+        if (pair := (dataset, annotator.model_dump_json(), method.name)) in checked:
+            continue
+        checked.add(pair)
+        if dataset not in samples:
+            built = registry.build("dataset", run.dataset.name, **run.dataset.params)
+            samples[dataset] = next(iter(built.samples("train")), None)
+        if (sample := samples[dataset]) is None:
+            continue
+        annotated, _ = registry.build("annotator", annotator.name, **annotator.params).annotate(sample, run.seed)
+        given = [kind for kind in Annotation if getattr(annotated, kind) is not None]
+        usable = method_class(method).learns_from
+        if usable.isdisjoint(given):
+            raise ConfigError(
+                f"method {run.method!r} ({method.name}): expected {' or '.join(sorted(usable))} to learn from, got "
+                f"{' and '.join(given) or 'nothing'} from annotator {annotator.name}; choose another annotator"
+            )
 
 
 def _run(
@@ -270,6 +309,8 @@ def _run(
     }
     if study.tiling is not None:
         everything["tiling"] = study.tiling.model_dump(mode="json")
+    if study.label_criteria:
+        everything["label_criteria"] = True
     compared = compared.model_copy(update={"head": head})
     return StudyRun(dataset, info, compared, seed, digest_json(learning)[:16], digest_json(everything)[:16])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,49 +39,32 @@ class ComputedOn:
         return cls(datetime.now(UTC).date().isoformat(), machine(), numerics(device, precision), versions())
 
 
-@dataclass(frozen=True)
-class MachineUse:
-    """One machine and setting that runs of a study were computed with; a report lists all of them.
-
-    Attributes:
-        description: Processor, instructions, threads, GPU, device, precision, system and torch, in one line.
-        runs: Number of runs that were trained or measured with it.
-        first: Day of the first of them.
-        last: Day of the last of them.
-    """
-
-    description: str
-    runs: int
-    first: str
-    last: str
-
-
-def machines(computed: Mapping[str, Sequence[ComputedOn]]) -> tuple[MachineUse, ...]:
+def machines(computed: Mapping[str, Sequence[ComputedOn]]) -> list[dict[str, Any]]:
     """Return the machines and settings that runs were computed with, the most used first.
+
+    Each has a `description`; the number of `runs` that were trained or measured with it; and the day of the `first` and
+    of the `last` of them.
 
     Args:
         computed: By run, where it was trained and where it was measured.
     """
-    runs: dict[str, set[str]] = {}
-    dates: dict[str, list[str]] = {}
+    uses: dict[str, list[tuple[str, str]]] = {}
     for name, records in computed.items():
         for record in records:
-            described = _described(record)
-            runs.setdefault(described, set()).add(name)
-            dates.setdefault(described, []).append(record.date)
-    found = [MachineUse(each, len(runs[each]), min(dates[each]), max(dates[each])) for each in runs]
-    return tuple(sorted(found, key=lambda use: (-use.runs, use.description)))
+            uses.setdefault(_described(record), []).append((record.date, name))
+    found = [
+        {"description": each, "runs": len({name for _, name in use}), "first": min(use)[0], "last": max(use)[0]}
+        for each, use in uses.items()
+    ]
+    return sorted(found, key=lambda use: (-use["runs"], use["description"]))
 
 
 def differences(records: Iterable[ComputedOn]) -> tuple[str, ...]:
     """Return what is not the same in all computations, such as `torch: 2.14.1 (40 times), 2.15.0 (17 times)`."""
-    counted: dict[str, Counter[str]] = {}
-    for record in records:
-        for name, value in {**record.machine, **record.versions, **record.numerics}.items():
-            counted.setdefault(name, Counter())[value or "none"] += 1
+    everything = _counted({**record.machine, **record.versions, **record.numerics} for record in records)
     return tuple(
-        f"{name}: " + ", ".join(f"{value} ({count} times)" for value, count in values.most_common())
-        for name, values in sorted(counted.items())
+        f"{name}: " + ", ".join(f"{value or 'none'} ({count} times)" for value, count in values.most_common())
+        for name, values in sorted(everything.items())
         if len(values) > 1
     )
 
@@ -96,7 +79,7 @@ def assemble(runs: Sequence[StudyRun], folder: StudyFolder, failures: Iterable[s
     return {
         "date": max((record.date for record in records), default=""),
         "machine": _joined(record.machine for record in records),
-        "machines": [asdict(use) for use in machines(computed)],
+        "machines": machines(computed),
         "numerics": _joined(record.numerics for record in records),
         "versions": _joined(record.versions for record in records),
         "differences": list(differences(records)),
@@ -130,8 +113,13 @@ def _described(record: ComputedOn) -> str:
 
 def _joined(records: Iterable[Mapping[str, str]]) -> dict[str, str]:
     """Return one record; a value that is not the same in all of them lists all, the most frequent first."""
-    counted: dict[str, Counter[str]] = {}
+    return {name: " or ".join(value for value, _ in each.most_common()) for name, each in _counted(records).items()}
+
+
+def _counted(records: Iterable[Mapping[str, str]]) -> dict[str, Counter[str]]:
+    """Return how often each name has each value."""
+    counts: dict[str, Counter[str]] = {}
     for record in records:
         for name, value in record.items():
-            counted.setdefault(name, Counter())[value] += 1
-    return {name: " or ".join(value for value, _ in values.most_common()) for name, values in counted.items()}
+            counts.setdefault(name, Counter())[value] += 1
+    return counts

@@ -16,15 +16,18 @@ from micraframe.config import Study
 from micraframe.pricing import Cost, price
 from micraframe.runtime.files import write_json, write_text
 from micraframe.runtime.numerics import numerics
-from micraframe.study.committed import adopt, combined, forget, runs_of
+from micraframe.study.committed import adopt, combined, compared_runs, forget, runs_of
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.job import fit, run_job
+from micraframe.study.models import write_models
 from micraframe.study.pictures import draw
-from micraframe.study.plan import Job, StudyRun, check_columns, jobs, method_class, plan, planned_pairs
+from micraframe.study.plan import Job, StudyRun, build_metrics, check_columns, jobs, method_class, plan, planned_pairs
 from micraframe.study.processes import Processes
 from micraframe.study.provenance import assemble
 from micraframe.study.report import write_report
+from micraframe.study.report.planned import record_plan
+from micraframe.study.report.results import role_of
 from micraframe.study.status import status
 from micraframe.study.tables import (
     ROWS,
@@ -58,14 +61,11 @@ class Outcome:
     report: Path
 
 
-def plan_of(
-    study: Study, folder: StudyFolder, executor: Executor | None = None, against: Path | None = None
-) -> tuple[StudyRun, ...]:
-    """Return the runs that `run_study` would find in a folder, and those it would execute; nothing is written."""
+def plan_of(study: Study, executor: Executor | None = None, against: Path | None = None) -> tuple[StudyRun, ...]:
+    """Return the runs that `run_study` would execute unless they are done, after the same checks; writes nothing."""
     study = config.resolve(study)
-    if against is not None:
-        study = study.model_copy(update={"comparisons": None, "reference": None, "margin": None})
-    return plan(study, numerics(study.device, study.precision, executor.threads if executor else None))
+    computed_with = numerics(study.device, study.precision, executor.threads if executor else None)
+    return plan(study, computed_with) if against is None else compared_runs(study, against, computed_with)[-1]
 
 
 def run_study(
@@ -97,17 +97,20 @@ def run_study(
     processes = Processes(study.device)
     executor = executor or Local(processes)
     folder.write_numerics(numerics(study.device, study.precision, executor.threads))
+    has_results = any(folder.path.glob("runs/*/done.json"))
     if against is None:
         forget(folder)
     else:
         adopt(study, folder, against)
     runs = runs_of(study, folder)
     write_text(folder.config, config.to_yaml(study))
+    if not has_results:
+        record_plan(study, runs, folder)
     open_runs = {job[0].training_key: sum(not folder.is_done(run) for run in job) for job in jobs(runs)}
     missing = [job for job in jobs(runs) if open_runs[job[0].training_key]]
-    done = sum(folder.is_done(run) for run in runs)
+    done = len(runs) - sum(open_runs.values())
     progress.advance("study", done, len(runs), _remaining(runs, folder, missing))
-    work = functools.partial(execute_job, study=study, folder=folder)
+    work = functools.partial(run_job, study=study, folder=folder)
     try:
         for job, failures in executor.run(missing, work, progress):
             for run in job:
@@ -146,34 +149,42 @@ def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, p
     done = [run for run in runs if folder.is_done(run)]
     failures = {str(run): error for run in runs if (error := folder.error(run))}
     progress.advance("tables", 0, 1)
-    study, metrics = combined(study, runs, folder)
+    study, columns = combined(study, runs, folder)
     rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in done)])
     write_csv(folder.table("rows"), rows)
-    values = Values(rows, metrics, {_key(run): _model_of(run) for run in done})
+    contacts = {
+        run.info.name: name
+        for run in done
+        for name, role in zip(run.info.classes, run.info.roles, strict=True)
+        if role == "contact"
+    }
+    values = Values(rows, build_metrics(study), {run.names: _model_of(run) for run in done}, columns, contacts)
+    ranked = {job[0].names[:3] for job in jobs(done) if role_of(job[0]) == "method"}
     tables = StudyTables(
         values,
         tuple(summarise(values)),
-        tuple(differences(values, list(check_columns(study)), planned_pairs(study, runs), study.margin)),
+        tuple(differences(values, list(check_columns(study)), planned_pairs(study, runs), study.margin, ranked)),
         tuple(cost for run in done for cost in costs(run, study, folder)),
     )
     write_csv(folder.table("summary"), table_of(tables.summaries, Summary))
     write_csv(folder.table("statistics"), table_of(tables.differences, Difference))
     write_csv(folder.table("costs"), table_of(tables.costs, CostRow))
+    if criteria := [table for run in done if len(table := folder.criteria(run))]:
+        write_csv(folder.table("criteria"), pl.concat(criteria))
+    else:
+        folder.table("criteria").unlink(missing_ok=True)
     provenance = assemble(runs, folder, failures)
     write_json(folder.path / "provenance.json", provenance)
     pictures = draw(done, study, folder)
+    write_models(runs, study, folder, progress)
     report = write_report(study, runs, folder, tables, provenance)
     progress.advance("tables", 1, 1)
     return Outcome(tables.summaries, failures, pictures, report)
 
 
 def _shows_nothing(run: StudyRun, folder: StudyFolder) -> bool:
-    """Return whether this is the ceiling of an annotation that shows no place."""
+    """Return whether this is the ceiling of an annotation that carries no location."""
     return run.kind == "ceiling" and folder.is_done(run) and folder.rows(run).is_empty()
-
-
-def _key(run: StudyRun) -> tuple[str, str, str, int]:
-    return run.info.name, run.annotator, run.method, run.seed
 
 
 def _model_of(run: StudyRun) -> str:
@@ -194,19 +205,11 @@ def costs(run: StudyRun, study: Study, folder: StudyFolder) -> list[CostRow]:
 def _cost(thresholds: str, work: Sequence[Work], run: StudyRun, study: Study) -> CostRow:
     total = sum((price(each, study.prices) for each in work), Cost())
     decisions = sum(each.decisions for each in work)
-    names = (run.info.name, run.annotator, run.method, run.seed, thresholds)
-    return CostRow(*names, decisions, float(total.seconds), float(total.low), float(total.high))
+    return CostRow(*run.names, thresholds, decisions, float(total.seconds), float(total.low), float(total.high))
 
 
 def _remaining(runs: Sequence[StudyRun], folder: StudyFolder, missing: Iterable[Job]) -> dict[str, float]:
-    """Return how long the missing jobs will take, as a number worth showing; none while nothing tells."""
+    """Return how long the missing jobs will take, for the progress callback; empty until a run has completed."""
     names = {str(run) for job in missing for run in job}
     seconds = sum(each.seconds for each in status(runs, folder).runs if str(each.run) in names)
     return {} if not names or math.isnan(seconds) else {"minutes remaining on one machine": seconds / 60}
-
-
-def execute_job(
-    job: Job, progress: Progress, processes: Processes | None = None, *, study: Study, folder: StudyFolder
-) -> dict[str, str]:
-    """Execute a job of a study, as `run_job`; with study and folder given, it is an executor's `JobFunction`."""
-    return run_job(job, study, folder, progress, processes)

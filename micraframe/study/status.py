@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from micraframe.controls.control import Control
 from micraframe.runtime.locks import is_held
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import StudyRun, jobs
+from micraframe.study.plan import StudyRun, jobs, method_class
 
-State = Literal["done", "failed", "running", "started", "waiting"]
+State = Literal["done", "failed", "running", "interrupted", "started", "waiting"]
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class RunStatus:
 
     Attributes:
         run: The run.
-        state: `done`; `failed`; `running`: a process works on it, or on another run of the same training; `started`: it
-            is trained or has checkpoints, but no process works on it; `waiting`.
+        state: `done`; `failed`; `running`: a process works on it, or on another run of the same training;
+            `interrupted`: the process that worked on it has ended or was killed; `started`: it is trained or has
+            checkpoints, but no process works on it; `waiting`.
         trains: Whether it is the first of the runs that share a training, and this is not completed.
         seconds: How long its remainder will take, judged by completed runs; NaN where there are none.
         error: The last line of the traceback that it left.
+        step: What it is doing, or was doing when it was interrupted.
     """
 
     run: StudyRun
@@ -33,6 +36,7 @@ class RunStatus:
     trains: bool
     seconds: float
     error: str = ""
+    step: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,42 +69,63 @@ def status(runs: Sequence[StudyRun], folder: StudyFolder) -> StudyStatus:
     """Return the status of a study.
 
     The time of a run is judged by completed runs of the same dataset and method, or else the same method, or else by
-    the mean of all.
+    the mean of all. Controls that only count labels say nothing about the time of trainings, and need none themselves.
     """
-    measuring = [(run, folder.seconds(run)) for run in runs if folder.is_done(run)]
+    done = {run.key for run in runs if folder.is_done(run)}
+    measuring = _means((run, folder.seconds(run)) for run in runs if run.key in done)
     grouped = jobs(runs)
-    training = [(job[0], folder.training_seconds(job[0])) for job in grouped if folder.is_trained(job[0])]
+    training = _means(
+        (job[0], folder.training_seconds(job[0])) for job in grouped if _learns(job[0]) and folder.is_trained(job[0])
+    )
     found: dict[str, RunStatus] = {}
     for job in grouped:
         trained = folder.is_trained(job[0])
         # Whoever executes a job holds its lock; if it was killed, nobody does.
-        running = not all(map(folder.is_done, job)) and is_held(folder.lock(job[0]))
+        running = not all(run.key in done for run in job) and is_held(folder.lock(job[0]))
+        step = folder.step(job[0])
         for number, run in enumerate(job):
-            if folder.is_done(run):
+            if run.key in done:
                 found[str(run)] = RunStatus(run, "done", False, 0.0)
                 continue
             error = folder.error(run).strip()
-            started = trained or folder.scratch(run).exists()
-            state: State = "running" if running else "failed" if error else "started" if started else "waiting"
+            doing = str(step).removeprefix(f"{run}: ") if step and step.label.startswith(f"{run}: ") else ""
+            state: State = "waiting"
+            if running:
+                state = "running"
+            elif doing:
+                state = "interrupted"
+            elif error:
+                state = "failed"
+            elif trained or folder.scratch(run).exists():
+                state = "started"
             trains = number == 0 and not trained and run.kind == "method"
-            seconds = _expected(run, measuring) + (_expected(run, training) if trains else 0.0)
-            found[str(run)] = RunStatus(run, state, trains, seconds, error.splitlines()[-1] if error else "")
+            seconds = _expected(run, measuring) + (_expected(run, training) if trains and _learns(run) else 0.0)
+            found[str(run)] = RunStatus(run, state, trains, seconds, error.splitlines()[-1] if error else "", doing)
     methods = [run for run in runs if run.kind == "method"]
     trainings = len({run.training_key for run in methods})
     return StudyStatus(tuple(found[str(run)] for run in runs), trainings, len(methods) - trainings)
 
 
-def _expected(run: StudyRun, known: Sequence[tuple[StudyRun, float]]) -> float:
+def _learns(run: StudyRun) -> bool:
+    """Return whether the run needs a training that takes time: neither a ceiling nor a control that counts labels."""
+    return run.kind == "method" and not issubclass(method_class(run.compared.method), Control)
+
+
+def _means(known: Iterable[tuple[StudyRun, float]]) -> Mapping[tuple[str, ...], float]:
+    """Return the mean seconds of all runs that are alike, for each way of being `_alike`."""
+    seconds: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for run, each in known:
+        for key in _alike(run):
+            seconds[key].append(each)
+    return {key: sum(some) / len(some) for key, some in seconds.items()}
+
+
+def _expected(run: StudyRun, means: Mapping[tuple[str, ...], float]) -> float:
     """Return the mean seconds of the runs that are most like this one."""
-    method = run.compared.method.name
-    alike = [
-        [
-            seconds
-            for other, seconds in known
-            if (other.compared.method.name, other.info.name) == (method, run.info.name)
-        ],
-        [seconds for other, seconds in known if other.compared.method.name == method],
-        [seconds for _, seconds in known],
-    ]
-    best = next((seconds for seconds in alike if seconds), [])
-    return sum(best) / len(best) if best else math.nan
+    return next((means[key] for key in _alike(run) if key in means), math.nan)
+
+
+def _alike(run: StudyRun) -> tuple[tuple[str, ...], ...]:
+    """Return what runs have in common, the closest first: method and dataset, or the method, or nothing."""
+    names = run.compared.method.name, run.info.name
+    return names, names[:1], ()

@@ -6,20 +6,22 @@ Only then is it averaged over models. Intervals and tests are those of `micrafra
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from micraframe.interfaces import Column, Metric, Statistics, ratio_parts
-from micraframe.metrics.reduction import mean_defined, means_defined, per_image
+from micraframe.interfaces import Column, Metric, Statistics, quotient, ratio_of_sums, ratio_parts
+from micraframe.metrics.reduction import contributes, mean_defined, means_defined, per_image, without_classes
 from micraframe.runtime.files import atomic
 from micraframe.statistics import among, contrast, equivalence, estimate, f_test, holm, jackknifed, jackknifed_ratio
 from micraframe.study.plan import CEILING, Pair
@@ -46,8 +48,8 @@ MOST_BLOCKS: Final = 200
 """Groups are left out one at a time, or, if there are more, in so many blocks."""
 
 Double = npt.NDArray[np.float64]
-Booleans = npt.NDArray[np.bool_]
-Blocks = npt.NDArray[np.intp]
+_Booleans = npt.NDArray[np.bool_]
+_Blocks = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Summary:
         dataset: The dataset.
         annotator: The training annotation.
         method: The method.
-        thresholds: Origin of the thresholds: `fixed`, `validation`, or `oracle`, an upper bound and never a result.
+        thresholds: Origin of the thresholds, as in `Threshold`; `oracle` is an upper bound and never a result.
         metric: The metric.
         mean: The mean over trained models of each model's number: a mean over images of the mean over classes, each
             where defined; or, for a metric that is pooled over images, the mean over classes.
@@ -94,7 +96,7 @@ class Difference:
         dataset: The dataset.
         metric: The metric.
         thresholds: Origin of the methods' thresholds.
-        kind: `F`, of all methods together; `planned`, of a pair that the study names, by the primary metric; or
+        kind: `F`, of the ranked methods together; `planned`, of a pair that the study names, by the primary metric; or
             `exploratory`, of any other pair or metric, whose interval and p are not corrected for their number.
         first: A method and its training annotation; empty for F.
         second: The other one.
@@ -170,7 +172,7 @@ class Group(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class _Measured:
     """A metric of one group.
 
     Attributes:
@@ -179,7 +181,7 @@ class Measured:
     """
 
     pseudo: Double
-    defined: Booleans
+    defined: _Booleans
 
 
 class Values:
@@ -190,6 +192,8 @@ class Values:
         metrics: The metrics that measured them.
         models: Identity of the trained model of each dataset, annotator, method and seed, by which methods that share
             models are recognised; "" for a method without randomness. Runs left out have models of their own.
+        columns: The columns that are asked for; None: all.
+        contacts: The contact class of each dataset that has one. No mean over classes includes it.
     """
 
     def __init__(
@@ -197,16 +201,27 @@ class Values:
         rows: pl.DataFrame,
         metrics: Sequence[Metric[Any]],
         models: Mapping[tuple[str, str, str, int], str] | None = None,
+        columns: Collection[str] | None = None,
+        contacts: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._metrics = tuple(metrics)
-        self._column = {column.name: column for metric in metrics for column in metric.columns()}
+        self._owned = {
+            column.name: (metric, column)
+            for metric in metrics
+            for column in metric.columns()
+            if columns is None or column.name in columns
+        }
         self._models = models or {}
         self._images: dict[str, dict[str, str]] = {}
+        self._left_out: dict[str, list[int]] = {}
         self._statistics: dict[Group, dict[int, dict[str, Double]]] = {}
-        self._measured: dict[Group, dict[str, Measured]] = {}
+        self._measured: dict[Group, dict[str, _Measured]] = {}
         for (dataset,), part in rows.partition_by(["dataset"], maintain_order=True, as_dict=True).items():
             images = part.select("image", "group").unique("image", keep="first", maintain_order=True)
             self._images[str(dataset)] = dict(images.iter_rows())
+            classes = part["class"].unique(maintain_order=True).to_list()
+            self._left_out[str(dataset)] = [
+                index for index, name in enumerate(classes) if name == contacts.get(str(dataset))
+            ]
             self._add(part)
 
     def _add(self, part: pl.DataFrame) -> None:
@@ -226,7 +241,7 @@ class Values:
 
     def column(self, name: str) -> Column:
         """Return a metric's column."""
-        return self._column[name]
+        return self._owned[name][1]
 
     def images(self, dataset: str) -> tuple[str, ...]:
         """Return the names of a dataset's test images in their order."""
@@ -236,11 +251,11 @@ class Values:
         """Return the group of each of a dataset's test images, in the images' order."""
         return tuple(self._images[dataset].values())
 
-    def blocks(self, dataset: str) -> Blocks:
+    def blocks(self, dataset: str) -> _Blocks:
         """Return the block of groups that each of a dataset's test images belongs to, (N,)."""
         return _codes(pl.Series(self.clusters(dataset), dtype=pl.String)).to_numpy() % MOST_BLOCKS
 
-    def sizes(self, dataset: str, defined: Booleans) -> tuple[int, int]:
+    def sizes(self, dataset: str, defined: _Booleans) -> tuple[int, int]:
         """Return how many of a dataset's test images are chosen, bool (N,), and to how many groups they belong."""
         return int(defined.sum()), len(set(itertools.compress(self.clusters(dataset), defined)))
 
@@ -255,45 +270,53 @@ class Values:
         """Return, for each seed, the statistics by name, each (images of the dataset, K)."""
         return tuple(self._statistics[group].values())
 
+    def _averaged(self, group: Group) -> tuple[Statistics, ...]:
+        """Return the statistics of `statistics`, NaN for the contact class."""
+        return tuple(without_classes(each, self._left_out[group.dataset]) for each in self.statistics(group))
+
     def per_class(self, group: Group, metric: str) -> Double:
         """Return a metric's number for each class, (K,): the mean over seeds, NaN where undefined."""
-        owner = next(each for each in self._metrics for column in each.columns() if column.name == metric)
-        return means_defined(np.array([owner.reduce(each)[metric] for each in self.statistics(group)]).T)
+        owner, column = self._owned[metric]
+        numbers = [
+            owner.reduce(_together(owner, each))[metric] if column.pooled else ratio_of_sums(column, each)
+            for each in self.statistics(group)
+        ]
+        return means_defined(np.array(numbers, np.float64).T)
 
     def table(self, group: Group, metric: str) -> Double:
         """Return a metric's values (seeds, images of the dataset), NaN where undefined.
 
         A pooled ratio has each image's own ratio here; another pooled metric has no value of a single image.
         """
-        column = self._column[metric]
+        column = self.column(metric)
         if column.pooled:
             return np.full((len(self._statistics[group]), len(self._images[group.dataset])), np.nan)
-        numerator, denominator = self._parts(column, list(self._statistics[group].values()))
-        ratios = np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
-        return means_defined(np.moveaxis(ratios, 1, -1))
+        return means_defined(np.moveaxis(quotient(*self._parts(column, self._averaged(group))), 1, -1))
 
-    def measured(self, group: Group) -> Mapping[str, Measured]:
+    def measured(self, group: Group) -> Mapping[str, _Measured]:
         """Return every metric that was measured of a group, by name."""
         if group not in self._measured:
-            found = dict(self._measure(group))
-            self._measured[group] = {name: found[name] for name in self._column if name in found}
+            self._measured[group] = dict(self._measure(group))
         return self._measured[group]
 
-    def _measure(self, group: Group) -> Iterator[tuple[str, Measured]]:
-        statistics = list(self._statistics[group].values())[: len(self.models(group))]
+    def _measure(self, group: Group) -> Iterator[tuple[str, _Measured]]:
+        models = len(self.models(group))
+        statistics, averaged = self.statistics(group)[:models], self._averaged(group)[:models]
         blocks = self.blocks(group.dataset)
-        for metric in self._metrics:
-            for column in metric.columns():
-                if not column.pooled and all(_needed(column) <= each.keys() for each in statistics):
-                    yield column.name, self._of_ratio(column, statistics, blocks)
-            yield from _of_pooled(metric, statistics, blocks)
+        for name, (metric, column) in self._owned.items():
+            needed = {each for each in column.statistics if not each.endswith("@")}
+            if all(needed <= each.keys() for each in statistics):
+                if column.pooled:
+                    yield name, _of_pooled(metric, column, statistics, blocks, self._left_out[group.dataset])
+                else:
+                    yield name, self._of_ratio(column, averaged, blocks)
 
-    def _of_ratio(self, column: Column, statistics: Sequence[Statistics], blocks: Blocks) -> Measured:
+    def _of_ratio(self, column: Column, statistics: Sequence[Statistics], blocks: _Blocks) -> _Measured:
         numerator, denominator = self._parts(column, statistics)
         members = (blocks[:, None] == np.arange(_count(blocks))).astype(np.float64)
         sums = zip(numerator @ members, denominator @ members, strict=True)
         pseudo = np.array([jackknifed_ratio(n, d) for n, d in sums])  # (M, classes, B)
-        return Measured(means_defined(np.moveaxis(pseudo, 1, -1)), np.any(denominator > 0, axis=(0, 1)))
+        return _Measured(means_defined(np.moveaxis(pseudo, 1, -1)), np.any(denominator > 0, axis=(0, 1)))
 
     @staticmethod
     def _parts(column: Column, statistics: Sequence[Statistics]) -> tuple[Double, Double]:
@@ -337,7 +360,11 @@ def summarise(values: Values) -> list[Summary]:
 
 
 def differences(
-    values: Values, metrics: Sequence[str], planned: Collection[Pair] = (), margin: float | None = None
+    values: Values,
+    metrics: Sequence[str],
+    planned: Collection[Pair] = (),
+    margin: float | None = None,
+    ranked: Collection[tuple[str, str, str]] | None = None,
 ) -> list[Difference]:
     """Compare the methods of each dataset by these metrics, with thresholds of one origin.
 
@@ -348,6 +375,8 @@ def differences(
         metrics: The primary metric, and others.
         planned: The pairs that the study names, as `planned_pairs` returns them.
         margin: The largest difference in the primary metric that does not matter.
+        ranked: Dataset, annotator and method of those that the F test is about: no controls, and one of each that share
+            a trained model; None: all.
     """
     found = []
     for dataset in dict.fromkeys(group.dataset for group in values.groups()):
@@ -362,7 +391,8 @@ def differences(
                 and values.measured(group)[metric].defined.any()
             ]
             if len(groups) > 1:
-                mine += _differences(values, groups, metric, planned if metric == metrics[0] else (), margin)
+                tested = [group for group in groups if ranked is None or group[:3] in ranked]
+                mine += _differences(values, groups, tested, metric, planned if metric == metrics[0] else (), margin)
         places = [place for place, each in enumerate(mine) if each.kind == "planned"]
         corrected = [holm([getattr(mine[place], name) for place in places]) for name in ("p", "p_equivalent")]
         for place, p, p_equivalent in zip(places, *corrected, strict=True):
@@ -396,28 +426,40 @@ def read_csv(path: Path | BytesIO, names: Iterable[str]) -> pl.DataFrame:
     return found.with_columns(pl.col(pl.String).fill_null(""), pl.col(pl.Float64).fill_null(math.nan))
 
 
-def _of_pooled(metric: Metric[Any], statistics: Sequence[Statistics], blocks: Blocks) -> Iterator[tuple[str, Measured]]:
-    """Yield what a metric reduces in its own way: it computes these columns anew without each block of groups."""
-    names = [column.name for column in metric.columns() if column.pooled]
-    if not names:
-        return
-    pseudo = []
-    for each in statistics:
+def _together(metric: Metric[Any], statistics: Statistics) -> Statistics:
+    """Return the statistics of a metric's pooled columns, which it computes together."""
+    return {
+        name: table for column in metric.columns() if column.pooled for name, table in column.select(statistics).items()
+    }
 
-        def numbers(kept: Booleans, each: Statistics = each) -> list[float]:
-            reduced = metric.reduce({name: table[kept] for name, table in each.items()})
-            return [mean_defined(np.asarray(reduced[name], np.float64)) for name in names]
 
-        pseudo.append(jackknifed(numbers, blocks))
-    # Only the metric knows which of its statistics count: all images that have any.
-    defined = np.any([~np.isnan(table).all(axis=1) for each in statistics for table in each.values()], axis=0)
-    yield from ((name, Measured(table, defined)) for name, table in zip(names, np.stack(pseudo, axis=1), strict=True))
+def _of_pooled(
+    metric: Metric[Any], column: Column, statistics: Sequence[Statistics], blocks: _Blocks, left_out: Sequence[int]
+) -> _Measured:
+    """Return what a metric reduces in its own way: it computes the column anew without each block of groups.
+
+    The mean over classes does not include those that are left out.
+    """
+
+    def number(own: Statistics, kept: _Booleans) -> list[float]:
+        reduced = metric.reduce({name: table[kept] for name, table in own.items()})
+        return [mean_defined(np.delete(np.asarray(reduced[column.name], np.float64), left_out))]
+
+    given = (_together(metric, each) for each in statistics)
+    pseudo = np.concatenate([jackknifed(functools.partial(number, own), blocks) for own in given])
+    defined = [np.delete(contributes(column, each), left_out, axis=1).any(axis=1) for each in statistics]
+    return _Measured(pseudo, np.any(defined, axis=0))
 
 
 def _differences(
-    values: Values, groups: Sequence[Group], metric: str, planned: Collection[Pair], margin: float | None
+    values: Values,
+    groups: Sequence[Group],
+    tested: Sequence[Group],
+    metric: str,
+    planned: Collection[Pair],
+    margin: float | None,
 ) -> Iterator[Difference]:
-    """Yield the F test of these groups and the contrast of each pair; p values are not corrected yet."""
+    """Yield the F test of some groups and the contrast of each pair of all; p values are not corrected yet."""
     named = groups[0].dataset, metric, groups[0].thresholds
     blocks = values.blocks(groups[0].dataset)
 
@@ -432,9 +474,10 @@ def _differences(
         return pseudo, (values.sizes(groups[0].dataset, defined)[1], models, alone)
 
     nan = math.nan
-    pseudo, sizes = compared(groups)
-    f, _, p = f_test(pseudo)
-    yield Difference(*named, "F", "", "", f, nan, nan, p, nan, nan, nan, *sizes)
+    if len(tested) > 1:
+        pseudo, sizes = compared(tested)
+        f, _, p = f_test(pseudo)
+        yield Difference(*named, "F", "", "", f, nan, nan, p, nan, nan, nan, *sizes)
     for one, other in itertools.combinations(groups, 2):
         if (other.name, one.name) in planned:
             one, other = other, one
@@ -447,12 +490,12 @@ def _differences(
         yield Difference(*named, kind, one.name, other.name, *found[:3], found.p, nan, limits[0], limits[1], *sizes)
 
 
-def _contributing(defined: Booleans, blocks: Blocks) -> Booleans:
+def _contributing(defined: _Booleans, blocks: _Blocks) -> _Booleans:
     """Return which blocks have any of these images, (N,) to (B,)."""
     return np.bincount(blocks, weights=defined, minlength=_count(blocks)) > 0
 
 
-def _count(blocks: Blocks) -> int:
+def _count(blocks: _Blocks) -> int:
     return int(blocks.max(initial=-1)) + 1
 
 
@@ -462,11 +505,6 @@ def _all_equal(statistics: Sequence[Mapping[str, Double]]) -> bool:
         each.keys() == first.keys() and all(np.array_equal(each[name], first[name], equal_nan=True) for name in first)
         for each in statistics[1:]
     )
-
-
-def _needed(column: Column) -> set[str]:
-    """Return the statistics that a column, a ratio of sums, is computed from."""
-    return {column.numerator or column.name, column.denominator or column.numerator or column.name}
 
 
 def _codes(names: pl.Series) -> pl.Series:

@@ -1,4 +1,4 @@
-"""Where to look first: the peaks of a probability map, ranked."""
+"""Where to look first: boxes around the peaks of a probability map, ranked."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from scipy import ndimage
-from scipy.optimize import linear_sum_assignment
-from skimage.morphology import local_maxima, reconstruction
-from skimage.segmentation import watershed
-from torchvision.ops import nms
 
 from micraframe.geojson import feature, write_features
+from micraframe.metrics.association import match_by_distance
 from micraframe.overlay import COLOURS
 from micraframe.thresholds import PresenceThreshold
 from micraframe.types import FloatArray
 
-PROMINENCE = 0.05
-"""Two peaks are separate if the probability falls by this much between them."""
+PROMINENCE = np.float32(0.05)
+"""A block is a peak if no block within half a window exceeds it by more than this. Without this rule, the flanks of a
+structure become proposals too: on a dense section of axons 49 % of all proposals were correct rather than 66 %, and on
+blood smears 71 % rather than 76 %."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Proposal:
         y: Upper edge in pixels.
         width: Width in pixels.
         height: Height in pixels.
-        score: Maximum of the probability map there, in [0, 1].
+        score: Mean of the probability map there, in [0, 1].
     """
 
     rank: int
@@ -52,34 +49,45 @@ def propose(
     classes: Sequence[str],
     block: int,
     size: tuple[int, int],
+    window: tuple[int, int],
     threshold: PresenceThreshold = 0.5,
-    nms_iou: float = 0.5,
 ) -> list[Proposal]:
-    """Return boxes around the peaks of a probability map, the highest first.
+    """Return boxes around the likeliest places, the best first.
 
-    A watershed divides each connected region at or above the threshold among its peaks. Of boxes of one class that
-    overlap much, the one with the higher score is kept (non-maximum suppression).
+    Every block at or above the threshold that is a peak (see `PROMINENCE`) is a candidate: its box is as large as a
+    window, rounded up to whole blocks, and is moved into the image where it would leave it. Candidates are taken by
+    falling mean of the map in their box, unless their box overlaps one of the same class that was taken before
+    (non-maximum suppression). The mean, unlike the maximum, does not saturate: it is highest where the structure fills
+    the box or is in its middle. Boxes that follow the outline of the map instead grow with it: of a dense section of
+    axons, the first ten covered 49 % with 3 of 10 correct, and ten windows cover 7 % with 10 of 10 correct.
 
     Args:
         probability: float32 (K, block rows, block columns), in [0, 1].
         classes: Names of the K classes.
         block: Side of a block in pixels.
         size: (H, W) of the image.
+        window: (height, width) of a window in pixels.
         threshold: Threshold of the probability; one, or one per class.
-        nms_iou: Intersection over union above which two boxes are one proposal.
     """
     limits: list[float] = np.broadcast_to(threshold, len(classes)).tolist()
     found: list[tuple[float, str, tuple[int, int, int, int]]] = []
+    height, width = (min(-(-side // block), cells) for side, cells in zip(window, probability.shape[1:], strict=True))
     for name, plane, limit in zip(classes, probability, limits, strict=True):
-        regions = basins(plane, limit)
-        scores = np.asarray(ndimage.maximum(plane, regions, range(1, int(regions.max()) + 1)))
-        boxes = np.array(
-            [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in ndimage.find_objects(regions)]
-        ).reshape(-1, 4)
-        boxes = np.minimum(boxes * block, [*size, *size])
-        # In float64, which holds the areas of large boxes exactly.
-        kept = nms(torch.tensor(boxes, dtype=torch.float64), torch.tensor(scores, dtype=torch.float64), nms_iou)
-        found += [(float(scores[i]), name, tuple(boxes[i].tolist())) for i in kept.tolist()]
+        means = _means(plane, height, width)
+        around = ndimage.maximum_filter(plane, (height // 2 * 2 + 1, width // 2 * 2 + 1), mode="nearest")
+        rows, columns = np.nonzero((plane >= np.float32(limit)) & (plane >= around - PROMINENCE))
+        tops, lefts = (
+            np.clip(middle - side // 2, 0, most - 1)
+            for middle, side, most in zip((rows, columns), (height, width), means.shape, strict=True)
+        )
+        # Of boxes with the same mean, the one whose middle has the higher value goes first.
+        order = np.lexsort((-plane[rows, columns], -means[tops, lefts]))
+        free = np.ones(means.shape, bool)
+        for top, left in zip(tops[order].tolist(), lefts[order].tolist(), strict=True):
+            if free[top, left]:
+                free[max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width] = False
+                edges = np.minimum(np.array([top, left, top + height, left + width]) * block, [*size, *size])
+                found.append((float(means[top, left]), name, tuple(edges.tolist())))
     found.sort(key=lambda one: (-one[0], one[1:]))
     return [
         Proposal(rank, name, left, top, right - left, bottom - top, score)
@@ -87,20 +95,11 @@ def propose(
     ]
 
 
-def basins(plane: FloatArray, threshold: float) -> npt.NDArray[np.int32]:
-    """Return the regions, numbered from 1, of the peaks of a plane (h, w) at or above the threshold."""
-    above = plane >= threshold
-    if not above.any():
-        return np.zeros(plane.shape, np.int32)
-    # The ground, and a border around the plane, lie low enough for a flat region to have a peak too.
-    low = threshold - 2 * PROMINENCE
-    ground = np.pad(np.where(above, plane, low).astype(np.float64), 1, constant_values=low)
-    levelled = reconstruction(ground - PROMINENCE, ground)  # type: ignore[no-untyped-call]
-    summits = local_maxima(levelled, connectivity=2)  # type: ignore[no-untyped-call]
-    tops = ndimage.label(summits, np.ones((3, 3)))[0]
-    flooded = watershed(-ground, tops, connectivity=2, mask=np.pad(above, 1))  # type: ignore[no-untyped-call]
-    regions: npt.NDArray[np.int32] = flooded[1:-1, 1:-1].astype(np.int32)
-    return regions
+def _means(plane: FloatArray, height: int, width: int) -> FloatArray:
+    """Return the mean of every box of that size in a plane, by its first row and column."""
+    sums = np.pad(plane.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    inner = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    return np.asarray(inner / (height * width), np.float32)
 
 
 def in_common(one: Sequence[Proposal], other: Sequence[Proposal], distance: float) -> int:
@@ -111,8 +110,7 @@ def in_common(one: Sequence[Proposal], other: Sequence[Proposal], distance: floa
             np.array([(p.y + p.height / 2, p.x + p.width / 2) for p in proposals if p.class_ == name]).reshape(-1, 2)
             for proposals in (one, other)
         )
-        near = np.hypot(*np.moveaxis(first[:, None] - second[None], -1, 0)) <= distance
-        pairs += int(near[linear_sum_assignment(near, maximize=True)].sum())
+        pairs += len(match_by_distance(first, second, distance))
     return pairs
 
 

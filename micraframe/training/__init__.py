@@ -1,8 +1,8 @@
 """Training: examples, augmentation, the training loop, fine-tuning."""
 
-from micraframe.training.classification import ClassifierRecipe, fit_classifier
+from micraframe.training.classification import ClassifierRecipe, fit_classifier, pos_weights
 from micraframe.training.examples import Examples
-from micraframe.training.finetune import frozen_except
+from micraframe.training.finetune import frozen_except, renamed
 from micraframe.training.history import History
 from micraframe.training.loggers import create_loggers
 from micraframe.training.loop import fit
@@ -19,4 +19,6 @@ __all__ = [
     "fit_classifier",
     "frozen_except",
     "is_main_process",
+    "pos_weights",
+    "renamed",
 ]

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from micraframe.classifier import Classifier
-from micraframe.errors import ConfigError
 from micraframe.training.examples import Examples
 from micraframe.training.history import History
 from micraframe.training.loop import fit
@@ -25,7 +24,7 @@ class ClassifierRecipe(Recipe):
     """How a classifier is trained: by its labels, and by objectives that need nothing else."""
 
     objectives: tuple[Objective, ...] = Field(
-        (), description="Losses beside that of the labels; they need a pooling of evidence, such as log-sum-exp."
+        (), description="Losses added to the label loss; they need a pooling of evidence, such as log-sum-exp."
     )
     average: float | None = Field(
         None,
@@ -49,7 +48,7 @@ def fit_classifier(
     classifier: Classifier,
     train: Sequence[Sample],
     valid: Sequence[Sample],
-    recipe: Recipe,
+    recipe: ClassifierRecipe,
     context: FitContext,
     classes: Sequence[str] = (),
 ) -> History:
@@ -63,7 +62,7 @@ def fit_classifier(
         classifier: Trained in place; `fit` describes its state afterwards.
         train: Samples with labels of the classifier's K classes.
         valid: Samples to select the best parameters by, with the same labels.
-        recipe: How it is trained; its `pos_weight` is w. Objectives and an average take a `ClassifierRecipe`.
+        recipe: How it is trained; its `pos_weight` is w.
         context: Seed, device, precision, folder for checkpoints, progress callback.
         classes: Names of the K classes, for the log.
 
@@ -81,7 +80,8 @@ def fit_classifier(
         return sample.labels
 
     examples = Examples(train, labels)
-    weights = torch.from_numpy(pos_weights(recipe.pos_weight, np.stack(examples.targets())))
+    labelled = np.stack(list(examples.targets()))
+    weights = torch.from_numpy(pos_weights(recipe.pos_weight, len(labelled) - labelled.sum(0), labelled.sum(0)))
     names = [f"accuracy {name}" for name in (classes or range(classifier.classes))]
 
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -97,32 +97,30 @@ def fit_classifier(
         return dict(zip(names, correct.unbind(1), strict=True))
 
     data = examples, Examples(valid, labels)
-    if not isinstance(recipe, ClassifierRecipe) or not (recipe.objectives or recipe.average):
+    if not (recipe.objectives or recipe.average):
         return fit(classifier, *data, loss, recipe, context, measure)
-    try:
-        network = WithObjectives(classifier, recipe.objectives, recipe.average)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    network = WithObjectives(classifier, recipe.objectives, recipe.average)
     history = fit(network, *data, loss, recipe, context, measure, with_targets=True)
     if network.average is not None:
         classifier.load_state_dict(network.average.state_dict())
     return history
 
 
-def pos_weights(rule: str | float | None, labels: BoolArray) -> npt.NDArray[np.float32]:
+def pos_weights(
+    rule: str | float | None, absent: npt.NDArray[np.int64], present: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
     """Return the weight of each class's presence in the loss.
 
     Args:
-        rule: `auto` for the ratio of examples without the class to examples with it; a number for all; None for 1.
-        labels: bool (N, K), of the training examples.
+        rule: `auto` for the ratio of examples, or pixels, without the class to those with it; a number for all classes;
+            None for 1.
+        absent: (K,), the number without each class.
+        present: (K,), the number with it.
 
     Returns:
-        float32 (K,); 1 for a class that is in all or none of the examples, for which there is no ratio.
+        float32 (K,); 1 for a class that is in all or none of them, for which there is no ratio.
     """
-    count = labels.shape[1]
     if rule != "auto":
-        return np.full(count, 1 if rule is None else rule, np.float32)
-    present = labels.sum(0)
-    absent = len(labels) - present
+        return np.full(len(present), 1 if rule is None else rule, np.float32)
     both = (present > 0) & (absent > 0)
     return np.where(both, absent / np.maximum(present, 1), 1).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -32,13 +32,18 @@ class Examples:
         samples: Each read once now, and again later if it does not fit into memory.
         target: Returns a sample's target: (K,), or (K, H, W), which is rotated and mirrored together with the image.
         in_memory: Bytes to keep.
+        stack: Joins the targets of a batch, (B, ...); they may be of several shapes.
 
     Raises:
         DataError: If there are no samples.
     """
 
     def __init__(
-        self, samples: Sequence[Sample], target: Callable[[Sample], Target], in_memory: int = IN_MEMORY
+        self,
+        samples: Sequence[Sample],
+        target: Callable[[Sample], Target],
+        in_memory: int = IN_MEMORY,
+        stack: Callable[[Sequence[Target]], Target] = np.stack,
     ) -> None:
         if not len(samples):
             raise DataError(
@@ -46,13 +51,18 @@ class Examples:
             )
         self._samples = samples
         self._target = target
-        self._kept: list[tuple[FloatArray, Target] | None] = []
+        self._stack = stack
+        self._images: list[FloatArray | None] = []
+        self._targets: list[Target | None] = []
         self.sizes: list[tuple[int, int]] = []
         hashes = []
         for sample in samples:
-            pair = (sample.image, np.asarray(target(sample)))
-            in_memory -= sum(array.nbytes for array in pair)
-            self._kept.append(pair if in_memory >= 0 else None)
+            pair = sample.image, np.asarray(target(sample))
+            # Targets first: most are much smaller, and reading one again reads its image too.
+            for kept, array in ((self._targets, pair[1]), (self._images, pair[0])):
+                fits = array.nbytes <= in_memory
+                in_memory -= array.nbytes if fits else 0
+                kept.append(array if fits else None)
             self.sizes.append((pair[0].shape[1], pair[0].shape[2]))
             hashes.append(
                 digest(*(part for array in pair for part in (str((array.shape, array.dtype)), array.tobytes())))
@@ -64,20 +74,20 @@ class Examples:
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W) and targets (B, ...) of examples of one size."""
-        pairs = [self._pair(index) for index in indices]
-        images, targets = (np.stack([pair[part] for pair in pairs]) for part in (0, 1))
-        return torch.from_numpy(images), torch.from_numpy(targets)
+        images, targets = zip(*map(self._pair, indices), strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(self._stack(targets))
 
-    def targets(self) -> Sequence[Target]:
-        """Return the target of every example."""
-        return [self._pair(index)[1] for index in range(len(self))]
+    def targets(self) -> Iterator[Target]:
+        """Yield the target of every example."""
+        for index, kept in enumerate(self._targets):
+            yield self._pair(index)[1] if kept is None else kept
 
     def _pair(self, index: int) -> tuple[FloatArray, Target]:
-        kept = self._kept[index]
-        if kept is not None:
-            return kept
+        image, target = self._images[index], self._targets[index]
+        if image is not None and target is not None:
+            return image, target
         sample = self._samples[index]
-        return sample.image, np.asarray(self._target(sample))
+        return sample.image, np.asarray(self._target(sample)) if target is None else target
 
 
 def index_batches(

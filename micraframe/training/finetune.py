@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -35,6 +35,24 @@ def frozen_except(classifier: Classifier, unfreeze: str) -> Iterator[None]:
     finally:
         for parameter, required in before.items():
             parameter.requires_grad_(required)
+
+
+def renamed(classes: Sequence[str], names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the classes under their new names.
+
+    Args:
+        classes: Names of the classes.
+        names: New names by old ones; a class that it does not mention keeps its name.
+
+    Raises:
+        ConfigError: If it mentions another class, or two classes would have the same name.
+    """
+    found = tuple(names.get(name, name) for name in classes)
+    if unknown := [name for name in names if name not in classes]:
+        raise ConfigError(f"rename: expected one of the model's classes {', '.join(classes)}, got {unknown[0]!r}")
+    if len(set(found)) < len(found):
+        raise ConfigError(f"rename: expected distinct names of classes, got {', '.join(found)}")
+    return found
 
 
 def unfrozen(classifier: Classifier, unfreeze: str) -> frozenset[str]:

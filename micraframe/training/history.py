@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 from micraframe.runtime.files import atomic, write_text
 from micraframe.training.recipe import best
@@ -55,20 +54,21 @@ class History:
         return self.epochs[best(self.losses)]
 
 
-def as_rows(epochs: Sequence[Epoch]) -> list[dict[str, Any]]:
-    """Return the epochs as values for JSON."""
-    return [asdict(epoch) for epoch in epochs]
-
-
-def from_rows(rows: Sequence[Mapping[str, Any]]) -> list[Epoch]:
-    """Return the epochs that `as_rows` turned into these rows."""
-    return [Epoch(**row) for row in rows]
-
-
 def numbers(one: Epoch) -> dict[str, float]:
     """Return the numbers of an epoch by their names in the log."""
     losses = {"learning_rate": one.learning_rate, "train_loss": one.train_loss, "valid_loss": one.valid_loss}
     return {**losses, **one.measures, "seconds": round(one.seconds, 3)}
+
+
+def in_progress(one: Epoch) -> dict[str, float]:
+    """Return the numbers of an epoch for a line of progress: the losses, and the mean of each measure over classes.
+
+    Measures of classes are named by a measure and a class, such as `accuracy disc`.
+    """
+    found: dict[str, list[float]] = {"loss": [one.train_loss], "valid": [one.valid_loss]}
+    for name, value in one.measures.items():
+        found.setdefault(name.partition(" ")[0], []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def write_log(path: Path, epochs: Sequence[Epoch]) -> None:

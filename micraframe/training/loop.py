@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import cast
 
@@ -19,7 +20,7 @@ from micraframe.runtime.files import digest, digest_json
 from micraframe.training.augmentation import augment, draw
 from micraframe.training.checkpoints import Checkpoints, TrainingState, restore_optimiser, state_of, tensors_of
 from micraframe.training.examples import Examples, generator, index_batches, seed_for
-from micraframe.training.history import Epoch, History, as_rows, draw_curves, from_rows, write_log
+from micraframe.training.history import Epoch, History, draw_curves, in_progress, write_log
 from micraframe.training.history import numbers as in_log
 from micraframe.training.processes import Share, accelerator_for, share, share_statistics
 from micraframe.training.recipe import Recipe, best, is_over, learning_rate
@@ -88,7 +89,7 @@ def fit(
         restore_optimiser(optimiser, state.optimiser)
     network = accelerator.prepare(module)
     vars(module).pop("_is_accelerate_prepared", None)  # with this mark, accelerate would not wrap the module again
-    epochs = from_rows(state.rows) if state is not None else []
+    epochs = [Epoch(**row) for row in state.rows] if state is not None else []
     kept = state.best if state is not None else {}
 
     progress = context.progress if accelerator.is_main_process else Progress()
@@ -109,7 +110,7 @@ def fit(
             number = len(epochs)
             done = number * steps
             rates = [learning_rate(recipe, losses, (done + step) / total) for step in range(steps)]
-            numbers = {"loss": epochs[-1].train_loss, "valid": epochs[-1].valid_loss} if epochs else {}
+            numbers = in_progress(epochs[-1]) if epochs else {}
 
             torch.manual_seed(seed_for(context.seed, "network", number) + accelerator.process_index)
             _train_mode(network)
@@ -141,7 +142,8 @@ def fit(
             if folder is not None and checkpoints is not None:
                 for logger in context.loggers:  # before the checkpoint, or an epoch could be lost
                     logger.log(folder, number + 1, in_log(epochs[-1]))
-                checkpoints.save(TrainingState(module.state_dict(), tensors_of(optimiser), kept, as_rows(epochs)))
+                rows = [asdict(epoch) for epoch in epochs]
+                checkpoints.save(TrainingState(module.state_dict(), tensors_of(optimiser), kept, rows))
                 write_log(folder / "log.csv", epochs)
     progress.advance("training", total, total)
 

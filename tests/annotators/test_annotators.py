@@ -13,14 +13,15 @@ from scipy import ndimage
 from micraframe import registry
 from micraframe.annotators.altered import alter
 from micraframe.annotators.annotate import annotate_samples
-from micraframe.annotators.boxes import fill
+from micraframe.annotators.ceiling import filled_objects
 from micraframe.annotators.dilated import dilate
 from micraframe.annotators.points import random_points
 from micraframe.annotators.polygons import polygons
 from micraframe.annotators.scribbles import stroke
+from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.errors import DataError
 from micraframe.interfaces import Annotator
-from micraframe.objects import bounding_boxes, components
+from micraframe.objects import bounding_boxes, components, fill
 from micraframe.parameters import Parameters
 from micraframe.testing import check
 from micraframe.types import Annotation, Sample, Work
@@ -190,6 +191,15 @@ def test_filled_boxes_hold_their_objects(instances: np.ndarray) -> None:
     weaker, _ = registry.build("annotator", "boxes", filled=True).annotate(full_sample(instances), 0)
     np.testing.assert_array_equal(weaker.masks, filled)
     assert weaker.instances is None
+
+
+def test_a_box_covers_every_pixel_that_it_touches_wherever_it_is_filled() -> None:
+    boxes = (np.array([[2.2, 2.2, 2.9, 2.9], [4.5, 4.5, 8.5, 8.5], [-3, 9.5, 0.5, 40]], np.float32),)
+    expected = np.zeros((1, 12, 12), bool)
+    expected[0, 2, 2] = expected[0, 4:9, 4:9] = expected[0, 0, 9:] = True
+    np.testing.assert_array_equal(fill(boxes, (12, 12)), expected)
+    np.testing.assert_array_equal(filled_objects(boxes, (12, 12)) > 0, expected)
+    np.testing.assert_array_equal(ImageAnnotation(boxes=boxes).coverage((12, 12)), expected)
 
 
 @settings(deadline=None)

@@ -72,6 +72,14 @@ def test_means_and_pooled_numbers_are_averaged_as_in_a_study(predictions, truth)
     assert measured == pytest.approx([0.5, 0.5, math.nan], nan_ok=True)
 
 
+def test_the_contact_class_is_left_out_of_means(predictions, truth):
+    (predictions / "predict.json").write_text('{"roles": {"disc": "object", "square": "contact"}}')
+    values = numbers(evaluate_files(predictions, truth))
+    assert values["iou", "square"] == 0.75
+    assert values["iou", "all"] == values["iou", "disc"] == 0.5
+    assert values["average_precision", "all"] == values["average_precision", "disc"]
+
+
 def test_metrics_are_chosen_by_name_and_parameters(predictions, truth):
     found = evaluate_files(predictions, truth, [Choice(name="objects", params={"iou": [0.4, 0.6]})])
     values = numbers(found)
@@ -135,6 +143,66 @@ def test_points_are_measured_where_there_are_any(predictions, truth):
         pytest.approx((0.7, 2 / 3, 1)),
     ]
     assert [each.class_ for each in curve_points(found.curves)] == ["disc"] * 3 + ["square"]
+
+
+BOXES = "image,class,xmin,ymin,xmax,ymax\n"
+# The first is where the mask of `disc` is; the classes of no interest are left out.
+BOX_ROWS = ["a,disc,4,4,10,7", "a,disc,20,10,24,14", "a,rod,0,0,9,9", "b,square,4,4,10,7", "c,,,,,", "b,disc,4,4,10,7"]
+
+
+def test_boxes_and_points_are_truth_for_counts_and_positions(predictions, tmp_path):
+    boxes, points = tmp_path / "boxes.csv", tmp_path / "points.csv"
+    boxes.write_text(BOXES + "\n".join(BOX_ROWS) + "\n")
+    found = evaluate_files(predictions, boxes, distance=1)
+    values = numbers(found)
+    assert (found.done, found.failures) == (3, {})
+    assert {row["component"] for row in found.records} == {
+        "micraframe/classification",
+        "micraframe/counts",
+        "micraframe/detection",
+    }
+    assert values["detection_precision_pooled", "disc"] == 1
+    assert values["detection_recall_pooled", "disc"] == pytest.approx(2 / 3)
+    assert values["count_shortfall", "disc"] == pytest.approx(1 / 3)
+    # On c, a square was found where there is none.
+    assert values["detection_precision_pooled", "square"] == 1 / 2
+    assert values["count_excess", "square"] == pytest.approx(1 / 3)
+    # The centre of a box from 4 to 10 is that of its pixels: 6.5.
+    points.write_text("image,class,x,y\na,disc,6.5,5\na,disc,21.5,11.5\nb,square,6.5,5\nb,disc,6.5,5\nc,,,\n")
+    same = numbers(evaluate_files(predictions, points, distance=1))
+    assert same == pytest.approx(values, nan_ok=True)
+
+
+def test_objects_have_the_scores_of_their_table(predictions, truth):
+    metrics = [Choice(name="detection")]
+    without = numbers(evaluate_files(predictions, truth, metrics))
+    assert math.isnan(without["detection_average_precision_pooled", "disc"])
+    rows = ["a.png,disc,5,6.5,0.2", "b.png,disc,5,6.5,0.9", "b.png,disc,15,6.5,0.5", "c.png,square,6.5,6.5,0.8"]
+    table = predictions / "objects.csv"
+    table.write_text("image,class,y,x,score\n" + "\n".join(rows) + "\n")
+    scored = numbers(evaluate_files(predictions, truth, metrics, distance=2))
+    assert scored["detection_average_precision_pooled", "disc"] == pytest.approx(1 / 2 + 1 / 2 * 2 / 3)
+    table.write_text(table.read_text().replace("0.2", ""))
+    assert numbers(evaluate_files(predictions, truth, metrics)) == pytest.approx(without, nan_ok=True)
+
+
+def test_numbered_objects_are_counted_and_matched(predictions, truth):
+    components = {row["component"] for row in evaluate_files(predictions, truth, instances=True).records}
+    assert components == {f"micraframe/{name}" for name in ("classification", "overlap", "counts", "objects")}
+
+
+def test_a_table_of_boxes_that_does_not_fit_is_named(predictions, tmp_path):
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text(BOXES + "a,disc,4,4,10,7\na,Square,4,4,10,7\n")
+    with pytest.raises(DataError, match=r"expected the predicted classes disc, square, got Square, disc"):
+        evaluate_files(predictions, boxes)
+    boxes.write_text("image,xmin,ymin,xmax,ymax\na,4,4,10,7\n")
+    with pytest.raises(DataError, match=r"expected a column 'class' with disc, square"):
+        evaluate_files(predictions, boxes)
+    boxes.write_text(BOXES + "a,disc,4,4,10,7\nb,square,50,4,60,7\n")
+    failures = evaluate_files(predictions, boxes).failures
+    assert "the box lies outside" in failures["b.png"]
+    assert "add a row, with empty cells if the image has no object" in failures["c.png"]
 
 
 def test_a_broken_table_is_named(predictions, truth):

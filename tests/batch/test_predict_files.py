@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ import pytest
 from micraframe.batch import predict_files
 from micraframe.batch.predict import restore_size
 from micraframe.config import Choice
-from micraframe.errors import DataError
-from micraframe.images import read_image, read_labels, write_png, write_tiff
+from micraframe.errors import ConfigError, DataError
+from micraframe.images import read_image, read_labels, read_pixel_size, write_png, write_tiff
 from micraframe.interfaces import Model
 from micraframe.pipeline import Pipeline
 from micraframe.registry import build
+from micraframe.runtime.locks import exclusive
 from micraframe.tiling import Tiling
 from micraframe.types import DatasetInfo, Normalisation, Prediction, Progress, Scores
 
@@ -147,7 +149,7 @@ def test_objects_of_masks_are_their_connected_components(tmp_path):
 
 def test_a_head_without_masks_writes_tables_only(tmp_path):
     predict_files(pipeline("classification"), [picture(tmp_path / "a.png")], tmp_path / "o")
-    assert {file.name for file in (tmp_path / "o").iterdir()} == {"predict.json", "predictions.csv"}
+    assert {file.name for file in (tmp_path / "o").glob("[!.]*")} == {"predict.json", "predictions.csv"}
     (row,) = read(tmp_path / "o" / "predictions.csv")
     assert (row["present"], row["area"], row["objects"]) == ("1", "", "")
 
@@ -222,3 +224,45 @@ def test_an_image_with_other_channels_is_named(tmp_path):
     write_tiff(tmp_path / "two.tif", np.zeros((2, 8, 8), np.uint8))
     _, failures = predict_files(pipeline(), [tmp_path / "two.tif"], tmp_path / "out")
     assert failures[str(tmp_path / "two.tif")].startswith(f"{tmp_path / 'two.tif'}: expected 1 channel")
+
+
+def test_a_prediction_that_was_killed_while_it_cleared_the_folder_leaves_nothing_behind(tmp_path, monkeypatch):
+    files, out = [picture(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out"
+    predict_files(pipeline(), files[:1], out)
+    remove = Path.unlink
+
+    def killed(path, missing_ok=False):
+        if path.name in ("a.tif", "a.geojson"):
+            raise KeyboardInterrupt
+        remove(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(pipeline(), files[1:], out)
+    assert predict_files(pipeline(), files[1:], out) == (1, {})
+    assert not list(out.glob("a*"))
+
+
+def test_folders_that_are_in_use_hold_other_files_or_are_none_are_refused(tmp_path):
+    image, out = picture(tmp_path / "a.png"), tmp_path / "out"
+    with exclusive(out / ".lock", lambda: None), pytest.raises(ConfigError, match="another process"):
+        predict_files(pipeline(), [image], out)
+    assert not list(out.glob("[!.]*"))
+    (out / "a.geojson").write_text("drawn by hand")
+    with pytest.raises(ConfigError, match=r"would replace \(a.geojson\)"):
+        predict_files(pipeline(), [image], out)
+    assert (out / "a.geojson").read_text() == "drawn by hand"
+    with pytest.raises(ConfigError, match="expected a folder"):
+        predict_files(pipeline(), [image], image)
+
+
+def test_the_pixel_size_of_the_file_goes_before_that_of_the_training_files(tmp_path):
+    square = np.full((8, 8), 200, np.uint8)
+    write_tiff(tmp_path / "states.tif", square, pixel_size_um=0.25)
+    write_tiff(tmp_path / "silent.tif", square)
+    info = dataclasses.replace(INFO, scale=0.5, pixel_size_um=1.0)
+    predict_files(pipeline(info=info), [tmp_path / "states.tif", tmp_path / "silent.tif"], tmp_path / "o")
+    for name, size in (("states", 0.25), ("silent", 0.5)):
+        (row,) = (row for row in read(tmp_path / "o" / "objects.csv") if row["image"] == f"{name}.tif")
+        assert float(row["pixel_size_um"]) == read_pixel_size(tmp_path / "o" / f"{name}.tif") == size

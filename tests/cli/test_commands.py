@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 import micraframe
 from micraframe import catalog, cli
 from micraframe.cli.output import print_records
-from micraframe.config import Choice
+from micraframe.config import Choice, resolve_choice
 from micraframe.images import read_image, read_labels, write_png, write_tiff
 from micraframe.plugin import KINDS, Component
 from micraframe.runtime.locks import exclusive
@@ -161,14 +165,48 @@ def test_show_expands_nested_parameters_and_wraps_words(command, monkeypatch):
     assert required["images"]["required"]
 
 
+@pytest.mark.parametrize("entry", catalog().entries(), ids=lambda entry: f"{entry.component.kind} {entry.qualified}")
+def test_show_ends_with_an_example_that_a_configuration_can_have_and_fits_80_columns(entry, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    kind = entry.component.kind
+    ran = command("show", kind, entry.qualified)
+    assert ran.code == 0
+    assert max(map(len, ran.out.splitlines())) <= 80
+    _, found, example = ran.out.partition("Example for a configuration; leave out what you do not change:\n")
+    assert bool(found) != ("It has no parameters." in ran.out)
+    if found and "FILL-IN" not in example:
+        (choice,) = YAML(typ="safe").load(example).values()
+        resolve_choice(kind, Choice(name=entry.qualified, params=choice["params"]))
+
+
+def test_show_hides_no_default_and_names_what_can_be_chosen(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = command("show", "method", "micra-net").out
+    assert "objectives: list of mapping = []" in out
+    assert "augmentations: list of mapping = [{kind: flip, probability: 0.5, axis: left-right}" in out
+    assert "{kind: log-sum-exp}: A smooth maximum" in out
+    assert "dropout: float (>= 0, < 1) = 0.5" in out
+    assert "One of: timm, unet, unet-encoder; see micraframe show backbone NAME." in out
+    assert "otsu alone is short for {name: otsu}." in command("show", "head", "semantic").out
+
+
+def test_columns_without_a_value_are_left_out(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    records = [{"name": "a", "empty": "", "undefined": math.nan}, {"name": "b", "empty": "", "undefined": math.nan}]
+    print_records(records, as_json=False)
+    assert capsys.readouterr().out == "name\na\nb\n"
+    print_records(records, as_json=True)
+    assert set(json.loads(capsys.readouterr().out)[0]) == {"name", "empty", "undefined"}
+
+
 def test_a_table_too_wide_for_the_screen_is_printed_as_lists(capsys, monkeypatch):
     records = [{"name": "a b", "number": 0.5, "undefined": math.nan}]
     monkeypatch.setenv("COLUMNS", "80")
     print_records(records, as_json=False)
-    assert capsys.readouterr().out.split() == ["name", "number", "undefined", "a", "b", "0.5"]
-    monkeypatch.setenv("COLUMNS", "12")
-    print_records(records, as_json=False)
-    assert capsys.readouterr().out == "name       a b\nnumber     0.5\nundefined\n"
+    assert capsys.readouterr().out.split() == ["name", "number", "a", "b", "0.5"]
+    monkeypatch.setenv("COLUMNS", "11")
+    print_records([{"name": "a b c d e f"} | records[0] | {"name": "a b c d"}], as_json=False)
+    assert capsys.readouterr().out == "name    a b\n        c d\nnumber  0.5\n"
 
 
 def test_a_table_in_a_pipe_has_a_line_for_each_record(capsys, monkeypatch):
@@ -212,6 +250,76 @@ def test_train_writes_a_model_a_log_and_its_configuration(model):
     assert len(read(run / "training" / "log.csv")) == 2
     assert (run / "config.yaml").exists()
     assert json.loads((model / "model.json").read_text())["method"]["name"].endswith("micra-net")
+
+
+def test_train_writes_which_image_is_in_which_split_and_measures_the_test_images(command, folder, tmp_path):
+    config = (folder / "train.yaml").read_text().replace("test: 0", "test: 0.25")
+    config = config.replace(
+        "labels:", f"masks: {{disc: {folder}/masks/disc, square: {folder}/masks/square}}\n    labels:"
+    )
+    (tmp_path / "train.yaml").write_text(config)
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 0
+    rows = {row["image"]: row for row in read(tmp_path / "run" / "splits.csv")}
+    truth = {row["image"].removesuffix(".png"): row for row in read(folder / "labels.csv")}
+    assert {name: (row["disc"], row["square"]) for name, row in rows.items()} == {
+        name: (row["disc"], row["square"]) for name, row in truth.items()
+    }
+    assert [row["split"] for row in rows.values()].count("test") == 3
+    train = [row for row in rows.values() if row["split"] == "train"]
+    assert f"{sum(row['disc'] == '1' for row in train)} of {len(train)}" in ran.out
+    assert re.search(r"^training (\d+)/\1  loss \S+  valid \S+  accuracy \S+$", ran.err, re.MULTILINE)
+    (tmp_path / "images").mkdir()
+    for name, row in rows.items():
+        if row["split"] == "test":
+            shutil.copy(folder / "images" / f"{name}.png", tmp_path / "images")
+    assert command("predict", tmp_path / "run/model", tmp_path / "images", "--output", tmp_path / "out").code == 0
+    evaluated = {}
+    for truth in (folder / "masks", folder / "labels.csv"):
+        for row in json.loads(command("evaluate", tmp_path / "out", truth, "--json").out):
+            if row["value"] is not None:
+                evaluated[row["metric"], row["class"]] = row["value"]
+    numbers = {(row["metric"], row["class"]): float(row["value"]) for row in read(tmp_path / "run" / "test.csv")}
+    assert {metric for metric, _ in numbers} <= {"correct", "average_precision", "iou", "iou_if_present"}
+    assert ("correct", "disc") in numbers
+    assert ("iou", "disc") in numbers
+    assert {key: evaluated[key] for key in numbers} == pytest.approx(numbers, abs=1e-4)
+
+
+def test_a_training_that_was_interrupted_before_the_test_images_is_completed(command, folder, tmp_path):
+    words = ("train", folder / "train.yaml", "--output", tmp_path / "run")
+    assert command(*words).code == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    (tmp_path / "run" / "test.csv").unlink()
+    assert command(*words).code == 0
+    assert {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    assert command(*words).code == 2
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        ("{name: semantic, params: {presence_threshold: [0.5, 0.5, 0.5]}}", "presence_threshold: expected one number"),
+        ("failing", "head fake/failing cannot decide on the scores of method micraframe/micra-net: no scale"),
+    ],
+)
+def test_train_refuses_before_its_first_step_what_fails_at_predict(command, folder, tmp_path, install, head, reason):
+    code = """
+        from typing import final
+        from micraframe.interfaces import Head, HeadParams
+        @final
+        class Failing(Head[HeadParams]):
+            def decide(self, scores, image, info):
+                raise ValueError("no scale")
+    """
+    install("fake", [Component("head", "failing", "fake_heads:Failing", "Fails")], fake_heads=textwrap.dedent(code))
+    text = (folder / "train.yaml").read_text().partition("\nhead:")[0]
+    (tmp_path / "train.yaml").write_text(f"{text}\nhead: {head}\ndevice: cpu\n")
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 2
+    assert reason in ran.err
+    assert "training 1/" not in ran.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_does_not_overwrite_a_model(command, folder, model):
@@ -264,7 +372,7 @@ def test_train_warns_of_a_class_without_examples_and_estimates_annotation_time(c
     ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
     assert ran.code == 0
     assert "warning: class 'never' is in none of the 9 training samples, so it cannot be learned" in ran.err
-    assert "'disc'" not in ran.err
+    assert "class 'disc' is in" not in ran.err
     assert "on 9 samples, with 3 for validation" in ran.out
     assert "Annotation time: about 24 s (12 s to 48 s)" in ran.out
 
@@ -335,6 +443,20 @@ def test_predict_takes_thresholds_of_a_study(command, folder, model, tmp_path):
     }
 
 
+def test_predict_takes_a_studys_thresholds_of_another_origin(command, folder, model, tmp_path):
+    tuned = {"validation": {"presence": [1.0, 1.0], "mask": 0.5}, "erasing": {"presence": [0.0, 1.0], "mask": 0.25}}
+    file = tmp_path / "thresholds.json"
+    file.write_text(json.dumps({"tuned": tuned}))
+    words = ["predict", model, folder / "images" / "sample-1.png", "--output", tmp_path / "out"]
+    assert command(*words, "--thresholds", file, "--origin", "erasing").code == 0
+    assert [row["present"] for row in read(tmp_path / "out" / "predictions.csv")] == ["1", "0"]
+    origins = json.loads((tmp_path / "out" / "predict.json").read_text())["origins"]
+    assert set(origins.values()) == {"erasing"}
+    ran = command(*words, "--thresholds", file, "--origin", "negatives")
+    assert (ran.code, "got validation, erasing" in ran.err) == (1, True)
+    assert command(*words, "--origin", "erasing").code == 2
+
+
 def test_predict_replaces_its_own_earlier_files_and_no_others(command, folder, model, tmp_path):
     images, out = folder / "images", tmp_path / "out"
     assert command("predict", model, images, "--output", out, "--head", "detection").code == 0
@@ -342,7 +464,7 @@ def test_predict_replaces_its_own_earlier_files_and_no_others(command, folder, m
     assert command("predict", model, images / "sample-1.png", "--output", out).code == 0
     kept = {"notes.txt", "objects.csv", "predict.json", "predictions.csv"}
     kept |= {f"sample-1{end}" for end in (".tif", ".geojson", "-overlay.png")}
-    assert {file.name for file in out.iterdir()} == kept
+    assert {file.name for file in out.glob("[!.]*")} == kept
 
 
 @pytest.mark.parametrize("name", ["points.csv", "sample-1.tif", "predict.json"])
@@ -424,12 +546,16 @@ def test_large_images_are_predicted_in_tiles(command, folder, model, tmp_path):
     assert masks.shape == others.shape == (2, 160, 200)
     assert not np.array_equal(masks, others), "maps are scaled in each tile"
     assert len({row["image"] for row in read(tmp_path / "cut" / "predictions.csv")}) == 13
+    # As large as the training images, which leaves less than the usual halo.
+    crop = ("--output", tmp_path / "crop", "--tile", 40)
+    assert command("predict", model, tmp_path / "large.png", *crop).code == 0
+    assert read_image(tmp_path / "crop" / "large.tif").shape == masks.shape
 
 
 def test_tiles_without_a_middle_are_refused(command, folder, model, tmp_path):
-    ran = command("predict", model, folder / "images", "--output", tmp_path, "--tile", 128)
+    ran = command("predict", model, folder / "images", "--output", tmp_path, "--tile", 128, "--halo", 64)
     assert ran.code == 2
-    assert "--tile 128: expected at least 32 used pixels per tile" in ran.err
+    assert "--tile 128 --halo 64: expected at least 32 used pixels per tile" in ran.err
     ran = command("predict", model, folder / "images", "--output", tmp_path, "--halo", 16)
     assert ran.code == 2
     assert "--halo 16: expected --tile too" in ran.err
@@ -444,7 +570,7 @@ def test_hidden_files_of_a_folder_are_not_images(command, folder, model, tmp_pat
 def test_an_output_that_cannot_be_written_is_one_line(command, folder, model, tmp_path):
     (tmp_path / "out").write_text("a file")
     ran = command("predict", model, folder / "images", "--output", tmp_path / "out")
-    assert ran.code == 1
+    assert ran.code == 2
     assert str(tmp_path / "out") in ran.err
     assert "Traceback" not in ran.err
 
@@ -465,8 +591,11 @@ def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_
     defined = [float(row["value"]) for row in rows if row["value"]]
     assert means["iou", "disc"] == pytest.approx(np.mean(defined), rel=1e-5)
     assert means["correct", "all"] == pytest.approx((means["correct", "disc"] + means["correct", "square"]) / 2)
+    again = command("evaluate", tmp_path, folder / "masks", "--output", tmp_path / "rows.csv")
+    assert again.code == 2
+    assert "rows.csv: expected no such file yet" in again.err
     labels = command("evaluate", tmp_path, folder / "labels.csv", "--json")
-    assert {row["value"] for row in json.loads(labels.out) if row["metric"] == "iou"} == {None}
+    assert {row["component"] for row in json.loads(labels.out)} == {"micraframe/classification"}
     assert means["correct", "disc"] == next(
         row["value"] for row in json.loads(labels.out) if (row["metric"], row["class"]) == ("correct", "disc")
     )
@@ -545,14 +674,16 @@ def test_points_are_written_and_their_curve_is_measured(command, folder, model, 
     assert means["detection_average_precision_pooled", "disc"] == pytest.approx(wanted)
     assert means["detection_average_precision_pooled", "square"] == 0
     assert means["detection_average_precision_pooled", "all"] == pytest.approx(wanted / 2)
-    curve = read(tmp_path / "precision_recall.csv")
+    curve = read(tmp_path / "rows-precision_recall.csv")
     assert list(curve[0]) == ["class", "threshold", "precision", "recall"]
     assert [row["threshold"] for row in curve] == ["0.899999976", "0.800000012", "0.75", "0.699999988"]
     assert float(curve[-1]["recall"]) == pytest.approx(len(hits) / len(discs))
     assert {row["statistic"] for row in read(tmp_path / "rows.csv")} > {"detection_f1", "detection_average_precision"}
     assert command("evaluate", out, folder / "labels.csv").code == 0, "labels say nothing of where objects are"
-    clash = command("evaluate", out, folder / "masks", "--output", tmp_path / "precision_recall.csv")
+    (tmp_path / "rows.csv").unlink()
+    clash = command("evaluate", out, folder / "masks", "--output", tmp_path / "rows.csv")
     assert clash.code == 2
+    assert "rows-precision_recall.csv: expected no such file yet" in clash.err
     (out / "points.csv").write_text("image,class,y,x,score\na.png,disc,1,2,many\n")
     ran = command("evaluate", out, folder / "masks")
     assert ran.code == 1
@@ -560,6 +691,37 @@ def test_points_are_written_and_their_curve_is_measured(command, folder, model, 
     # What one model found is not taken for another's.
     command("predict", model, folder / "images", "--output", out)
     assert not (out / "points.csv").exists()
+
+
+def test_evaluate_takes_names_of_metrics_and_boxes_as_truth(command, folder, model, tmp_path):
+    out, boxes = tmp_path / "out", tmp_path / "boxes.csv"
+    command("predict", model, folder / "images", "--output", out)
+    lines = [f"sample-{number}.png,disc,0,0,9,9\nsample-{number}.png,rod,0,0,9,9" for number in range(12)]
+    boxes.write_text("image,class,xmin,ymin,xmax,ymax\n" + "\n".join([*lines, "sample-1.png,square,5,5,20,20"]) + "\n")
+    ran = command("evaluate", out, boxes, "--json")
+    assert ran.code == 0
+    assert list(dict.fromkeys(row["component"] for row in json.loads(ran.out))) == [
+        "micraframe/classification",
+        "micraframe/counts",
+        "micraframe/detection",
+    ]
+    words = ("--metrics", "counts,classification", "--metrics", "detection:distance=4")
+    ran = command("evaluate", out, boxes, *words, "--json")
+    assert list(dict.fromkeys(row["component"] for row in json.loads(ran.out))) == [
+        "counts",
+        "classification",
+        "detection",
+    ]
+
+
+def test_a_failure_that_all_images_share_is_stated_once(command, folder, model, tmp_path):
+    command("predict", model, folder / "images", "--output", tmp_path / "out")
+    (tmp_path / "truth").mkdir()
+    ran = command("evaluate", tmp_path / "out", tmp_path / "truth", "--output", tmp_path / "rows.csv")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.count("expected a mask") == 1
+    assert "12 images: " in ran.err
+    assert not (tmp_path / "rows.csv").exists()
 
 
 def test_evaluate_names_an_image_without_truth(command, folder, model, tmp_path):
@@ -570,7 +732,7 @@ def test_evaluate_names_an_image_without_truth(command, folder, model, tmp_path)
     assert "expected a mask sample-1.*" in ran.err
     ran = command("evaluate", tmp_path, folder / "images" / "absent")
     assert ran.code == 1
-    assert "expected a CSV of labels or a folder of masks" in ran.err
+    assert "expected a folder of masks, or a CSV of labels, boxes or points" in ran.err
 
 
 def test_a_model_of_another_format_is_refused(command, folder, model, tmp_path):

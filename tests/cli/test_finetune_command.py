@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from micraframe import pipeline
 from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError
+from micraframe.images import write_png
 from micraframe.interfaces import Thresholds
 from micraframe.modelfile import load_model
 
@@ -80,3 +82,27 @@ def test_the_model_itself_is_unchanged(folder: Path, tmp_path: Path) -> None:
     run("finetune", model, folder / "more.yaml", "--unfreeze", "all", "--output", tmp_path / "out")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     assert json.loads((tmp_path / "out" / "model" / "model.json").read_text())["provenance"]["before all: seed"] == "0"
+
+
+def test_classes_are_renamed(folder: Path, tmp_path: Path) -> None:
+    table = "image,nought,one,group\n" + "".join(f"{n}.png,{n % 2},{1 - n % 2},g{n}\n" for n in range(8))
+    (tmp_path / "labels.csv").write_text(table)
+    for number in range(8):
+        write_png(tmp_path / "images" / f"{number}.png", np.full((64, 64), number, np.uint8))
+    params = f"{{images: {tmp_path}/images, labels: {tmp_path}/labels.csv, normalisation: {{kind: none}}}}"
+    (tmp_path / "train.yaml").write_text(f"dataset: {{name: folder, params: {params}}}" + METHOD)
+    run("train", tmp_path / "train.yaml", "--output", tmp_path / "first")
+    (tmp_path / "labels.csv").write_text(table.replace("nought,one", "zero,1"))
+    more = f"dataset: {{name: folder, params: {params}}}\ntraining: {{epochs: 1}}\nrename: {{nought: zero, one: uno}}\n"
+    (tmp_path / "more.yaml").write_text(more)
+    words = ["finetune", tmp_path / "first" / "model", tmp_path / "more.yaml", "--unfreeze", "linear", "--output"]
+    run(*words, tmp_path / "new", "--rename", "one=1")
+    assert pipeline.load(tmp_path / "new" / "model").info.classes == ("zero", "1")
+    saved = load_model(tmp_path / "new" / "model")
+    assert saved.provenance["before linear: classes"] == "nought, one"
+    assert "one: '1'" in (tmp_path / "new" / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match="--rename one: expected OLD=NEW"):
+        run(*words, tmp_path / "not", "--rename", "one")
+    with pytest.raises(ConfigError, match="model's classes nought, one, got 'two'"):
+        run(*words, tmp_path / "not", "--rename", "two=2")
+    assert not (tmp_path / "not").exists()

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 
 from micraframe import cli, config
+from micraframe.cli import study as study_command
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.images import write_png
 from micraframe.pipeline import Pipeline
 from micraframe.plugin import Component
-from micraframe.study import StudyFolder, executors, plan, run_study
+from micraframe.study import StudyFolder, executors, job, plan, run_study
+from micraframe.study.folder import Step
+from micraframe.study.status import StudyStatus
+from micraframe.types import Progress
 
 SMOKE = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
 
@@ -89,7 +93,7 @@ def test_status_counts_what_is_done_failed_started_and_waiting(half_done: Path, 
     assert ran.code == 0
     assert "4 runs: 1 done, 1 failed, 1 started, 1 waiting." in ran.out
     assert "4 trainings, 3 to do.\n" in ran.out
-    assert "s remaining on one machine, judging by the completed runs." in ran.out
+    assert "The remaining time is known once the first runs are done." in ran.out  # a control says nothing of trainings
     assert "cell" not in ran.out
     assert "RuntimeError: cannot learn this" in ran.out
 
@@ -149,7 +153,8 @@ def test_lines_of_a_plan_that_are_too_long_are_folded(half_done: Path, command: 
     assert whole[0].split() == ["run", "state", "trains", "seconds"]
     monkeypatch.setenv("COLUMNS", "60")
     folded = command("study", "status", half_done).out.splitlines()
-    assert "run      modified-digits / image-level / intensity-otsu / seed 0" in folded
+    assert folded[:2] == ["run      modified-digits / image-level / intensity-otsu /", "         seed 0"]
+    assert max(map(len, folded[:-4])) <= 60
 
 
 def test_failures_for_the_same_reason_are_grouped(tmp_path: Path, command: Command, install: Any) -> None:
@@ -170,13 +175,53 @@ def test_status_of_a_study_that_was_interrupted_early(tmp_path: Path, command: C
     assert "this study was interrupted before its first run" in ran.err
 
 
+@pytest.mark.parametrize(("shared", "said"), [(1, "1 run reuses the"), (2, "2 runs reuse the")])
+def test_runs_that_share_a_training_are_counted(shared: int, said: str) -> None:
+    assert said in study_command._plan_text(StudyStatus((), 1, shared))
+
+
 def test_status_as_json(half_done: Path, command: Command) -> None:
     found = json.loads(command("study", "status", half_done, "--json").out)
     assert [run["state"] for run in found] == ["done", "failed", "started", "waiting"]
     assert [run["trains"] for run in found] == [False, True, True, True]
     assert found[0]["seconds"] == 0
-    assert all(run["seconds"] > 0 for run in found[1:])
+    assert found[1]["seconds"] is None
+    assert all(run["seconds"] > 0 for run in found[2:])
     assert found[1]["error"] == "RuntimeError: cannot learn this"
+
+
+def test_status_names_the_step_of_a_run_that_was_interrupted(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, folder = study("centre-blob", "random-map"), StudyFolder(tmp_path)
+    folder.config.write_text(config.to_yaml(made), encoding="utf-8")
+
+    def killed(run: Any, made: Study, folder: StudyFolder, progress: Progress, processes: Any) -> None:
+        (before,) = json.loads(command("study", "status", tmp_path, "--json").out)[:1]
+        assert (before["state"], before["step"]) == ("running", "start")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "execute", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(made, tmp_path)
+    out = command("study", "status", tmp_path).out
+    assert "2 runs: 1 interrupted, 1 waiting." in out
+    assert out.split()[:3] == ["run", "state", "step"]
+    run_study(made, tmp_path)
+    out = command("study", "status", tmp_path).out
+    assert "2 runs: 2 done." in out
+    assert "step" not in out.splitlines()[0]
+
+
+def test_a_step_is_kept_with_its_numbers_and_without_those_that_are_undefined(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    (run,) = plan(study("centre-blob"))
+    assert folder.step(run) is None
+    folder.write_step(run, Step(f"{run}: training", 3, 10, {"loss": 0.25, "valid": float("nan")}))
+    assert str(folder.step(run)) == f"{run}: training 3/10, loss 0.25"
+    folder.clear_step(run)
+    assert folder.step(run) is None
 
 
 def test_status_before_anything_is_done(tmp_path: Path, command: Command) -> None:

@@ -12,12 +12,13 @@ from sklearn.metrics import roc_auc_score
 from micraframe.config import Choice
 from micraframe.controls.presence_otsu import (
     CONTRASTS,
-    Contrast,
+    ContrastName,
     area_under_roc,
     choose_contrast,
     choose_contrasts,
     contrast_map,
 )
+from micraframe.errors import ConfigError
 from micraframe.pipeline import Pipeline, load
 from micraframe.pipeline import fit as fit_pipeline
 from micraframe.registry import build
@@ -34,7 +35,7 @@ CLASSIFIER = {
 }
 
 
-def picture(index: int, contrast: Contrast | None) -> tuple[FloatArray, BoolArray]:
+def picture(index: int, contrast: ContrastName | None) -> tuple[FloatArray, BoolArray]:
     """Return an image of noise, with a disc that is brighter, darker, or noisier than the rest; and the disc."""
     generator = np.random.default_rng(index)
     y, x = np.mgrid[:40, :44]
@@ -48,7 +49,7 @@ def picture(index: int, contrast: Contrast | None) -> tuple[FloatArray, BoolArra
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_the_contrast_is_chosen_by_labels_and_finds_the_structure(contrast: Contrast) -> None:
+def test_the_contrast_is_chosen_by_labels_and_finds_the_structure(contrast: ContrastName) -> None:
     containing = [picture(index, contrast) for index in range(8)]
     lacking = [picture(index, None)[0] for index in range(8, 16)]
     assert choose_contrast([image for image, _ in containing], lacking, 3) == contrast
@@ -62,7 +63,7 @@ def test_the_contrast_is_chosen_by_labels_and_finds_the_structure(contrast: Cont
         )
 
 
-def images(contrast: Contrast) -> list[FloatArray]:
+def images(contrast: ContrastName) -> list[FloatArray]:
     return [picture(index, contrast if index < 8 else None)[0] for index in range(16)]
 
 
@@ -98,7 +99,7 @@ def test_the_agreement_is_the_area_under_the_roc_curve(mask: BoolArray, values: 
 
 
 @pytest.mark.parametrize("contrast", CONTRASTS)
-def test_maps_of_any_image_are_in_range(contrast: Contrast) -> None:
+def test_maps_of_any_image_are_in_range(contrast: ContrastName) -> None:
     for shift, scale in ((0, 1), (-70, 5), (1e4, 1e-2)):
         values = contrast_map(picture(0, "bright")[0] * np.float32(scale) + np.float32(shift), contrast, 2)
         assert values.dtype == np.float32
@@ -131,3 +132,11 @@ def test_a_classifier_learned_from_labels_decides_presence(tmp_path) -> None:
     dark = next(load(tmp_path / "model", "cpu", contrast="dark").predict([test[1].image]))
     assert np.count_nonzero(dark.masks[0] & found[1].masks[0]) == 0
     assert dark.scores.presence.tolist() == pytest.approx(found[1].scores.presence.tolist())
+
+
+def test_a_classifier_that_does_not_learn_from_labels_is_refused() -> None:
+    method = build("method", "presence-otsu", classifier={"name": "micraframe-unet/unet"})
+    info = DatasetInfo("toy", ("disc",), 1, Normalisation(), "0")
+    samples = [Sample("a", picture(0, None)[0], labels=np.array([True]))]
+    with pytest.raises(ConfigError, match="expected a method that learns from labels, got micraframe-unet/unet"):
+        method.fit(samples, samples, info, FitContext(device="cpu"))

@@ -174,8 +174,18 @@ def test_groups_and_given_splits(cells: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(DataError, match="group 'g1' is in both"):
         build(**cells, index=index, split="part", group="field").info()
     index = write_table(tmp_path / "odd.csv", "name,part\n" + "".join(f"cell{n},else\n" for n in range(9)))
-    with pytest.raises(DataError, match=r"odd\.csv:2: expected train, valid, test in column 'part', got 'else'"):
+    with pytest.raises(DataError, match=r"odd\.csv:2: expected train, valid, test or none in column 'part', got 'els"):
         build(**cells, index=index, split="part").info()
+
+
+def test_an_image_whose_split_is_none_is_left_out(cells: dict[str, Any], tmp_path: Path) -> None:
+    rows = "".join(f"cell{n},{'none' if n == 4 else SPLITS[n % 3]}\n" for n in range(9))
+    (Path(cells["masks"]) / "cell4.png").unlink()  # it need not be annotated
+    params = cells | {"index": write_table(tmp_path / "index.csv", "name,split\n" + rows)}
+    assert {sample.id for sample in every_sample(build(**params))} == {f"cell{n}" for n in range(9) if n != 4}
+    labels = "name,odd,part\n" + "".join(f"cell{n},{n % 2},{'none' if n < 3 else SPLITS[n % 3]}\n" for n in range(9))
+    dataset = build(images=cells["images"], labels=write_table(tmp_path / "labels.csv", labels), split="part")
+    assert {sample.id for sample in every_sample(dataset)} == {f"cell{n}" for n in range(3, 9)}
 
 
 GROUPED = "image,nucleus,group\n" + "".join(f"cell{n}.png,{n % 2},f{n // 3}\n" for n in range(9))
@@ -552,6 +562,29 @@ def test_a_contact_class_has_a_role(cells: dict[str, Any], tmp_path: Path) -> No
     assert dataset.info().roles == ("object", "contact")
     with pytest.raises(ConfigError, match="contact_class: expected one of the classes cell, contact, got 'touch'"):
         build(images=cells["images"], masks=folders, contact_class="touch").info()
+
+
+def test_a_contact_class_is_made_from_instances(cells: dict[str, Any], tmp_path: Path) -> None:
+    params = cells | {"contact_class": "contact"}
+    assert build(**params).info().classes == ("object", "contact")
+    # Objects of 5 px are 3 px apart.
+    for sample in every_sample(build(**params)):
+        number = int(sample.id[-1])
+        assert sample.labels.tolist() == [number > 0, number > 1]
+        assert [part.max() for part in sample.instances] == [number, (number > 1) * sample.instances[1].max()]
+    assert not any(sample.labels[1] for sample in every_sample(build(**params, contact_distance=1)))
+    labels = write_table(
+        tmp_path / "labels.csv", "name,contact,cell\n" + "".join(f"cell{n},{n % 2},1\n" for n in range(9))
+    )
+    dataset = build(**params, labels=labels)
+    assert dataset.info().classes == ("cell", "contact")
+    for sample in every_sample(dataset):  # what an annotator saw counts
+        assert sample.labels.tolist() == [True, int(sample.id[-1]) % 2 == 1]
+        assert len(sample.masks) == 2
+    boxes = write_table(tmp_path / "boxes.csv", "image,xmin,ymin,xmax,ymax\ncell0,1,1,6,6\n")
+    (Path(cells["masks"]) / "cell0.png").unlink()
+    with pytest.raises(DataError, match=r"cell0.*expected masks with numbered objects"):
+        every_sample(build(**params, boxes=boxes))
 
 
 def test_an_image_that_is_too_large_is_a_data_error(cells: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,21 @@ def test_labels_of_whole_images() -> None:
         assert (sample.group, sample.source) == (sample.id, sample.id)
 
 
+def test_the_annotation_of_a_split_is_judged_once() -> None:
+    read: list[int] = []
+
+    def annotation(number: int) -> ImageAnnotation:
+        read.append(number)
+        return masks(number)
+
+    changes = {n: {"labels": None, "read_annotation": partial(annotation, n), "split": "train"} for n in range(2)}
+    dataset = build(changes, count=2, crop=8)
+    first = dataset.samples("train")
+    assert sorted(read) == [0, 1]
+    assert len(dataset.samples("train")) == len(first)
+    assert sorted(read) == [0, 1]
+
+
 def test_given_splits_are_kept() -> None:
     dataset = build({n: {"split": SPLITS[n % 3], "group": f"g{n % 3}"} for n in range(6)})
     for number, split in enumerate(SPLITS):

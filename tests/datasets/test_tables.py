@@ -9,9 +9,9 @@ from micraframe.datasets.tables import (
     POINT_COLUMNS,
     check_images,
     label_classes,
-    labels_of,
-    objects_of,
     read_table,
+    row_labels,
+    row_objects,
     value_of,
 )
 from micraframe.errors import DataError
@@ -33,8 +33,8 @@ def test_a_column_of_answers_for_each_class(tmp_path: Path) -> None:
     path = table(tmp_path, "slide,name,ring,fiber\n7,a,1,0\n7,b,No,TRUE\n")
     rows = read_table(path)
     assert label_classes(rows, ("slide", "")) == ("ring", "fiber")
-    assert labels_of("a", rows["a"], ("fiber", "ring"), path) == (False, True)
-    assert labels_of("b", rows["b"], ("ring", "fiber"), path) == (False, True)
+    assert row_labels("a", rows["a"], ("fiber", "ring"), path) == (False, True)
+    assert row_labels("b", rows["b"], ("ring", "fiber"), path) == (False, True)
     assert value_of("a", rows, "slide", path) == "7"
 
 
@@ -43,9 +43,9 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
     rows = read_table(path)
     classes = label_classes(rows, ())
     assert classes == ("fiber", "ring")
-    assert [labels_of(name, rows[name], classes, path) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
+    assert [row_labels(name, rows[name], classes, path) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
     with pytest.raises(DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'"):
-        labels_of("a", rows["a"], ("ring",), path)
+        row_labels("a", rows["a"], ("ring",), path)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
 def test_answers_that_cannot_be_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     path = table(tmp_path, text)
     with pytest.raises(DataError, match=rf"labels\.csv:.*{message}"):
-        labels_of("a", read_table(path)["a"], ("ring",), path)
+        row_labels("a", read_table(path)["a"], ("ring",), path)
 
 
 @pytest.mark.parametrize(
@@ -107,18 +107,18 @@ def test_boxes_and_points_of_an_image(tmp_path: Path) -> None:
     rows = read_table(table(tmp_path, "image,class,xmin,ymin,xmax,ymax,x,y\na.png,b,1,2,3.5,4,7,-0.4\na.png,,,,,,,\n"))[
         "a"
     ]
-    boxes = objects_of(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
+    boxes = row_objects(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
     assert [part.tolist() for part in boxes] == [[], [[2, 1, 4, 3.5]]]
     assert [part.shape for part in boxes] == [(0, 4), (1, 4)]
-    points = objects_of(rows, POINT_COLUMNS, ("a", "b"), (8, 7))
+    points = row_objects(rows, POINT_COLUMNS, ("a", "b"), (8, 7))
     assert points[1].tolist() == [[0, 6]]
 
 
 def test_objects_of_the_only_class_need_no_class_column(tmp_path: Path) -> None:
     rows = read_table(table(tmp_path, "image,x,y\na,1,2\na,3,4\n"))["a"]
-    assert objects_of(rows, POINT_COLUMNS, ("spot",), (8, 8))[0].tolist() == [[2, 1], [4, 3]]
+    assert row_objects(rows, POINT_COLUMNS, ("spot",), (8, 8))[0].tolist() == [[2, 1], [4, 3]]
     with pytest.raises(DataError, match=r"labels\.csv:2: expected a column 'class'"):
-        objects_of(rows, POINT_COLUMNS, ("spot", "ring"), (8, 8))
+        row_objects(rows, POINT_COLUMNS, ("spot", "ring"), (8, 8))
 
 
 @pytest.mark.parametrize(
@@ -138,15 +138,15 @@ def test_objects_of_the_only_class_need_no_class_column(tmp_path: Path) -> None:
 def test_impossible_boxes_are_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     rows = read_table(table(tmp_path, f"image,class,xmin,ymin,xmax,ymax\na,b,0,0,1,1\n{line}\n"))["a"]
     with pytest.raises(DataError, match=rf"labels\.csv:3: .*{message}"):
-        objects_of(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
+        row_objects(rows, BOX_COLUMNS, ("a", "b"), (8, 8))
 
 
 def test_points_outside_the_image_are_named(tmp_path: Path) -> None:
     rows = read_table(table(tmp_path, "image,x,y\na,1,8.5\n"))["a"]
     with pytest.raises(DataError, match=r"labels\.csv:2: the point lies outside its image of \(H, W\) = \(8, 9\)"):
-        objects_of(rows, POINT_COLUMNS, ("spot",), (8, 9))
+        row_objects(rows, POINT_COLUMNS, ("spot",), (8, 9))
     with pytest.raises(DataError, match="expected the columns ymin, xmin"):
-        objects_of(rows, BOX_COLUMNS, ("spot",), (8, 9))
+        row_objects(rows, BOX_COLUMNS, ("spot",), (8, 9))
 
 
 def test_tables_about_unknown_images_are_named(tmp_path: Path) -> None:

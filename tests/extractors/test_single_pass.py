@@ -322,15 +322,15 @@ def test_reusing_memory_changes_no_map():
 
 def test_bytes_of_a_pass():
     layers = (Layer("one", 32, 1), Layer("two", 64, 4))
-    assert single_pass.pass_bytes(layers, (10, 7), 2) == single_pass.INSIDE * 2 * (32 * 10 * 7 + 64 * 3 * 2)
+    assert single_pass.pass_bytes(layers, (10, 7), 2) == single_pass.MEMORY_FACTOR * 2 * (32 * 10 * 7 + 64 * 3 * 2)
 
 
 def test_how_many_images_are_computed_together(monkeypatch):
     for name, answer in (("mem_get_info", (600, 1000)), ("memory_reserved", 300), ("memory_allocated", 100)):
         monkeypatch.setattr(torch.cuda, name, lambda device, answer=answer: answer)
-    counts = [single_pass.at_once(torch.device(name), 100) for name in ("cpu", "cuda", "mps")]
+    counts = [single_pass.images_per_pass(torch.device(name), 100) for name in ("cpu", "cuda", "mps")]
     assert counts == [1, 4, (4 << 30) // 100]
-    assert single_pass.at_once(torch.device("cuda"), 1000) == 1
+    assert single_pass.images_per_pass(torch.device("cuda"), 1000) == 1
 
 
 def test_when_memory_runs_out_fewer_images_are_tried(monkeypatch):

@@ -37,10 +37,18 @@ def test_a_blank_mask_has_no_distance():
     assert np.isnan(contour_distance(blank, square(1, 1)))
 
 
+def test_the_edge_of_the_image_is_no_contour():
+    one, other = np.zeros((40, 40), bool), np.zeros((40, 40), bool)
+    one[:, :15], other[:, :20] = True, True
+    assert contour_distance(one, other) == 5
+    # A mask that fills the image has no contour.
+    assert np.isnan(contour_distance(np.ones((40, 40), bool), one))
+
+
 @given(hnp.arrays(np.bool_, (5, 6)), hnp.arrays(np.bool_, (5, 6)))
 def test_contour_distance_is_its_definition(one, other):
     def contour(mask):
-        padded = np.pad(mask, 1)
+        padded = np.pad(mask, 1, mode="edge")  # the image's edge is no contour
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
         return np.argwhere(mask & ~inner)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from micraframe.interfaces import Column, Metric
-from micraframe.metrics.reduction import overall, per_image, stack, summarise
+from micraframe.metrics.reduction import per_image, stack, summarise
 from micraframe.parameters import Parameters
 from micraframe.registry import build
 from micraframe.types import Prediction, Sample, Scores
@@ -22,7 +22,7 @@ class Toy(Metric[Parameters]):
         return (
             Column("mean", "a mean"),
             Column("ratio", "a ratio of sums", numerator="part", denominator="whole"),
-            Column("median", "a median", higher_is_better=False, range=(0, np.inf), pooled=True),
+            Column("median", "a median", higher_is_better=False, range=(0, np.inf), pooled=("part",)),
         )
 
     def measure(self, prediction, truth):
@@ -55,7 +55,6 @@ def test_means_are_taken_within_images_and_then_over_them() -> None:
     assert median.per_class == pytest.approx([1, 2])
     assert median.overall == 1.5
     assert (median.images, median.reduction) == (3, "pooled over images")
-    assert overall(Toy(Parameters()), STATISTICS) == {"mean": mean.overall, "ratio": 0.5, "median": 1.5}
 
 
 def test_a_pooled_column_has_no_value_for_an_image() -> None:
@@ -104,6 +103,22 @@ def test_every_column_is_declared_and_reduced(name: str) -> None:
         assert ((defined >= column.range[0]) & (defined <= column.range[1])).all()
         if column.is_mean:
             assert np.nanmean(per_image(column, statistics)) == pytest.approx(reduced.overall, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", ["toy", *BUILT_IN])
+def test_a_class_that_is_left_out_keeps_its_number_but_changes_no_mean(name: str) -> None:
+    if name == "toy":
+        metric, statistics = Toy(Parameters()), STATISTICS
+    else:
+        metric = build("metric", name)
+        statistics = stack([metric.measure(*example()), metric.measure(*example())], classes=2)
+    alone = summarise(metric, {key: values[:, :1] for key, values in statistics.items()})
+    before, after = summarise(metric, statistics), summarise(metric, statistics, left_out=[1])
+    for every, some, one in zip(before, after, alone, strict=True):
+        np.testing.assert_array_equal(some.per_class, every.per_class)
+        assert some.images_per_class.tolist() == every.images_per_class.tolist()
+        assert some.overall == pytest.approx(one.overall, nan_ok=True)
+        assert some.images == one.images
 
 
 def test_a_metric_cannot_change_the_truth() -> None:

@@ -49,6 +49,21 @@ def test_whether_a_lock_is_held_can_be_seen_without_taking_it(tmp_path: Path) ->
     assert not is_held(path)
 
 
+def test_an_error_while_another_process_holds_the_lock_is_not_taken_for_a_lack_of_locks(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise BrokenPipeError
+
+    path = tmp_path / "a.lock"
+    with exclusive(path, refuse), pytest.raises(BrokenPipeError), exclusive(path, fails):
+        pytest.fail("entered, though the lock is held")
+
+
+def test_without_locks_nothing_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda lock, timeout=-1: (_ for _ in ()).throw(OSError("none")))
+    with exclusive(tmp_path / "a.lock", refuse):
+        assert not is_held(tmp_path / "a.lock")
+
+
 def test_an_exception_releases_the_lock(tmp_path: Path) -> None:
     with pytest.raises(KeyError), exclusive(tmp_path / "a.lock", refuse):
         raise KeyError

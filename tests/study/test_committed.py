@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,10 @@ from typer.testing import CliRunner
 from micraframe import config
 from micraframe.cli import app
 from micraframe.config import Choice
-from micraframe.errors import ConfigError
+from micraframe.errors import ConfigError, DataError
 from micraframe.study import StudyFolder, job, run_study
 from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods, export
+from micraframe.study.run import plan_of
 from micraframe.study.tables import ROWS, read_csv
 
 OLD = (compared("intensity-otsu"), compared("random-map", "boxes"))
@@ -118,6 +121,60 @@ def test_what_cannot_be_compared_is_refused(tmp_path, committed, changes, said):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_mistyped_comparison_is_refused_before_anything_is_run(tmp_path, committed):
+    made = study(NEW, reference="random-maps", **CHANGES)
+    for start in (plan_of, lambda study, against: run_study(study, tmp_path / "out", against=against)):
+        with pytest.raises(ConfigError, match="reference: expected one of .*'random-maps', which names none"):
+            start(made, against=committed)
+    assert not (tmp_path / "out" / "runs").exists()
+    assert [run.method for run in plan_of(study(NEW, reference="random-map", **CHANGES), against=committed)] == ["new"]
+
+
+def spoilt(record, **changes):
+    return json.dumps({**record, "runs": [{**record["runs"][0], **changes}, *record["runs"][1:]]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda record: "{}", "columns: Field required"),
+        (lambda record: "no JSON", "Invalid JSON"),
+        (lambda record: spoilt(record, key="../../../elsewhere"), "runs.0.key: String should match"),
+        (lambda record: spoilt(record, training_key="../models"), "runs.0.training_key: String should match"),
+        (lambda record: spoilt(record, computed=[0, 99]), "computed: expected positions below"),
+        (lambda record: spoilt(record, dataset="other"), "expected an entry of other"),
+        (lambda record: spoilt(record, tuning_work=[{"task": "labels", "images": -1}]), "not negative|tuning_work"),
+    ],
+)
+def test_a_record_of_another_shape_is_refused(tmp_path, committed, spoil, said):
+    folder = tmp_path / "committed"
+    shutil.copytree(committed, folder)
+    record = json.loads((committed / RUNS_FILE).read_text(encoding="utf-8"))
+    (folder / RUNS_FILE).write_text(spoil(record), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"(?s){RUNS_FILE}: expected the record of a committed study.*({said})"):
+        run_study(study(NEW, **CHANGES), tmp_path / "out", against=folder)
+
+
+def test_nothing_is_committed_of_a_study_without_completed_runs(tmp_path):
+    with pytest.raises(DataError, match="expected completed runs"):
+        export(study(NEW), StudyFolder(tmp_path), tmp_path / "study")
+
+
+def test_links_of_a_committed_report_lead_to_what_is_committed(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    from publish import ROOT, relinked
+
+    page = '<a href="figures/a.svg">figures/a.svg</a> <a href="rows.csv">rows.csv</a> <a href="pictures/b.png">b</a>'
+    page += ' <a href="gone.csv">gone.csv</a> <a href="#top">top</a> <a href="https://x.org/rows.csv">x</a>'
+    assert relinked(page, {"a.svg", "rows.csv.gz", "b.jpg"}) == (
+        '<a href="a.svg">a.svg</a> <a href="rows.csv.gz">rows.csv.gz</a> <a href="b.jpg">b.jpg</a>'
+        ' gone.csv <a href="#top">top</a> <a href="https://x.org/rows.csv">x</a>'
+    )
+    for report in ROOT.glob("*/report.html"):
+        links = re.findall(r'href="([^"#:]+)"', report.read_text(encoding="utf-8"))
+        assert [link for link in links if not (report.parent / link).exists()] == []
+
+
 def test_methods_are_chosen_by_name_and_new_ones_by_default(committed, tmp_path):
     made = study(*OLD, NEW)
     assert [each.label for each in choose_methods(made, committed, ()).methods] == ["new"]
@@ -125,5 +182,5 @@ def test_methods_are_chosen_by_name_and_new_ones_by_default(committed, tmp_path)
         choose_methods(made, committed, ["else"])
     with pytest.raises(ConfigError, match="it has every method of this study"):
         choose_methods(study(*OLD), committed, ())
-    with pytest.raises(ConfigError, match="expected a committed study"):
+    with pytest.raises(ConfigError, match="expected the record of a committed study"):
         choose_methods(made, tmp_path, ())

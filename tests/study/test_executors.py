@@ -39,7 +39,8 @@ from micraframe.study.executors import (
     seconds_of,
     slurm_cluster,
 )
-from micraframe.study.run import Outcome, execute_job
+from micraframe.study.job import run_job
+from micraframe.study.run import Outcome
 from micraframe.types import Progress
 
 PATIENCE = 240
@@ -293,7 +294,7 @@ def test_workers_of_one_machine_take_its_gpus_in_turn() -> None:
 
 def test_what_is_submitted_can_be_pickled(tmp_path: Path) -> None:
     (run,) = plan(study(method("centre-blob")))
-    work = functools.partial(execute_job, study=study(method("centre-blob")), folder=StudyFolder(tmp_path))
+    work = functools.partial(run_job, study=study(method("centre-blob")), folder=StudyFolder(tmp_path))
     assert pickle.loads(pickle.dumps((work, (run,), 1, ("tcp://a:1",))))[1] == (run,)
 
 

@@ -13,7 +13,7 @@ from micraframe.runtime import numerics as computing
 from micraframe.runtime.numerics import numerics
 from micraframe.study import StudyFolder, plan, run_study
 from micraframe.study.committed import runs_of
-from micraframe.study.provenance import ComputedOn, MachineUse, differences, machines
+from micraframe.study.provenance import ComputedOn, differences, machines
 
 HERE = ComputedOn(
     "2026-01-02",
@@ -75,13 +75,14 @@ def test_where_runs_differ_provenance_says_so():
     assert differences([HERE, HERE]) == ()
     assert differences([HERE, HERE, newer]) == ("torch: 2.14 (2 times), 2.15 (1 times)",)
     one, other = machines({"a": [HERE, HERE], "b": [HERE, HERE], "c": [HERE, newer]})
-    assert one == MachineUse(
-        "Epyc, AVX512 instructions, 1 thread, computed on cpu in float32, Linux, Python 3.11, torch 2.14",
-        3,
-        "2026-01-02",
-        "2026-01-02",
-    )
-    assert (other.runs, other.first) == (1, "2026-03-04")
+    assert one == {
+        "description": "Epyc, AVX512 instructions, 1 thread, computed on cpu in float32, Linux, Python 3.11, "
+        "torch 2.14",
+        "runs": 3,
+        "first": "2026-01-02",
+        "last": "2026-01-02",
+    }
+    assert (other["runs"], other["first"]) == (1, "2026-03-04")
 
 
 def test_provenance_is_assembled_from_the_runs(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
 from html.parser import HTMLParser
@@ -11,15 +12,19 @@ import numpy as np
 import pytest
 from small_studies import DIGITS, compared, net, study
 
+from micraframe import config
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE, PREDICTED, TRUE, contours
 from micraframe.plugin import Component
 from micraframe.pricing import Prices, TaskPrices
 from micraframe.study.folder import StudyFolder
-from micraframe.study.plan import plan
+from micraframe.study.plan import plan, planned_pairs
+from micraframe.study.report import page as report_page
 from micraframe.study.report.classes import confusion
 from micraframe.study.report.examples import pick, scale_bar
+from micraframe.study.report.methods_text import DatasetSize, methods_text
 from micraframe.study.report.page import progress_text
+from micraframe.study.report.planned import Planning
 from micraframe.study.report.tuned import thresholds_text
 from micraframe.study.report.wording import annotation_text, count_text, listed, significant_text, slugs
 from micraframe.study.run import run_study, write_results
@@ -182,19 +187,80 @@ def test_the_page_has_every_section_and_is_self_contained(finished):
     )
 
 
-def test_methods_that_share_a_trained_model_are_one_row_and_the_validated_variant_stands_for_them(tmp_path):
+def test_of_methods_that_share_a_trained_model_the_first_is_shown_whatever_outlines_say_of_the_others(tmp_path):
     variants = [net("first"), net("second", combiner="last-layer")]
-    outcome = run_study(study(*variants, CONTROL, tuning_images=4), tmp_path)
-    text = outcome.report.read_text(encoding="utf-8")
-    page = check(outcome.report)
-    assert "Variants that share a trained model" in page.words
-    table = text[text.index('id="modified-digits-table"') : text.index('id="modified-digits-ablation"')]
-    assert table.count("first</th>") + table.count("second</th>") == 1
-    folder, runs = StudyFolder(tmp_path), plan(study(*variants, CONTROL, tuning_images=4))
-    validated = {run.method: folder.tuned_quality(run) for run in runs if run.kind == "method"}
-    best = max(("first", "second"), key=lambda name: validated[name])
-    assert f"{best}</th>" in table
-    assert "the best on its tuning" in page.words
+    for named in (variants, variants[::-1]):
+        outcome = run_study(study(*named, CONTROL, tuning_images=4), tmp_path)
+        text = outcome.report.read_text(encoding="utf-8")
+        page = check(outcome.report)
+        assert "Variants that share a trained model" in page.words
+        table = text[text.index('id="modified-digits-table"') : text.index('id="modified-digits-ablation"')]
+        assert re.findall("(first|second)</th>", table) == [named[0].label]
+        # One trained model and a control: nothing to test together, but pairs to compare.
+        assert "Are all methods" not in page.words
+        assert "exploratory comparisons by iou" in page.words
+
+
+def test_masks_are_read_once_however_often_pictures_are_made_smaller(finished, tmp_path, monkeypatch):
+    whole, folder = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    reads: list[int] = []
+    read = StudyFolder.masks
+
+    def counted(self, run, number, width):
+        reads.append(number)
+        return read(self, run, number, width)
+
+    monkeypatch.setattr(StudyFolder, "masks", counted)
+    monkeypatch.setattr(report_page, "_PICTURE_BYTES", 0)
+    whole = whole.model_copy(update={"pictures": 0})
+    write_results(whole, plan(whole), StudyFolder(tmp_path / "copy"), Progress())
+    assert sorted(reads) == sorted([0, 1, 2, 3] * 4)
+
+
+def written(whole: Study) -> str:
+    """Return the methods section of a study that was not run."""
+    whole = config.resolve(whole)
+    sizes = {"modified-digits": DatasetSize({"train": 12, "valid": 4, "test": 4}, 4)}
+    runs = plan(whole)
+    text = methods_text(whole, runs, Planning(planned_pairs(whole, runs)), sizes, {}, {})
+    return " ".join(paragraph for _, paragraph in text.paragraphs)
+
+
+def test_the_methods_section_says_which_budget_had_which_recipe():
+    text = written(study(net("net").model_copy(update={"budgets": [0.5, 1.0]}), CONTROL))
+    assert '"net" on image-level labels (6 images) was trained for at most 2 epochs with' in text
+    assert '"net" on image-level labels was trained for at most 1 epoch with' in text
+    assert "as many optimisation steps as with all of them" in text
+    assert "Where a number of images is given" in text
+    assert "All comparisons are exploratory" in text
+    alone = written(study(net("net")))
+    assert '"net" was trained for at most 1 epoch with' in alone
+    assert "optimisation steps" not in alone
+
+
+def test_comparisons_that_were_named_after_results_existed_are_marked(tmp_path):
+    def rebuilt(folder: Path = tmp_path, **changes) -> str:
+        changed = named.model_copy(update=changes)
+        return check(write_results(changed, plan(changed), StudyFolder(folder), Progress()).report).words
+
+    pair, other = ("intensity-otsu", "centre-blob"), ("intensity-otsu", "random-map")
+    methods = compared("intensity-otsu"), CONTROL, compared("random-map")
+    named = study(*methods, comparisons=[pair], margin=0.1, tuning_images=0)
+    (tmp_path / "planned.json").write_text("{}")  # of a start that ended before any result
+    first = check(run_study(named, tmp_path).report).words
+    assert "were named before results existed, and their p values" in first
+    assert "‡" not in first
+    run_study(named.model_copy(update={"comparisons": [other]}), tmp_path)  # results exist: the record stays
+    later = rebuilt(comparisons=[pair[::-1], other], margin=0.2)
+    assert later.count("‡") == 2, "in the caption and once in the table"
+    assert "were named before results existed, except 1 named afterwards, and" in later
+    assert "the margin of 0.2 in iou, which was set after results existed" in later
+    assert "dropped" not in later
+    assert "named before results existed and dropped since: 1." in rebuilt(comparisons=None, reference=None)
+    assert "were named after results existed" in rebuilt(primary_metric="f1")
+    (tmp_path / "planned.json").unlink()
+    assert "are named in the configuration, and" in rebuilt()
 
 
 def test_confusion_counts_each_class_and_averages_trained_models():
@@ -310,11 +376,12 @@ def test_a_single_method_has_nothing_to_compare(tmp_path):
 
 
 def test_a_study_without_completed_runs_says_so(tmp_path):
-    nothing = study(CONTROL, seeds=[0, 1])
+    nothing = study(CONTROL.model_copy(update={"budgets": [0.5, 1.0]}), seeds=[0, 1])
     outcome = write_results(nothing, plan(nothing), StudyFolder(tmp_path), Progress())
     page = check(outcome.report)
     assert "No run of this study has completed yet." in page.words
-    assert "2 runs not completed yet" in page.words
+    assert "2 combinations of method and annotation, 2 seeds." in page.words
+    assert "4 runs not completed yet" in page.words
     assert page.tags["svg"] == 0
 
 

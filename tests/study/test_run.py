@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from types import MappingProxyType
 
@@ -16,6 +17,7 @@ from micraframe.config import Choice
 from micraframe.plugin import Component
 from micraframe.runtime.locks import exclusive
 from micraframe.study import StudyFolder, plan, run_study, status
+from micraframe.study.plan import StudyRun
 from micraframe.tiling import Tiling
 from micraframe.types import Progress
 
@@ -122,3 +124,21 @@ def test_status_tells_a_running_study_from_a_killed_one(tmp_path):
     with exclusive(folder.lock(runs[0]), lambda: None):
         assert [each.state for each in status(runs, folder).runs] == ["running", "waiting"]
     assert [each.state for each in status(runs, folder).runs] == ["started", "waiting"]
+
+
+def test_the_time_of_a_run_is_that_of_the_runs_most_like_it(tmp_path, monkeypatch):
+    def run(method: str, dataset: str, number: int) -> StudyRun:
+        (made,) = plan(study(compared(method)))
+        info = dataclasses.replace(made.info, name=dataset)
+        return dataclasses.replace(made, info=info, seed=number, key=f"{number:016x}", training_key=f"{number:016x}")
+
+    known = [run("centre-blob", "a", 1), run("centre-blob", "b", 2), run("random-map", "a", 4)]
+    new = [run("centre-blob", "b", 8), run("centre-blob", "c", 9), run("intensity-otsu", "a", 10)]
+    checked = []
+    monkeypatch.setattr(StudyFolder, "is_done", lambda self, run: checked.append(run.key) or int(run.key, 16) < 8)
+    monkeypatch.setattr(StudyFolder, "seconds", lambda self, run: float(int(run.key, 16)))
+    monkeypatch.setattr(StudyFolder, "is_trained", lambda self, run: True)
+    monkeypatch.setattr(StudyFolder, "training_seconds", lambda self, run: 0.0)
+    found = status([*known, *new], StudyFolder(tmp_path))
+    assert len(checked) == len(set(checked)) == 6
+    assert [each.seconds for each in found.runs] == pytest.approx([0, 0, 0, 2, 1.5, 7 / 3])

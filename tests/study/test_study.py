@@ -13,13 +13,13 @@ import polars as pl
 import pytest
 from small_studies import DIGITS, compared, net, net_from, study
 
-from micraframe import config, pipeline
+from micraframe import config, pipeline, tuning
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import DataError
 from micraframe.pricing import Prices
 from micraframe.registry import build
 from micraframe.study import StudyFolder, job, plan, run_study, write_results
-from micraframe.study.job import subset, tuning_samples
+from micraframe.study.job import labelled_samples, subset, tuning_samples
 from micraframe.study.tables import ROWS, read_csv
 from micraframe.tuning import bounded, read_thresholds
 from micraframe.types import Annotation, Progress, Sample, Work
@@ -110,10 +110,12 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
     outcome = run_study(study(net("net"), compared("intensity-otsu"), seeds=[0, 1], pictures=2), tmp_path)
     assert not outcome.failures
     rows = read_rows(tmp_path)
-    # 3 origins of thresholds of 2 methods, 2 seeds, 4 images, 10 classes; correct, presence and label, 6 of masks.
-    assert len(rows) == 3 * 2 * 2 * 4 * 10 * 9
+    # 6 and 3 origins of thresholds, 2 seeds, 4 images, 10 classes; correct, presence and label, 6 of masks.
+    assert len(rows) == (6 + 3) * 2 * 4 * 10 * 9
     assert set(rows.select("method", "thresholds").iter_rows()) == {
-        (method, origin) for method in ("net", "intensity-otsu") for origin in ("fixed", "validation", "oracle")
+        *((method, origin) for method in ("net", "intensity-otsu") for origin in ("fixed", "validation", "oracle")),
+        # The control uses no validation images, so nobody has labelled any for it.
+        *(("net", origin) for origin in ("negatives", "expected-share", "erasing")),
     }
     with (tmp_path / "summary.csv").open(newline="") as stream:
         summary = list(csv.DictReader(stream))
@@ -150,7 +152,7 @@ def test_the_same_study_gives_the_same_bytes_and_nothing_is_done_twice(tmp_path,
         study(net("net"), net("coarse", combiner="last-layer"), net("cams", extractor="layer-cam")), tmp_path / "one"
     )
     assert not again.failures
-    assert len(list((tmp_path / "one" / "models").glob("*/model.json"))) == 1
+    assert len(list((tmp_path / "one" / "models").glob("*.json"))) == 1, "the record of one training"
     assert set(read_rows(tmp_path / "one")["method"]) == {"net", "coarse", "cams"}
 
 
@@ -259,11 +261,14 @@ def test_a_model_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch)
     monkeypatch.setattr(fake_methods.Peeked, "look", staticmethod(reachable))
     # Without room for maps, images are scored again with every head that needs any.
     monkeypatch.setattr(job, "bounded", lambda scores: bounded(scores, 0))
+    # What is erased follows from the model's own maps.
+    monkeypatch.setattr(tuning, "erasing_threshold", lambda *args: None)
     outcome = run_study(study(compared("peeking"), tuning_images=3), tmp_path)
     assert not outcome.failures
     digits = build("dataset", "modified-digits", **DIGITS)
     known = {sample.image.tobytes() for split in ("test", "valid") for sample in digits.samples(split)}
-    # Test and validation images; then, for either origin, those to tune on and the test images as they were tuned.
+    # Test and labelled validation images, and the test images with either threshold by labels; validation images; then,
+    # for either other origin, those to tune on and the test images as they were tuned.
     counts = []
     for everything in fake_methods.Peeked.found:
         assert not any(isinstance(found, Sample) for found in everything)
@@ -274,7 +279,7 @@ def test_a_model_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch)
         assert all(array.tobytes() in known for array in images)
         counts.append(len({array.tobytes() for array in images}))
     assert counts[:2] == [4, 3]
-    assert len(counts) == 6
+    assert len(counts) == 9
     assert all(counts)
 
 
@@ -321,6 +326,19 @@ def test_outlines_of_the_method_itself_are_no_additional_work():
     had = {sample.id for sample in subset(VALID, 2, seed=0)}
     (further,) = [sample for sample in subset(VALID, 3, seed=0) if sample.id not in had]
     assert rest == (build("annotator", "full").annotate(further, 0)[1],)
+
+
+def test_labels_that_a_method_has_of_validation_images_are_no_additional_work():
+    made = config.resolve(study(net("net"), net_from("full"), compared("centre-blob"), tuning_images=3))
+    level, full, control = (labelled_samples(run, made, VALID, None) for run in plan(made)[:3])
+    drawn = subset(VALID, 3, seed=0)
+    for samples in (level, full):
+        assert [sample.id for sample in samples] == [sample.id for sample in drawn]
+        assert all(sample.masks is None and sample.instances is None for sample in samples)
+        assert all(np.array_equal(one.labels, other.labels) for one, other in zip(samples, drawn, strict=True))
+    assert control == ()
+    few = labelled_samples(plan(made)[0], made, VALID, 2)
+    assert [sample.id for sample in few] == [sample.id for sample in subset(VALID, 2, seed=0)]
 
 
 def test_a_run_counts_the_work_that_its_share_of_validation_images_leaves(tmp_path):

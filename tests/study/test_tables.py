@@ -11,10 +11,11 @@ import polars as pl
 import pytest
 from small_studies import compared, net, study
 
-from micraframe import config
+from micraframe import config, registry
 from micraframe.errors import ConfigError
 from micraframe.interfaces import Column, Metric
-from micraframe.metrics.reduction import overall
+from micraframe.metrics.reduction import stack
+from micraframe.metrics.reduction import summarise as summarised
 from micraframe.parameters import Parameters
 from micraframe.statistics import estimate, jackknifed_ratio
 from micraframe.study import plan
@@ -31,7 +32,7 @@ class Counts(Metric[Parameters]):
         return (
             Column("share", "mean share"),
             Column("pooled", "hits by total", numerator="hits", denominator="total"),
-            Column("extreme", "largest share", higher_is_better=False, pooled=True),
+            Column("extreme", "largest share", higher_is_better=False, pooled=("hits", "total")),
         )
 
     def measure(self, prediction, truth):
@@ -83,6 +84,16 @@ def summary(values: Values, metric: str = "share", method: str = "m") -> Summary
     return found
 
 
+def test_no_mean_over_classes_includes_the_contact_class():
+    frame, metrics = counts("m"), [COUNTS]
+    left_out, alone = Values(frame, metrics, contacts={"d": "b"}), Values(frame.filter(pl.col("class") == "a"), metrics)
+    assert summarise(left_out) == summarise(alone) != summarise(Values(frame, metrics))
+    (group,) = left_out.groups()
+    np.testing.assert_array_equal(left_out.table(group, "share"), alone.table(group, "share"))
+    assert left_out.per_class(group, "share").shape == (2,)
+    assert np.isfinite(left_out.per_class(group, "share")).all()
+
+
 @pytest.mark.parametrize("seeds", [1, 3, 10, 20])
 def test_false_alarms_weigh_the_same_for_any_number_of_seeds(seeds):
     """Averaged within images first, these were 0.755, 0.678, 0.494 and 0.417 of 1, 3, 10 and 20 seeds."""
@@ -108,13 +119,66 @@ def test_numbers_are_those_of_each_model_averaged():
             str(name): part.pivot("class", index="image", values="value").select("a", "b").to_numpy()
             for (name,), part in rows.group_by("metric")
         }
-        numbers.append(overall(COUNTS, wide))
+        numbers.append({each.column.name: each.overall for each in summarised(COUNTS, wide)})
     for name in ("share", "pooled", "extreme"):
         assert found[name].mean == pytest.approx(np.mean([each[name] for each in numbers]))
         assert found[name].model_sd == pytest.approx(np.std([each[name] for each in numbers], ddof=1))
         assert (found[name].n, found[name].groups, found[name].models) == (30, 15, 2)
     for name in ("share", "pooled"):
         assert found[name].low < found[name].mean < found[name].high
+
+
+def test_a_pooled_column_counts_the_images_of_its_own_statistics():
+    """Masks of 40 images, labels of 6 in 3 groups: average precision is of 6 images, as `evaluate` says."""
+    metrics = [registry.build("metric", "classification"), registry.build("metric", "overlap")]
+    measured = [column.name for column in metrics[1].columns()]
+    values = {
+        f"i{image:02}": {
+            "correct": 1.0 if image < 6 else math.nan,
+            "presence": image / 40 if image < 6 else math.nan,
+            "label": float(image % 2) if image < 6 else math.nan,
+            **dict.fromkeys(measured, 0.5),
+        }
+        for image in range(40)
+    }
+    rows = [
+        (0, name, f"g{int(name[1:]) // 2}", "a", statistic, value)
+        for name, image in values.items()
+        for statistic, value in image.items()
+    ]
+    found = {each.metric: each for each in summarise(Values(table(rows), metrics))}
+    (reduced,) = [
+        each
+        for each in summarised(
+            metrics[0], stack([{k: np.array([v]) for k, v in i.items()} for i in values.values()], 1)
+        )
+        if each.column.name == "average_precision"
+    ]
+    assert (found["average_precision"].n, found["average_precision"].groups) == (reduced.images, 3) == (6, 3)
+    assert found["average_precision"].mean == pytest.approx(reduced.overall)
+    assert (found["iou"].n, found["correct"].n) == (40, 6)
+
+
+def test_only_what_is_asked_for_is_reduced():
+    given: list[set[str]] = []
+
+    class Watched(Counts):
+        def reduce(self, statistics):
+            given.append(set(statistics))
+            return super().reduce(statistics)
+
+    values = Values(counts("m"), [Watched(Parameters())])
+    assert values.per_class(values.groups()[0], "share").shape == (2,)
+    assert not given
+    expected = np.mean([COUNTS.reduce(each)["extreme"] for each in values.statistics(values.groups()[0])], axis=0)
+    assert values.per_class(values.groups()[0], "extreme") == pytest.approx(expected)
+    summarise(values)
+    assert given
+    assert all(names == {"hits", "total"} for names in given)
+    given.clear()
+    asked = Values(counts("m"), [Watched(Parameters())], columns=["pooled"])
+    assert [each.metric for each in summarise(asked)] == ["pooled"]
+    assert not given
 
 
 def test_images_of_a_group_are_not_independent():
@@ -196,6 +260,17 @@ def test_only_planned_comparisons_are_corrected_together():
     # Without a margin there is no equivalence, and without a plan nothing is corrected.
     assert all(math.isnan(each.p_equivalent) for each in differences(values, ["share"], planned))
     assert not pairs(differences(values, ["share"]), "planned")
+
+
+def test_the_f_test_is_about_ranked_methods_only():
+    values = Values(pl.concat([counts("m"), counts("n", 3), counts("control"), counts("variant", 3)]), [COUNTS])
+    alone = differences(Values(pl.concat([counts("m"), counts("n", 3)]), [COUNTS]), ["share"])
+    found = differences(values, ["share"], ranked={("d", "a", "m"), ("d", "a", "n")})
+    assert found[0].kind == "F"
+    assert (found[0].difference, found[0].p) == (alone[0].difference, alone[0].p)
+    assert found[0].models == 4
+    assert len(pairs(found, "exploratory")) == 6
+    assert {each.kind for each in differences(values, ["share"], ranked={("d", "a", "m")})} == {"exploratory"}
 
 
 def test_pooled_metrics_are_compared_too():

@@ -9,14 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micraframe.runtime.tables import write_csv
-from micraframe.sweep.proposals import (
-    PROMINENCE,
-    Proposal,
-    basins,
-    in_common,
-    propose,
-    write_geojson,
-)
+from micraframe.sweep.proposals import PROMINENCE, Proposal, in_common, propose, write_geojson
 
 
 def tent(shape, y, x, height, side=4):
@@ -26,53 +19,79 @@ def tent(shape, y, x, height, side=4):
     return (height * fall).astype(np.float32)
 
 
-def test_objects_are_ranked_by_their_peaks():
+def boxes_of(found):
+    return np.array([(one.y, one.x, one.y + one.height, one.x + one.width) for one in found]).reshape(-1, 4)
+
+
+def test_objects_are_ranked_by_the_mean_of_the_map_around_them():
     plane = tent((30, 40), 5, 6, 0.7) + tent((30, 40), 20, 30, 0.95)
     other = tent((30, 40), 12, 12, 0.8)
-    found = propose(np.stack([plane, other]), ("a", "b"), 8, (236, 320), threshold=0.5)
+    found = propose(np.stack([plane, other]), ("a", "b"), 8, (236, 320), (24, 24), threshold=0.5)
     assert [(one.rank, one.class_) for one in found] == [(1, "a"), (2, "b"), (3, "a")]
-    assert [round(one.score, 2) for one in found] == [0.95, 0.8, 0.7]
-    best = found[0]
-    assert best.x <= 30 * 8 < best.x + best.width
-    assert best.y <= 20 * 8 < best.y + best.height
+    # Along either axis, the tent is 1 in the middle and 3/4 on both sides.
+    assert [one.score for one in found] == pytest.approx([peak * (5 / 6) ** 2 for peak in (0.95, 0.8, 0.7)])
+    assert boxes_of(found).tolist()[0] == [19 * 8, 29 * 8, 22 * 8, 32 * 8]
 
 
-def test_touching_objects_are_separated_and_noise_is_not():
-    plane = np.maximum(tent((30, 40), 15, 10, 1, 9), tent((30, 40), 15, 21, 0.9, 9))
-    assert plane[15, 10:22].min() > 0.35
-    assert basins(plane, 0.35).max() == 2
-    noisy = np.clip(plane + np.random.default_rng(0).uniform(0, 0.9 * PROMINENCE, plane.shape), 0, 1)
-    assert basins(noisy.astype(np.float32), 0.35).max() == 2
-
-
-@pytest.mark.parametrize(("level", "count"), [(0.0, 0), (0.5, 1), (0.51, 1), (1.0, 1)])
-def test_a_flat_map_is_one_proposal_or_none(level, count):
-    found = propose(np.full((1, 6, 5), level, np.float32), ("a",), 10, (57, 50), threshold=0.5)
+@pytest.mark.parametrize(("level", "count"), [(0.0, 0), (0.5, 6), (0.51, 6), (1.0, 6)])
+def test_a_flat_map_is_covered_by_boxes_or_has_none(level, count):
+    found = propose(np.full((1, 6, 4), level, np.float32), ("a",), 10, (57, 40), (20, 20), threshold=0.5)
     assert len(found) == count
-    assert all((one.x, one.y, one.width, one.height) == (0, 0, 50, 57) for one in found)
+    covered = np.zeros((57, 40), int)
+    for top, left, bottom, right in boxes_of(found):
+        covered[top:bottom, left:right] += 1
+    assert (covered == (count > 0)).all()
 
 
-@given(st.integers(0, 999), st.floats(0.1, 1))
-def test_basins_partition_the_region_above_the_threshold(seed, threshold):
-    plane = np.random.default_rng(seed).random((9, 11), np.float32)
-    regions = basins(plane, threshold)
-    assert np.array_equal(regions > 0, plane >= threshold)
-    assert set(np.unique(regions)) - {0} == set(range(1, regions.max() + 1))
+def test_a_window_larger_than_the_image_gives_one_box():
+    found = propose(np.full((1, 6, 5), 0.8, np.float32), ("a",), 10, (57, 50), (100, 100))
+    assert boxes_of(found).tolist() == [[0, 0, 57, 50]]
 
 
-def test_of_boxes_that_overlap_much_the_better_one_is_kept():
-    # A wide ring around a peak: the box of the ring holds that of the peak.
-    plane = np.full((21, 21), 0.6, np.float32)
-    plane[1:-1, 1:-1] = 0
-    plane[2:-2, 2:-2] = tent((17, 17), 8, 8, 0.9, 40)
-    assert [round(one.score, 2) for one in propose(plane[None], ("a",), 4, (84, 84), threshold=0.5)] == [0.9]
-    both = propose(plane[None], ("a",), 4, (84, 84), threshold=0.5, nms_iou=0.9)
-    assert [round(one.score, 2) for one in both] == [0.9, 0.6]
+def slow(plane, block, size, window, threshold):
+    """Take the best box that is left, one after another."""
+    height, width = (min(-(-side // block), cells) for side, cells in zip(window, plane.shape, strict=True))
+    candidates = {}
+    for row, column in np.argwhere(plane >= threshold).tolist():
+        top = min(max(row - height // 2, 0), plane.shape[0] - height)
+        left = min(max(column - width // 2, 0), plane.shape[1] - width)
+        near = plane[
+            max(0, row - height // 2) : row + height // 2 + 1, max(0, column - width // 2) : column + width // 2 + 1
+        ]
+        if plane[row, column] < near.max() - PROMINENCE:
+            continue
+        mean = plane[top : top + height, left : left + width].mean(dtype=np.float64)
+        candidates[top, left] = (mean, max(plane[row, column], candidates.get((top, left), (0, 0))[1]))
+    taken = []
+    while candidates:
+        top, left = max(candidates, key=lambda place: candidates[place])
+        taken.append([top * block, left * block, (top + height) * block, (left + width) * block])
+        for y, x in list(candidates):
+            if abs(y - top) < height and abs(x - left) < width:
+                del candidates[y, x]
+    return np.minimum(np.array(taken).reshape(-1, 4), [*size, *size])
+
+
+@given(st.integers(0, 999), st.floats(0, 1), st.tuples(st.integers(1, 60), st.integers(1, 60)), st.integers(1, 12))
+def test_boxes_are_taken_greedily_and_never_overlap(seed, threshold, window, rows):
+    plane = np.random.default_rng(seed).random((rows, 11), np.float32)
+    size = (rows * 10 - 3, 110)
+    boxes = boxes_of(propose(plane[None], ("a",), 10, size, window, threshold))
+    assert sorted(boxes.tolist()) == sorted(slow(plane, 10, size, window, np.float32(threshold)).tolist())
+    covered = np.zeros(size, int)
+    for top, left, bottom, right in boxes:
+        covered[top:bottom, left:right] += 1
+    assert covered.max() <= 1
+
+
+def test_the_flank_of_an_object_is_no_proposal():
+    found = propose(tent((30, 40), 1, 9, 1, 8)[None], ("a",), 8, (240, 320), (32, 32), threshold=0.2)
+    assert boxes_of(found).tolist() == [[0, 56, 32, 88]]
 
 
 def test_each_class_may_have_its_own_threshold():
     planes = np.stack([tent((30, 40), 5, 6, 0.7), tent((30, 40), 20, 30, 0.7)])
-    found = propose(planes, ("a", "b"), 8, (240, 320), threshold=(0.8, 0.6))
+    found = propose(planes, ("a", "b"), 8, (240, 320), (24, 24), threshold=(0.8, 0.6))
     assert [one.class_ for one in found] == ["b"]
 
 

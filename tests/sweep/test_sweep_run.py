@@ -264,7 +264,7 @@ def test_differences_to_the_training_images_are_noted(fitted, image, tmp_path):
     assert "scope: train" in note
     # With these wrong intensities, the class is found everywhere.
     (note,) = notes(image_size=None, normalisation=Normalisation("fixed", offset=(0.0,), scale=(1.0,)))
-    assert note == "array: the proposals cover 100 % of the image; raise --presence-threshold"
+    assert note == "array: the proposals cover 91 % of the image; raise --presence-threshold"
     assert not notes()
     (note,) = notes(scale=0.5)
     assert "resized by a factor of 0.5; sweep does not resize" in note
@@ -340,7 +340,7 @@ def test_the_window_is_that_of_the_training_images(fitted, image, tmp_path):
 
 def test_the_models_presence_threshold_is_the_default(fitted, image, tmp_path):
     options = dataclasses.replace(OPTIONS, presence_threshold=None)
-    assert sweep_image(fitted, image, tmp_path, options).presence_threshold == 0.5
+    assert sweep_image(fitted, image, tmp_path, options).presence_threshold == (0.5,)
     tuned = fitted.with_thresholds(Thresholds(presence=(0.99,)), "validation")
     tuned.save(tmp_path / "tuned")
     report = sweep_image(pipelines.load(tmp_path / "tuned", "cpu"), image, tmp_path, options)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -91,6 +91,23 @@ def test_what_does_not_fit_is_read_again_and_is_the_same() -> None:
         assert torch.equal(kept, again)
     assert counted.reads == [1, 1, 2, 2]
     assert examples.fingerprint == whole.fingerprint
+
+
+def test_targets_are_kept_even_of_images_that_do_not_fit() -> None:
+    counted = Counted(4)
+    examples = Examples(counted, labels, in_memory=4 * 5 * 4 + 4 * 2)
+    assert np.array_equal(list(examples.targets()), [labels(sample(number)) for number in range(4)])
+    assert counted.reads == [1, 1, 1, 1]
+    assert torch.equal(examples.batch([0, 3])[0], Examples(Counted(4), labels).batch([0, 3])[0])
+    assert counted.reads == [1, 1, 1, 2]
+
+
+def test_targets_of_several_shapes_are_stacked_as_told() -> None:
+    def longest(targets: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack([np.resize(target, max(map(len, targets))) for target in targets])
+
+    examples = Examples([sample(0), sample(1)], lambda one: np.arange(int(one.id[1:]) + 1), stack=longest)
+    assert examples.batch([0, 1])[1].tolist() == [[0, 0], [0, 1]]
 
 
 def test_the_fingerprint_knows_images_and_targets() -> None:

@@ -11,7 +11,7 @@ from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError
 from micraframe.micranet import MicraNet, MicraNetModel
-from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except
+from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except, renamed
 from micraframe.training.finetune import stages, unfrozen
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Sample
 
@@ -109,3 +109,19 @@ def test_other_classes_or_channels_are_refused(model: MicraNetModel, classes: tu
     info = DatasetInfo("other", classes, channels, Normalisation(), "")
     with pytest.raises(DataError, match="expected the model's classes rings, fibers and 1 channel, got"):
         model.finetune("all", RECIPE, make_samples(4), make_samples(4), info, FitContext())
+
+
+def test_a_dataset_may_call_the_classes_by_other_names(model: MicraNetModel) -> None:
+    info = DatasetInfo("other", ("lattice", "fibers"), 1, Normalisation(), "1" * 64)
+    samples, context = (make_samples(8), make_samples(4)), FitContext(device="cpu")
+    tuned = model.finetune("linear", RECIPE, *samples, info, context, {"rings": "lattice"})
+    assert tuned.info.classes == ("lattice", "fibers")
+    same = model.finetune("linear", RECIPE, *samples, INFO, context)
+    assert not changed(tuned.classifier, same.classifier.state_dict())
+    with pytest.raises(DataError, match=r"expected the model's classes rings, fibers .* set rename"):
+        model.finetune("linear", RECIPE, *samples, info, context)
+    with pytest.raises(ConfigError, match=r"one of the model's classes rings, fibers, got 'ring'"):
+        renamed(INFO.classes, {"ring": "lattice"})
+    with pytest.raises(ConfigError, match="distinct names of classes, got fibers, fibers"):
+        renamed(INFO.classes, {"rings": "fibers"})
+    assert renamed(INFO.classes, {"rings": "fibers", "fibers": "rings"}) == ("fibers", "rings")

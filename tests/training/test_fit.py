@@ -14,11 +14,10 @@ from torch.nn import functional
 from micraframe.backbones.unet_encoder import UNetEncoder
 from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import ModelError
-from micraframe.training import Examples, History, Recipe, fit, fit_classifier
-from micraframe.training.classification import pos_weights
+from micraframe.training import ClassifierRecipe, Examples, History, fit, fit_classifier, pos_weights
 from micraframe.types import FitContext, Progress, Sample
 
-RECIPE = Recipe(epochs=4, batch_size=8, optimiser="adamw", schedule="one-cycle", learning_rate=1e-2)
+RECIPE = ClassifierRecipe(epochs=4, batch_size=8, optimiser="adamw", schedule="one-cycle", learning_rate=1e-2)
 
 
 def samples(count: int, sizes: tuple[tuple[int, int], ...] = ((16, 16),), start: int = 0) -> list[Sample]:
@@ -42,7 +41,7 @@ def classifier(seed: int = 0) -> Classifier:
 
 
 def trained(
-    recipe: Recipe = RECIPE, context: FitContext | None = None, count: int = 48, **kwargs: Any
+    recipe: ClassifierRecipe = RECIPE, context: FitContext | None = None, count: int = 48, **kwargs: Any
 ) -> tuple[Classifier, History]:
     model = classifier()
     history = fit_classifier(model, samples(count), samples(16, start=1000), recipe, context or FitContext(), **kwargs)
@@ -79,14 +78,15 @@ def test_the_callers_random_numbers_are_left_alone() -> None:
 
 
 def test_the_best_network_is_returned_ready_for_inference() -> None:
-    recipe = Recipe(epochs=6, batch_size=8, schedule="constant", learning_rate=0.05)
+    recipe = ClassifierRecipe(epochs=6, batch_size=8, schedule="constant", learning_rate=0.05)
     model, history = trained(recipe)
     assert not model.training
     assert all(tensor.is_contiguous() for tensor in model.state_dict().values())
     valid = samples(16, start=1000)
     images = torch.stack([torch.tensor(one.image) for one in valid])
     labels = torch.stack([torch.tensor(one.labels) for one in valid])
-    weight = torch.from_numpy(pos_weights("auto", np.stack([one.labels for one in samples(48)])))
+    learned = np.stack([one.labels for one in samples(48)])
+    weight = torch.from_numpy(pos_weights("auto", (~learned).sum(0), learned.sum(0)))
     with torch.no_grad():
         logits = model(images)
         loss = functional.binary_cross_entropy_with_logits(logits, labels.float(), pos_weight=weight)
@@ -105,7 +105,7 @@ def scripted(losses: list[float], **params: Any) -> tuple[nn.Module, History]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
     data = Examples(samples(8), lambda sample: sample.labels)
-    return network, fit(network, data, data, loss, Recipe(epochs=len(losses), **params), FitContext())
+    return network, fit(network, data, data, loss, ClassifierRecipe(epochs=len(losses), **params), FitContext())
 
 
 def test_the_best_network_is_that_of_the_lowest_validation_loss() -> None:
@@ -140,7 +140,7 @@ def test_validation_does_not_depend_on_the_batch_size() -> None:
     losses = []
     for batch_size in (13, 4, 5):
         model.load_state_dict(frozen)
-        recipe = Recipe(epochs=1, batch_size=batch_size, learning_rate=1e-12, augmentations=())
+        recipe = ClassifierRecipe(epochs=1, batch_size=batch_size, learning_rate=1e-12, augmentations=())
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = 0.0
@@ -189,7 +189,9 @@ def test_a_module_that_makes_masks(tmp_path: Path) -> None:
         Examples([masked(number) for number in numbers], lambda one: one.masks)
         for numbers in (range(32), range(100, 108))
     )
-    recipe = Recipe(epochs=30, batch_size=4, learning_rate=0.3, augmentations=({"kind": "flip"}, {"kind": "rotation"}))
+    recipe = ClassifierRecipe(
+        epochs=30, batch_size=4, learning_rate=0.3, augmentations=({"kind": "flip"}, {"kind": "rotation"})
+    )
 
     def agreement(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
         return {"agreement": ((output > 0) == targets).float().mean((1, 2, 3))}
@@ -215,7 +217,7 @@ def test_nothing_to_train_is_refused() -> None:
 
 
 def test_divergence_is_an_error() -> None:
-    recipe = Recipe(epochs=5, batch_size=8, learning_rate=1e30, schedule="constant")
+    recipe = ClassifierRecipe(epochs=5, batch_size=8, learning_rate=1e30, schedule="constant")
     with pytest.raises(ModelError, match="diverged in epoch 1.*lower the learning rate"):
         trained(recipe)
 
@@ -235,13 +237,14 @@ def test_gradients_are_clipped() -> None:
     data = Examples(samples(8), lambda sample: sample.labels)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", spy)
-        fit(network, data, data, bce, Recipe(epochs=2, gradient_clipping=1e-3), FitContext())
+        fit(network, data, data, bce, ClassifierRecipe(epochs=2, gradient_clipping=1e-3), FitContext())
     assert min(seen) > 1e-2
     assert max(norms) <= 1.001e-3
 
 
 def test_weights_of_presence() -> None:
     labels = np.array([[1, 0, 1, 0], [0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=bool)
-    assert pos_weights("auto", labels).tolist() == pytest.approx([3, 1, 1, 1 / 3])
-    assert pos_weights(2.5, labels).tolist() == [2.5] * 4
-    assert pos_weights(None, labels).tolist() == [1] * 4
+    counts = (~labels).sum(0), labels.sum(0)
+    assert pos_weights("auto", *counts).tolist() == pytest.approx([3, 1, 1, 1 / 3])
+    assert pos_weights(2.5, *counts).tolist() == [2.5] * 4
+    assert pos_weights(None, *counts).tolist() == [1] * 4

@@ -105,5 +105,5 @@ def test_a_logger_that_is_not_installed_is_refused_before_training(
 
 def test_an_unknown_logger(tmp_path: Path) -> None:
     (tmp_path / "train.yaml").write_text(CONFIGURATION + "loggers: [wandb]\n")
-    with pytest.raises(ConfigError, match=r"train.yaml:\d+: loggers.0: Input should be 'tensorboard' or 'mlflow'"):
+    with pytest.raises(ConfigError, match=r"train.yaml:\d+: loggers.0: expected 'tensorboard' or 'mlflow', got"):
         app(["train", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "run")], standalone_mode=False)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -21,10 +24,12 @@ from micraframe.training import ClassifierRecipe, fit_classifier
 from micraframe.training.objectives import (
     DenseNegatives,
     MixConsistency,
+    Size,
     WithObjectives,
     dense_negatives,
     draw_rectangles,
     mix,
+    size_penalty,
 )
 from micraframe.types import FitContext, Progress, Sample
 
@@ -60,6 +65,54 @@ def test_negatives_are_background_everywhere_and_positives_cost_nothing() -> Non
     torch.testing.assert_close(found[0, 2], -(1 - evidence[0, 2].sigmoid()).log().mean())
     assert (found[labels == 1] == 0).all()
     assert (found[labels == 0] > 0).all()
+
+
+@given(
+    seed=st.integers(0, 1000),
+    shift=st.floats(-8, 8),
+    low=st.sampled_from([0, 0.02, 0.4]),
+    high=st.sampled_from([0.5, 1]),
+)
+def test_a_share_outside_the_bounds_costs_the_square_of_its_excess(
+    seed: int, shift: float, low: float, high: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    evidence = 3 * torch.randn(2, 3, 4, 5, generator=generator) + shift
+    labels = torch.rand(2, 3, generator=generator) > 0.3
+    found = size_penalty(evidence, labels.float(), low, high)
+    for image in range(2):
+        for index in range(3):
+            share = sum(1 / (1 + math.exp(-s)) for s in evidence[image, index].flatten().tolist()) / 20
+            expected = 0.0
+            if labels[image, index] and share < low:
+                expected = ((low - share) / low) ** 2
+            elif labels[image, index] and share > high:
+                expected = ((share - high) / (1 - high)) ** 2
+            assert found[image, index].item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+def test_nothing_and_everything_cost_1_and_bounds_can_be_left_out() -> None:
+    evidence = torch.tensor([-200.0, 0.0, 200.0])[:, None, None, None].expand(3, 1, 4, 4)
+    labels = torch.ones(3, 1)
+    assert size_penalty(evidence, labels, 0.02, 0.9).flatten().tolist() == pytest.approx([1, 0, 1])
+    assert not size_penalty(evidence, labels, 0, 1).any()
+
+
+def test_the_size_is_one_of_the_losses_and_moves_the_share_into_its_bounds() -> None:
+    classifier = make()
+    size = Size(low=0.6, high=0.8, weight=3)
+    network = WithObjectives(classifier, (size,), None).train()
+    images, labels = torch.rand(4, 1, 9, 10), torch.tensor([[True, False]] * 4)
+    output = network(images, labels)
+    evidence = classifier.evidence(classifier.features(images)[-1])
+    torch.testing.assert_close(output[:, 2], 3 * size_penalty(evidence, labels.float(), 0.6, 0.8).mean(1))
+    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1)
+    for _ in range(200):
+        optimiser.zero_grad()
+        network(images, labels)[:, 2].mean().backward()
+        optimiser.step()
+    share = classifier.evidence(classifier.features(images)[-1]).sigmoid().mean((0, 2, 3))[0]
+    assert 0.55 < share < 0.8
 
 
 def test_rectangles_lie_inside_and_have_every_area() -> None:
@@ -185,7 +238,8 @@ def test_objectives_need_evidence() -> None:
     [
         ({"objectives": ["mix-consistency"]}, "needs a moving average of the weights; set average"),
         ({"objectives": ["dense-negatives", "dense-negatives"]}, "each at most once"),
-        ({"objectives": ["size"]}, "'dense-negatives', 'mix-consistency'"),
+        ({"objectives": ["shape"]}, "'dense-negatives', 'mix-consistency', 'size'"),
+        ({"objectives": [{"kind": "size", "low": 0.5, "high": 0.4}]}, "expected low < high, got low 0.5 and high 0.4"),
         ({"average": 1.0}, "less than 1"),
     ],
 )

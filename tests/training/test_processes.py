@@ -23,12 +23,12 @@ from micraframe.classifier import Classifier, create_classifier
 from micraframe.cli import app
 from micraframe.errors import ModelError
 from micraframe.modelfile import load_model
-from micraframe.training import Recipe, fit_classifier
+from micraframe.training import ClassifierRecipe, fit_classifier
 from micraframe.training.processes import accelerator_for, is_main_process, share
 from micraframe.types import FitContext, Layer, Progress, Sample
 
 # The last of the batches of 5, 5 and 3 is too small for two to share.
-RECIPE = Recipe(epochs=3, batch_size=5, learning_rate=3e-3, gradient_clipping=0.5)
+RECIPE = ClassifierRecipe(epochs=3, batch_size=5, learning_rate=3e-3, gradient_clipping=0.5)
 CONFIG = """
 dataset: {name: modified-digits, params: {size: 64, counts: [1], train: 12, valid: 5, test: 1}}
 method:
@@ -193,7 +193,7 @@ def test_nothing_of_accelerate_stays_on_the_network() -> None:
     fit_classifier(model, make_samples(4), make_samples(2), RECIPE, FitContext())
     assert set(vars(model)) == before
     with pytest.raises(ModelError, match="diverged"):
-        fit_classifier(model, make_samples(4), make_samples(2), Recipe(learning_rate=1e30), FitContext())
+        fit_classifier(model, make_samples(4), make_samples(2), ClassifierRecipe(learning_rate=1e30), FitContext())
     assert set(vars(model)) == before
 
 

@@ -16,10 +16,10 @@ import torch
 from micraframe.backbones.unet_encoder import UNetEncoder
 from micraframe.classifier import create_classifier
 from micraframe.errors import ModelError
-from micraframe.training import Recipe, fit_classifier
+from micraframe.training import ClassifierRecipe, fit_classifier
 from micraframe.types import FitContext, Progress, Sample
 
-RECIPE = Recipe(epochs=5, batch_size=4, learning_rate=1e-2, plateau_patience=0)
+RECIPE = ClassifierRecipe(epochs=5, batch_size=4, learning_rate=1e-2, plateau_patience=0)
 STEPS = 3
 SILENT = Progress()
 
@@ -32,7 +32,7 @@ def make_samples(count: int, start: int = 0) -> list[Sample]:
     return [make(number) for number in range(start, start + count)]
 
 
-def train(folder: Path | None, progress: Progress = SILENT, seed: int = 3, recipe: Recipe = RECIPE) -> bytes:
+def train(folder: Path | None, progress: Progress = SILENT, seed: int = 3, recipe: ClassifierRecipe = RECIPE) -> bytes:
     """Return the bytes of the trained network."""
     torch.manual_seed(0)
     model = create_classifier(UNetEncoder(UNetEncoder.Params(widths=(2, 3))), 1, 2)

@@ -10,9 +10,6 @@ from micraframe.pricing import Cost
 from micraframe.pricing import crossed as crossed_costs
 from micraframe.study.report.breakeven import BreakEven, QualityPoint, break_even, staircase
 from micraframe.study.report.results import DatasetResults, MethodResult
-from micraframe.study.report.verdict import Candidate, Supervision
-
-_SUPERVISION: dict[str, Supervision] = {"image-level": "labels", "full": "outlines"}
 
 # Where an annotation time stands in a range of hours.
 _VALUE, _LOW, _HIGH = range(3)
@@ -54,34 +51,6 @@ class Crossing(NamedTuple):
         """The curve's hours divided by the other method's; NaN where unknown."""
         hours = self.result.hours.value
         return self.reached.hours / hours if self.reached.status == "reached" and hours > 0 else math.nan
-
-
-def candidates(found: DatasetResults, train_images: int) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
-    """Return the ranked methods and the controls, for the answer in words.
-
-    Args:
-        found: The results.
-        train_images: Number of training images of the dataset.
-    """
-    primary = found.primary.name
-    described = [
-        (
-            each.role,
-            Candidate(
-                each.key,
-                each.name,
-                each.curve,
-                _SUPERVISION.get(each.annotator, "other"),
-                each.train_images or train_images,
-                each.hours.value,
-                each.mean(primary),
-                *each.interval(primary),
-            ),
-        )
-        for each in found.results
-    ]
-    ranked = tuple(candidate for role, candidate in described if role == "method")
-    return ranked, tuple(candidate for role, candidate in described if role == "control")
 
 
 def steps(found: DatasetResults) -> tuple[BudgetStep, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,15 +109,15 @@ def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget:
         return ()
     holds = np.array([(labels := labels_of(sample)) is not None and bool(labels.any()) for sample in test])
     picked = pick(np.where(holds, means, np.nan), found.primary.higher_is_better)
-    samples = {number: test[number] for _, number in picked}
-    fields = _fields(choice, list(samples.values()))
+    fields = _fields(choice, [test[number] for _, number in picked])
+    drawings = [
+        drawing
+        for rank, number in picked
+        if (drawing := _drawing(rank, number, test[number], found, results, by_result, folder, fields))
+    ]
     shown: tuple[ExampleImage, ...] = ()
     for edge in EDGES:
-        shown = tuple(
-            _example(rank, number, samples[number], found, results, by_result, folder, fields, edge)
-            for rank, number in picked
-        )
-        shown = tuple(each for each in shown if each.panels)
+        shown = tuple(drawing(edge) for drawing in drawings)
         if sum(_bytes(each) for each in shown) <= budget:
             break
     return shown
@@ -157,7 +157,7 @@ def scale_bar(width_um: float) -> ScaleBar:
     return ScaleBar(length / width_um, f"{length:g} µm" if length >= 1 else f"{length * 1000:g} nm")
 
 
-def _example(
+def _drawing(
     rank: str,
     number: int,
     sample: Sample,
@@ -166,41 +166,45 @@ def _example(
     values: Mapping[str, npt.NDArray[np.float64]],
     folder: StudyFolder,
     fields: Mapping[str, tuple[Sample, tuple[int, int]]],
-    edge: int,
-) -> ExampleImage:
+) -> Callable[[int], ExampleImage] | None:
+    """Return what draws an image so that its longest edge has so many pixels; None where no method has masks."""
     height, width = sample.image.shape[1:]
-    scale = edge / max(height, width)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    truth = masks_of(sample)
-    labels = labels_of(sample)
-    panels = []
-    for result in results:
-        masks = folder.masks(result.runs[0], number, width)
-        if masks is not None:
-            errors = "" if labels is None else _errors(np.asarray(masks.any(axis=(1, 2))), labels, found.info.classes)
-            drawn = _png(contours(_resized(masks, size), _resized(truth, size)))
-            panels.append(ExamplePanel(result, float(values[result.key][number]), errors, drawn))
+    truth, labels = masks_of(sample), labels_of(sample)
+    predicted = [
+        (result, masks) for result in results if (masks := folder.masks(result.runs[0], number, width)) is not None
+    ]
+    if not predicted:
+        return None
     pixel = sample.pixel_size_um or found.info.pixel_size_um
-    field, frame, aspect = _field(fields.get(sample.id), sample)
-    if field:
-        # As bright as in the field: stretched by itself, a crop without structures would show noise.
-        whole, (y, x) = fields[sample.id]
-        shown = to_rgb(whole.image)[y : y + height, x : x + width]
-    else:
-        shown = to_rgb(sample.image)
-    return ExampleImage(
-        rank=rank,
-        image_id=sample.id,
-        present=_names(labels, found.info.classes),
-        size=size,
-        photo=_photo(shown, size),
-        truth="" if truth is None else _png(contours(None, _resized(truth, size))),
-        bar=scale_bar(pixel * width) if pixel else None,
-        field=field,
-        frame=frame,
-        aspect=aspect,
-        panels=tuple(panels),
-    )
+    shown, field, frame, aspect = _field(fields.get(sample.id), sample)
+
+    def draw(edge: int) -> ExampleImage:
+        scale = edge / max(height, width)
+        size = max(round(width * scale), 1), max(round(height * scale), 1)
+        small = _resized(truth, size)
+        return ExampleImage(
+            rank=rank,
+            image_id=sample.id,
+            present=_names(labels, found.info.classes),
+            size=size,
+            photo=_photo(shown, size),
+            truth="" if small is None else _png(contours(None, small)),
+            bar=scale_bar(pixel * width) if pixel else None,
+            field=field,
+            frame=frame,
+            aspect=aspect,
+            panels=tuple(
+                ExamplePanel(
+                    result,
+                    float(values[result.key][number]),
+                    "" if labels is None else _errors(np.asarray(masks.any(axis=(1, 2))), labels, found.info.classes),
+                    _png(contours(_resized(masks, size), small)),
+                )
+                for result, masks in predicted
+            ),
+        )
+
+    return draw
 
 
 def _fields(choice: Choice, crops: Sequence[Sample]) -> dict[str, tuple[Sample, tuple[int, int]]]:
@@ -230,17 +234,20 @@ def _fields(choice: Choice, crops: Sequence[Sample]) -> dict[str, tuple[Sample, 
 
 def _field(
     found: tuple[Sample, tuple[int, int]] | None, crop: Sample
-) -> tuple[str, tuple[float, float, float, float], float]:
+) -> tuple[npt.NDArray[np.uint8], str, tuple[float, float, float, float], float]:
+    """Return a crop's image, uint8 (H, W, 3), and of the field around it, if any, what `ExampleImage` has."""
     nothing = "", (0.0, 0.0, 1.0, 1.0), 1.0
     if found is None:
-        return nothing
+        return to_rgb(crop.image), *nothing
     field, (y, x) = found
     (height, width), (h, w) = field.image.shape[1:], crop.image.shape[1:]
     if not np.array_equal(field.image[:, y : y + h, x : x + w], crop.image) or (h, w) == (height, width):
-        return nothing
+        return to_rgb(crop.image), *nothing
     scale = min(1.0, _FIELD_EDGE / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
-    return _photo(to_rgb(field.image), size), (x / width, y / height, w / width, h / height), width / height
+    rgb, frame = to_rgb(field.image), (x / width, y / height, w / width, h / height)
+    # As bright as in the field: stretched by itself, a crop without structures would show noise.
+    return rgb[y : y + h, x : x + w], _photo(rgb, size), frame, width / height
 
 
 def _errors(predicted: BoolArray, labels: BoolArray, classes: Sequence[str]) -> str:

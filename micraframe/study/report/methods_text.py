@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from micraframe.interfaces import Column
 from micraframe.pricing import SOURCES, Prices
 from micraframe.study.plan import StudyRun, build_metrics, label
 from micraframe.study.report.citations import HOLM, MILLER, SATTERTHWAITE, SCHUIRMANN, References
+from micraframe.study.report.planned import Planning
 from micraframe.study.report.results import ALPHA
 from micraframe.study.report.wording import annotation_text, count_text, listed
 from micraframe.study.tables import MOST_BLOCKS
@@ -50,6 +52,7 @@ class MethodsText:
 def methods_text(
     study: Study,
     runs: Sequence[StudyRun],
+    planning: Planning,
     sizes: Mapping[str, DatasetSize],
     columns: Mapping[str, Column],
     versions: Mapping[str, str],
@@ -59,6 +62,7 @@ def methods_text(
     Args:
         study: The study, resolved.
         runs: All its runs, completed or not.
+        planning: Its planned comparisons.
         sizes: By dataset.
         columns: The columns of the report's tables, the primary metric first.
         versions: Versions of the software, by distribution.
@@ -66,11 +70,11 @@ def methods_text(
     references = References()
     paragraphs = (
         ("Data", _data(runs, sizes, references)),
-        ("Annotation", _annotation(study, references)),
+        ("Annotation", _annotation(study, runs, references)),
         ("Methods", _methods(study, runs, references)),
         ("Thresholds", _thresholds(study)),
         ("Metrics", _metrics(study, columns, references)),
-        ("Statistics", _statistics(study, columns, references)),
+        ("Statistics", _statistics(study, planning, references)),
         ("Software", _software(study, versions)),
     )
     return MethodsText(paragraphs, references.listed())
@@ -95,19 +99,20 @@ def _dataset(info: DatasetInfo, size: DatasetSize, references: References) -> st
     )
 
 
-def _annotation(study: Study, references: References) -> str:
+def _annotation(study: Study, runs: Sequence[StudyRun], references: References) -> str:
     described = dict.fromkeys(
         f"{annotation_text(label(each.annotator, 'annotator'))} ({_summary('annotator', each.annotator, references)})"
         for each in study.methods
     )
     text = (
-        "We simulated every annotation from the full annotation of the training and validation images. Each method "
-        f"received its own annotation and nothing else: {listed(list(described), '; ')}. "
+        "Every annotation was derived from the dataset's own annotation of the training images and, for methods that "
+        "use them, of the validation images. Each method received its own annotation and nothing else: "
+        f"{listed(list(described), '; ')}. "
     )
-    if any(each.train_images for each in study.methods):
+    if any(run.compared.train_images for run in runs):
         text += (
             "Where a number of images is given, only that many training images, drawn at random by the seed of the "
-            "run, and the same fraction of the validation images were annotated. "
+            "run, and, for methods that use validation images, the same fraction of these were annotated. "
         )
     preset, basis = study.prices.preset, Prices().preset
     source = f"{preset}{references.cite(SOURCES[preset])}"
@@ -124,7 +129,7 @@ def _annotation(study: Study, references: References) -> str:
 
 def _methods(study: Study, runs: Sequence[StudyRun], references: References) -> str:
     annotations: dict[str, list[str]] = {}
-    recipes: dict[str, dict[str, None]] = {}
+    recipes: dict[str, dict[str, dict[str, None]]] = {}
     for run in (run for run in runs if run.kind == "method"):
         described = f'"{run.method}" ({_composition(run, references)})'
         given = annotations.setdefault(described, [])
@@ -132,14 +137,21 @@ def _methods(study: Study, runs: Sequence[StudyRun], references: References) -> 
         if annotation not in given:
             given.append(annotation)
         if recipe := _recipe(run.compared.method.params.get("training")):
-            recipes.setdefault(recipe, {})[f'"{run.method}"'] = None
+            recipes.setdefault(recipe, {}).setdefault(run.method, {})[annotation] = None
     trained = [
         f"{described}, trained {'separately ' if len(given) > 1 else ''}on {listed(given)}"
         for described, given in annotations.items()
     ]
     text = f"We compared {listed(trained, '; ')}. "
-    for recipe, names in recipes.items():
-        text += f"{listed(list(names))} {'was' if len(names) == 1 else 'were'} trained {recipe}. "
+    several = Counter(method for recipe in recipes.values() for method in recipe)
+    for recipe, methods in recipes.items():
+        names = [
+            f'"{method}"{f" on {listed(list(given))}" if several[method] > 1 else ""}'
+            for method, given in methods.items()
+        ]
+        text += f"{listed(names)} {'was' if len(names) == 1 else 'were'} trained {recipe}. "
+    if any(each.budgets or each.train_share for each in study.methods):
+        text += "With a share of the training images, a method takes as many optimisation steps as with all of them. "
     if tiling := study.tiling:
         text += (
             f"Images larger than {tiling.size} pixels were cut into overlapping tiles of about that size, of which at "
@@ -180,7 +192,11 @@ def _thresholds(study: Study) -> str:
             f" In addition, we tuned the thresholds on up to {count_text(study.tuning_images, 'validation image')} "
             f"with {annotation}, drawn at random by the seed of the run (their annotation time is added to the "
             "method's), and on the test images. The latter, the oracle thresholds, use test labels: an upper bound, "
-            "never a result. "
+            "never a result. Three more mask thresholds follow from the labels that a method has of these validation "
+            "images: `negatives`, the 99 % quantile of the maps in images without the class; `expected-share`, which "
+            "as many pixels of images with the class exceed as are expected if the map is a probability; and "
+            "`erasing`, the highest at which the mean probability of the class, once the pixels above it are filled "
+            "from an image without the class, is within a tenth of its range of its lowest. "
             "Tuning maximised the mean IoU over these images. A class counts as present either by its fixed threshold "
             "or by the threshold with the highest accuracy for that class, and masks are cut either by the fixed rule "
             f"or at one of {len(GRID)} values from {GRID[0]:g} to {GRID[-1]:g}. Where no image has outlines, only the "
@@ -211,7 +227,7 @@ def _metrics(study: Study, columns: Mapping[str, Column], references: References
     return text
 
 
-def _statistics(study: Study, columns: Mapping[str, Column], references: References) -> str:
+def _statistics(study: Study, planning: Planning, references: References) -> str:
     text = (
         "Each number is the mean over trained models (one for each seed) of that model's own number over the test "
         "images. We treated trained models and groups of test images, such as the crops of one field, as crossed "
@@ -222,21 +238,28 @@ def _statistics(study: Study, columns: Mapping[str, Column], references: Referen
         "squares of the two-way table. Intervals are 95 % intervals of Student's t with "
         f"Satterthwaite's degrees of freedom{references.cite(SATTERTHWAITE)}. Methods were compared on the same "
         "groups, so the variance of a difference is that of the groups' differences plus what models vary beyond it. "
-        "We first tested whether all methods are equal by a quasi-F test with the same variance components. "
+        "We first tested whether all methods (without controls, and with one of those that share a trained model) are "
+        "equal, if there are several, by a quasi-F test with the same variance components. "
     )
-    if study.comparisons or study.reference:
+    if planning.pairs:
+        late = len(planning.late)
+        named = "are named in the configuration"
+        if planning.recorded:
+            named = f"were named {'after' if late == len(planning.pairs) else 'before'} results existed"
+            if 0 < late < len(planning.pairs):
+                named += f", except {late:,} named afterwards"
         text += (
-            "The comparisons that answer the question were named before the study was run, and their p values were "
-            f"corrected together by Holm's method{references.cite(HOLM)} (significant: p <= {ALPHA:g}). "
+            f"The comparisons that answer the question {named}, and their p values were corrected together by Holm's "
+            f"method{references.cite(HOLM)} (significant: p <= {ALPHA:g}). "
         )
-    else:
-        text += "No comparison was planned. "
-    text += "All other comparisons are exploratory; their p values are not corrected. "
+    if planning.dropped:
+        text += f"Comparisons named before results existed and dropped since: {planning.dropped:,}. "
+    text += f"All {'other ' if planning.pairs else ''}comparisons are exploratory; their p values are not corrected. "
     if study.margin is not None:
         text += (
             f"We call two methods equivalent only where two one-sided tests (TOST) at the level {ALPHA:g}"
             f"{references.cite(SCHUIRMANN)} show that they differ by less than the margin of {study.margin:g} in "
-            f"{study.primary_metric}. "
+            f"{study.primary_metric}{', which was set after results existed' if planning.late_margin else ''}. "
         )
     else:
         text += "As no margin of equivalence was declared, a large p value does not mean that two methods are equal. "

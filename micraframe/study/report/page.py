@@ -16,20 +16,23 @@ from micraframe.config import Study
 from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE, PREDICTED
 from micraframe.pricing import unit_price
 from micraframe.runtime.files import write_text
+from micraframe.selection import CRITERIA
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun
 from micraframe.study.report import wording
 from micraframe.study.report.breakeven import QualityPoint
-from micraframe.study.report.budget import BudgetStep, Crossing, candidates, crossings, other_orders, steps
+from micraframe.study.report.budget import BudgetStep, Crossing, crossings, other_orders, steps
 from micraframe.study.report.classes import ClassResults, class_results
+from micraframe.study.report.criteria import MethodCriteria, method_criteria
 from micraframe.study.report.examples import ExampleImage, examples
 from micraframe.study.report.figures import BreakEvenMark, colour_of, draw_object_f1, draw_quality, inline
 from micraframe.study.report.methods_text import DatasetSize, methods_text
+from micraframe.study.report.planned import planning
 from micraframe.study.report.results import ALPHA, DatasetResults, MethodResult, gather
 from micraframe.study.report.tuned import MethodThresholds, method_thresholds
 from micraframe.study.report.verdict import verdict
 from micraframe.study.tables import StudyTables, Values
-from micraframe.types import SPLITS, Task
+from micraframe.types import SPLITS, Origin, Task
 
 _PICTURE_BYTES = 600_000
 """Upper bound for all examples of a page together, so that the page stays below 1 MiB."""
@@ -51,6 +54,7 @@ class DatasetSection:
         classes: Results class by class.
         thresholds: Thresholds of each method.
         tuned_metrics: Metrics to compare between origins of thresholds.
+        criteria: What labels alone say of each method; empty unless the study asks for it.
         examples: Test images.
         names: Method + annotation in words by its name in the tables of differences.
     """
@@ -66,6 +70,7 @@ class DatasetSection:
     classes: ClassResults
     thresholds: tuple[MethodThresholds, ...]
     tuned_metrics: tuple[str, ...]
+    criteria: tuple[MethodCriteria, ...]
     examples: tuple[ExampleImage, ...]
     names: Mapping[str, str]
 
@@ -75,15 +80,16 @@ class DatasetSection:
         return len(self.found.info.classes) > 1
 
     @property
+    def by_labels(self) -> tuple[Origin, ...]:
+        """The origins of thresholds that need image-level labels alone, where any method has such thresholds."""
+        origins: tuple[Origin, ...] = ("negatives", "expected-share", "erasing")
+        return tuple(origin for origin in origins if any(origin in each.texts for each in self.thresholds))
+
+    @property
     def conditional(self) -> bool:
         """Whether any interval of the primary metric holds for one trained model only."""
         primary = ("fixed", self.found.primary.name)
         return any(each.summaries[primary].conditional for each in self.found.results if primary in each.summaries)
-
-    @property
-    def validated(self) -> bool:
-        """Whether variants were chosen by their quality on validation images."""
-        return all(not math.isnan(value) for group in self.found.ablations for value in group.validated)
 
 
 def write_report(
@@ -116,11 +122,14 @@ def write_report(
     sizes = {section.found.info.name: section.size for section in sections}
     versions: Mapping[str, str] = provenance["versions"]
     completed = [run for run in runs if folder.is_done(run)]
+    plans = planning(study, runs, folder)
     failures = [(str(run), error) for run in runs if (error := folder.error(run))]
     context = {
         "study": study,
         "names": ", ".join(section.found.info.name for section in sections),
         "sections": sections,
+        "combinations": len({(run.method, run.annotator) for run in runs if run.kind == "method"}),
+        "planning": plans,
         "done": len(completed),
         "planned": len(runs),
         "progress": progress_text(len(completed), len(runs), len(failures)),
@@ -128,7 +137,8 @@ def write_report(
         "waiting": [str(run) for run in runs if not folder.is_done(run) and not folder.error(run)],
         "trainings": _trainings(completed, folder),
         "prices": {task: unit_price(task, study.prices) for task in get_args(Task)},
-        "methods": methods_text(study, runs, sizes, columns, versions),
+        "criteria": CRITERIA,
+        "methods": methods_text(study, runs, plans, sizes, columns, versions),
         "yaml": config.to_yaml(study),
         "provenance": provenance,
         "versions": versions,
@@ -174,11 +184,12 @@ def _section(
         write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", drawn)
         objects = inline(drawn, f"F1 of objects against IoU on {found.info.name}, one line per method")
     measured = {metric for result in found.results for origin, metric in result.summaries if origin == "fixed"}
-    everything = [*found.results, *(each for group in found.ablations for each in group.variants)]
+    everything = [*found.results, *(each for group in found.ablations for each in group[1:])]
+    shown = {each.key for each in found.results}
     return DatasetSection(
         found=found,
         size=size,
-        answer=verdict(*candidates(found, size.images["train"]), found.gap, found.primary),
+        answer=verdict(found.ranked, found.controls, found.gap, found.primary),
         steps=stairs,
         orders=other_orders(found),
         crossings=crossed,
@@ -187,6 +198,7 @@ def _section(
         classes=class_results(found, values),
         thresholds=method_thresholds(found, folder),
         tuned_metrics=tuple(name for name in dict.fromkeys([primary, "correct"]) if name in measured),
+        criteria=method_criteria([*found.results, *(each for each in everything if each.key not in shown)], folder),
         examples=examples(found, values, folder, budget),
         names={each.key: each.name for each in everything},
     )

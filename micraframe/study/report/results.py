@@ -17,7 +17,6 @@ from micraframe.interfaces import Column
 from micraframe.pricing import is_weak
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun, check_columns
-from micraframe.study.report.verdict import Candidate, Gap
 from micraframe.study.report.wording import annotation_text, slugs
 from micraframe.study.tables import CostRow, Difference, Group, StudyTables, Summary
 from micraframe.types import DatasetInfo
@@ -41,6 +40,29 @@ class HoursRange(NamedTuple):
     value: float
     low: float
     high: float
+
+
+class Gap(NamedTuple):
+    """The difference of two methods, first minus second, with its 95 % interval.
+
+    Attributes:
+        difference: In the primary metric.
+        low: Lower end.
+        high: Upper end.
+        equivalent: Whether two one-sided tests show that it is within the study's margin.
+        margin: That margin; NaN where the study has none.
+    """
+
+    difference: float
+    low: float
+    high: float
+    equivalent: bool = False
+    margin: float = math.nan
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval excludes 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 @dataclass(frozen=True)
@@ -144,35 +166,15 @@ class MethodResult:
 
 
 @dataclass(frozen=True)
-class VariantGroup:
-    """Methods that share one trained model and differ in what comes after it.
-
-    Attributes:
-        shown: The one that stands for them in all other tables and figures.
-        variants: All of them, in the study's order.
-        validated: Of each variant, the mean IoU on its tuning images with the thresholds tuned there; NaN if unknown.
-    """
-
-    shown: MethodResult
-    variants: tuple[MethodResult, ...]
-    validated: tuple[float, ...]
-
-    def rows(self) -> tuple[tuple[MethodResult, float], ...]:
-        """Return the variants with their validated quality, the shown one first."""
-        pairs = zip(self.variants, self.validated, strict=True)
-        return tuple(sorted(pairs, key=lambda pair: pair[0].key != self.shown.key))
-
-
-@dataclass(frozen=True)
 class DatasetResults:
     """The results on one dataset.
 
     Attributes:
         info: Metadata of the dataset.
         slug: Its name in file names and anchors.
-        results: Of the methods that have completed runs, one of each `VariantGroup`: by annotation, the best first,
-            then controls, then ceilings.
-        ablations: The methods with variants.
+        results: The methods that have completed runs, of those that share a trained model the first that the study
+            names: by annotation, the best first, then controls, then ceilings.
+        ablations: The methods that share a trained model and differ in what comes after it, in the study's order.
         missing: Names of the methods without completed runs.
         metrics: The measured columns of the table: the primary metric, then the compared ones.
         primary: The metric of figures and examples.
@@ -182,7 +184,7 @@ class DatasetResults:
     info: DatasetInfo
     slug: str
     results: tuple[MethodResult, ...]
-    ablations: tuple[VariantGroup, ...]
+    ablations: tuple[tuple[MethodResult, ...], ...]
     missing: tuple[str, ...]
     metrics: tuple[Column, ...]
     primary: Column
@@ -192,6 +194,11 @@ class DatasetResults:
     def ranked(self) -> tuple[MethodResult, ...]:
         """The methods without controls and ceilings."""
         return tuple(result for result in self.results if result.role == "method")
+
+    @property
+    def controls(self) -> tuple[MethodResult, ...]:
+        """The controls."""
+        return tuple(result for result in self.results if result.role == "control")
 
     def best(self, column: Column) -> MethodResult | None:
         """Return the method with the best mean, the first of equals; None where no mean is known."""
@@ -213,7 +220,7 @@ class DatasetResults:
         """Return the tests of a kind (`F`, `planned` or `exploratory`), of one metric or of all."""
         return tuple(each for each in self.differences if each.kind == kind and metric in (None, each.metric))
 
-    def gap(self, one: MethodResult | Candidate, other: MethodResult | Candidate) -> Gap | None:
+    def gap(self, one: MethodResult, other: MethodResult) -> Gap | None:
         """Return the difference of two methods in the primary metric; None where they were not compared."""
         for found in self.differences:
             if (
@@ -273,7 +280,7 @@ def gather(
             else:
                 missing.append(f"{mine[0].method} + {annotation_text(mine[0].annotator)}")
         primary = columns[study.primary_metric]
-        shown, ablations = _arranged(results, primary, folder)
+        shown, ablations = _arranged(results, primary)
         measured = {metric for result in results for _, metric in result.summaries}
         found.append(
             DatasetResults(
@@ -301,10 +308,11 @@ def _result(runs: tuple[StudyRun, ...], planned: int, tables: StudyTables, folde
     fixed, tuned = (_hours([each for each in costs if each.thresholds == origin]) for origin in ("fixed", "validation"))
     assert fixed is not None, "a completed run has its cost"
     weak = is_weak(folder.training_work(runs[0]))
-    return MethodResult(0, _role(runs[0]), runs, planned, fixed, tuned, summaries, weak)
+    return MethodResult(0, role_of(runs[0]), runs, planned, fixed, tuned, summaries, weak)
 
 
-def _role(run: StudyRun) -> Role:
+def role_of(run: StudyRun) -> Role:
+    """Return what a run measures."""
     if run.kind == "ceiling":
         return "ceiling"
     target = registry.catalog().find("method", run.compared.method.name).component.target
@@ -312,29 +320,18 @@ def _role(run: StudyRun) -> Role:
 
 
 def _arranged(
-    results: Sequence[MethodResult], primary: Column, folder: StudyFolder
-) -> tuple[tuple[MethodResult, ...], tuple[VariantGroup, ...]]:
-    """Return one method of each that share trained models, in the table's order and numbered, and their variants."""
+    results: Sequence[MethodResult], primary: Column
+) -> tuple[tuple[MethodResult, ...], tuple[tuple[MethodResult, ...], ...]]:
+    """Return the first method of those that share trained models, in the table's order and numbered, and the variants.
+
+    To choose another one by its quality would be to choose by outlines that no hours include.
+    """
     sharing: dict[tuple[str, ...], list[MethodResult]] = {}
     for result in results:
         sharing.setdefault(tuple(run.training_key for run in result.runs), []).append(result)
-    # What stands for them is chosen once for all amounts of annotation, or a curve would change methods midway.
-    families: dict[tuple[str, ...], list[list[MethodResult]]] = {}
-    for variants in sharing.values():
-        families.setdefault((variants[0].source, *(each.method for each in variants)), []).append(variants)
-    chosen: list[tuple[MethodResult, list[MethodResult], tuple[float, ...]]] = []
-    for family in families.values():
-        validated = [tuple(_validated(each, folder) for each in variants) for variants in family]
-        place = int(np.argmax(np.nan_to_num(np.mean(validated, axis=0), nan=-math.inf)))
-        chosen += [(variants[place], variants, values) for variants, values in zip(family, validated, strict=True)]
-    chosen.sort(key=lambda each: _rank(each[0], primary))
-    numbered = [dataclasses.replace(each[0], number=number) for number, each in enumerate(chosen, start=1)]
-    ablations = [
-        VariantGroup(result, tuple(variants), values)
-        for result, (_, variants, values) in zip(numbered, chosen, strict=True)
-        if len(variants) > 1
-    ]
-    return tuple(numbered), tuple(ablations)
+    ordered = sorted(sharing.values(), key=lambda variants: _rank(variants[0], primary))
+    groups = [(dataclasses.replace(each[0], number=place), *each[1:]) for place, each in enumerate(ordered, start=1)]
+    return tuple(group[0] for group in groups), tuple(group for group in groups if len(group) > 1)
 
 
 def _rank(result: MethodResult, primary: Column) -> tuple[int, int, str, float]:
@@ -345,11 +342,6 @@ def _rank(result: MethodResult, primary: Column) -> tuple[int, int, str, float]:
     if result.role != "method":
         return ["method", "control", "ceiling"].index(result.role), 0, "", worse
     return 0, strength, result.source, worse
-
-
-def _validated(result: MethodResult, folder: StudyFolder) -> float:
-    qualities = [folder.tuned_quality(run) for run in result.runs]
-    return math.nan if None in qualities else float(np.mean([each for each in qualities if each is not None]))
 
 
 def _hours(costs: Sequence[CostRow]) -> HoursRange | None:

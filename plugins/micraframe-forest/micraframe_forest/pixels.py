@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from micraframe.annotators.boxes import fill
 from micraframe.errors import DataError
+from micraframe.objects import fill
 from micraframe.types import BoolArray, FloatArray, Sample
 
 Indices = npt.NDArray[np.int64]

@@ -62,6 +62,22 @@ def test_it_learns_from(annotator, params, least):
     assert overlap(fit(annotated(annotator), **params)) >= least
 
 
+def test_what_ignored_pixels_are_annotated_as_does_not_matter():
+    samples = [
+        dataclasses.replace(
+            sample, instances=None, ignore=np.random.default_rng(0).random(sample.image.shape[1:]) < 0.3
+        )
+        for sample in full_samples(6)
+    ]
+    flipped = [dataclasses.replace(sample, masks=sample.masks ^ sample.ignore) for sample in samples]
+    whole = [dataclasses.replace(sample, ignore=None) for sample in samples]
+    one, other, different = (
+        {name: tensor.numpy().tobytes() for name, tensor in fit(given).model.state().items()}
+        for given in (samples, flipped, whole)
+    )
+    assert one == other != different
+
+
 def test_image_level_labels_are_not_enough():
     with pytest.raises(DataError, match="expected points or boxes or masks or instances, .* got no annotation"):
         fit(annotated("image-level"))

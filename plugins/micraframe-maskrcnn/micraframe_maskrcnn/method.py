@@ -17,10 +17,10 @@ from micraframe.interfaces import Backbone, ClassRule, Method, Model, ScoredTile
 from micraframe.parameters import Parameters
 from micraframe.runtime.device import choose_device
 from micraframe.training import Examples, Recipe, fit
-from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
+from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores
 from micraframe_maskrcnn.detections import join, score_objects
-from micraframe_maskrcnn.network import LOSSES, Design, MaskRcnnNetwork
-from micraframe_maskrcnn.targets import pack, pad
+from micraframe_maskrcnn.network import LOSSES, MaskRcnnNetwork
+from micraframe_maskrcnn.targets import pack, stack
 
 RESNET50 = Choice(name="micraframe/timm", params={"model": "resnet50", "out_indices": [1, 2, 3, 4]})
 
@@ -88,6 +88,10 @@ class MaskRcnn(Method["MaskRcnn.Params"]):
         fit(network, *examples, _total, self.params.training, context, _parts, with_targets=True)
         return MaskRcnnModel(self.params, network.to(choose_device(context.device)))
 
+    def untrained(self, info: DatasetInfo) -> MaskRcnnModel:
+        """Return the model with random weights."""
+        return MaskRcnnModel(self.params, self._network(self._backbone().untrained(), info, seed=0))
+
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> MaskRcnnModel:
         """Return the model with these weights."""
         network = self._network(self._backbone().untrained(), info, seed=0)
@@ -98,10 +102,9 @@ class MaskRcnn(Method["MaskRcnn.Params"]):
         return registry.build("backbone", self.params.backbone.name, **self.params.backbone.params)
 
     def _network(self, backbone: Backbone[Any], info: DatasetInfo, seed: int) -> MaskRcnnNetwork:
-        design = Design(**{name: getattr(self.params, name) for name in Design._fields})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return MaskRcnnNetwork(*create_network(backbone, info.channels), len(info.classes), design)
+            return MaskRcnnNetwork(*create_network(backbone, info.channels), len(info.classes), self.params)
 
 
 @final
@@ -133,26 +136,18 @@ class MaskRcnnModel(Model):
 
 
 def _examples(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo) -> tuple[Examples, Examples]:
-    """Return training and validation examples with equally many planes of objects.
+    """Return training and validation examples.
 
     Raises:
         DataError: If no training sample has an object with a known outline.
     """
-    depth, found = 0, 0
-    for sample in train:
-        packed = pack(sample)
-        depth, found = max(depth, len(packed)), max(found, int(packed[:-1].max(initial=0)))
-    if not found:
+    examples = Examples(train, pack, stack=stack)
+    if not any(packed[:-1].any() for packed in examples.targets()):
         raise DataError(
             f"dataset {info.name!r}: expected training samples with objects of known outline, got none (scribbles do "
             "not show where an object ends); choose another annotator, such as `annotator: full`"
         )
-    depth = max([depth, *(len(pack(sample)) for sample in valid)])
-
-    def target(sample: Sample) -> IntArray:
-        return pad(pack(sample), depth)
-
-    return Examples(train, target), Examples(valid, target)
+    return examples, Examples(valid, pack, stack=stack)
 
 
 def _total(losses: Tensor, targets: Tensor) -> Tensor:

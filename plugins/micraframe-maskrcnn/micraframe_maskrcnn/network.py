@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,12 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from micraframe.errors import ConfigError
+from micraframe.runtime.device import exact_float32
 from micraframe.types import DetectedObjects, Layer
 from micraframe_maskrcnn.targets import TargetObjects, unpack
+
+if TYPE_CHECKING:
+    from micraframe_maskrcnn.method import MaskRcnn
 
 LOSSES = ("objectness", "rpn_box_reg", "classifier", "box_reg", "mask")
 """The terms of the loss: of the proposals and their boxes, and of the final classes, boxes and masks."""
@@ -42,21 +46,6 @@ IGNORED = 0.5
 _TARGET = dict[str, Tensor]
 
 
-class Design(NamedTuple):
-    """The design of a network; see the parameters of the method."""
-
-    strides: tuple[int, ...]
-    pyramid: int
-    box_head: int
-    mask_head: tuple[int, ...]
-    anchors: tuple[float, ...]
-    ratios: tuple[float, ...]
-    rois_per_image: int
-    min_size: int | None
-    nms_iou: float
-    detections: int
-
-
 class MaskRcnnNetwork(nn.Module):
     """Finds objects: their boxes, classes and masks.
 
@@ -64,22 +53,22 @@ class MaskRcnnNetwork(nn.Module):
         backbone: Maps images (B, C, H, W) to the list of its layers' activations.
         layers: Description of these layers.
         classes: Number of classes K.
-        design: Design of the rest.
+        params: The method's, of which those of the backbone and of training are not used.
 
     Raises:
         ConfigError: If the backbone has none of the strides, or skips one between them.
     """
 
-    def __init__(self, backbone: nn.Module, layers: Sequence[Layer], classes: int, design: Design) -> None:
+    def __init__(self, backbone: nn.Module, layers: Sequence[Layer], classes: int, params: MaskRcnn.Params) -> None:
         super().__init__()
         self.classes = classes
-        self.min_size = design.min_size
-        chosen = levels(layers, design.strides)
+        self.min_size = params.min_size
+        chosen = levels(layers, params.strides)
         strides = tuple(layers[index].stride for index in chosen)
         self.stride = strides[-1]
-        width = design.pyramid
+        width = params.pyramid
         self.pyramid = Pyramid(backbone, chosen, [layers[index].channels for index in chosen], width)
-        anchors = Anchors((*strides, 2 * strides[-1]), design.anchors, design.ratios)
+        anchors = Anchors((*strides, 2 * strides[-1]), params.anchors, params.ratios)
         self.rpn = Proposals(
             anchors,
             InFloat32(RPNHead(width, anchors.num_anchors_per_location()[0])),
@@ -93,19 +82,19 @@ class MaskRcnnNetwork(nn.Module):
         )
         self.roi_heads = RoIHeads(
             region_pool(strides, 7),
-            TwoMLPHead(width * 7**2, design.box_head),
-            InFloat32(FastRCNNPredictor(design.box_head, classes + 1)),
+            TwoMLPHead(width * 7**2, params.box_head),
+            InFloat32(FastRCNNPredictor(params.box_head, classes + 1)),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=design.rois_per_image,
+            batch_size_per_image=params.rois_per_image,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             score_thresh=LEAST_SCORE,
-            nms_thresh=design.nms_iou,
-            detections_per_img=design.detections,
+            nms_thresh=params.nms_iou,
+            detections_per_img=params.detections,
             mask_roi_pool=region_pool(strides, 14),
-            mask_head=MaskRCNNHeads(width, design.mask_head, dilation=1),
-            mask_predictor=InFloat32(MaskRCNNPredictor(design.mask_head[-1], design.mask_head[-1], classes + 1)),
+            mask_head=MaskRCNNHeads(width, params.mask_head, dilation=1),
+            mask_predictor=InFloat32(MaskRCNNPredictor(params.mask_head[-1], params.mask_head[-1], classes + 1)),
         )
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
@@ -135,6 +124,7 @@ class MaskRcnnNetwork(nn.Module):
         return summed.expand(len(images), -1)
 
     @torch.no_grad()
+    @exact_float32()
     def detect(self, image: Tensor) -> tuple[DetectedObjects, ...]:
         """Return the objects of an image (C, H, W), per class; in evaluation mode only."""
         images = image[None]

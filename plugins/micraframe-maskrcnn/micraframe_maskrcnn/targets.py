@@ -6,7 +6,6 @@ is 1 where pixels are ignored. Object number n has class (n - 1) mod K. Boxes ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from scipy import ndimage
 from torch import Tensor
 from torchvision.ops import masks_to_boxes
 
-from micraframe.objects import components
+from micraframe.objects import box_window, components
 from micraframe.types import BoolArray, FloatArray, IntArray, Sample
 
 
@@ -55,9 +54,10 @@ def pack(sample: Sample) -> IntArray:
     return np.concatenate([planes, ignore[None].astype(np.int32)])
 
 
-def pad(target: IntArray, depth: int) -> IntArray:
-    """Return a target (D + 1, H, W) with empty planes before it, so that it has `depth` planes in total."""
-    return np.pad(target, ((depth - len(target), 0), (0, 0), (0, 0)))
+def stack(targets: Sequence[IntArray]) -> IntArray:
+    """Return targets (D + 1, H, W) as one array, (B, D + 1, H, W) with the largest D, by empty planes before them."""
+    depth = max(map(len, targets))
+    return np.stack([np.pad(target, ((depth - len(target), 0), (0, 0), (0, 0))) for target in targets])
 
 
 def unpack(target: Tensor, classes: int) -> TargetObjects:
@@ -90,11 +90,8 @@ def layers(boxes: Sequence[FloatArray], size: tuple[int, int]) -> IntArray:
     """
     planes: list[IntArray] = []
     for index, several in enumerate(boxes):
-        for rank, (y0, x0, y1, x1) in enumerate(several):
-            place = (
-                slice(max(0, math.floor(y0)), max(0, math.ceil(y1))),
-                slice(max(0, math.floor(x0)), max(0, math.ceil(x1))),
-            )
+        for rank, box in enumerate(several):
+            place = box_window(box)
             free = next((plane for plane in planes if not plane[place].any()), None)
             if free is None:
                 planes.append(free := np.zeros(size, np.int32))

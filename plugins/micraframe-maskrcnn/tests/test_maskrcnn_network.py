@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from micraframe_maskrcnn.method import MaskRcnn
 from micraframe_maskrcnn.network import (
     LOSSES,
     Anchors,
-    Design,
     MaskRcnnNetwork,
     ignored_share,
     known,
@@ -21,7 +21,7 @@ from micraframe.backbones.unet_encoder import UNetEncoder
 from micraframe.errors import ConfigError
 from micraframe.types import Layer
 
-DESIGN = Design(
+PARAMS = MaskRcnn.Params(
     strides=(2, 4, 8),
     pyramid=8,
     box_head=16,
@@ -38,7 +38,7 @@ DESIGN = Design(
 def network(**changes) -> MaskRcnnNetwork:
     torch.manual_seed(0)
     backbone, layers = UNetEncoder(UNetEncoder.Params(widths=(4, 8, 8, 8))).create(2)
-    return MaskRcnnNetwork(backbone, layers, 2, DESIGN._replace(**changes))
+    return MaskRcnnNetwork(backbone, layers, 2, PARAMS.model_copy(update=changes))
 
 
 def batch(height: int = 33, width: int = 47) -> tuple[torch.Tensor, torch.Tensor]:
@@ -160,3 +160,10 @@ def test_detected_objects_lie_in_the_image(size):
         assert (one.boxes >= 0).all()
         assert (one.boxes <= np.array([*size, *size]) + 1e-3).all()
         assert (np.diff(one.scores) <= 0).all()
+
+
+def test_objects_are_detected_in_exact_float32():
+    tested, seen = network().eval(), []
+    tested.pyramid.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    tested.detect(torch.rand(2, 33, 47))
+    assert seen == ["ieee"]

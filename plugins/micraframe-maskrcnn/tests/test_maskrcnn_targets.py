@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from micraframe_maskrcnn.targets import layers, number, outlined, pack, pad, unpack
+from micraframe_maskrcnn.targets import layers, number, outlined, pack, stack, unpack
 
 from micraframe.objects import bounding_boxes
 from micraframe.training.augmentation import Flip, QuarterTurns, augment, draw
@@ -93,7 +93,8 @@ def test_a_component_beside_ignored_pixels_is_ignored():
 
 
 def test_boxes_are_measured_after_augmentation():
-    target = pad(pack(sample(boxes=boxes([[1, 2, 4, 9], [3, 5, 12, 7]]))), 5)
+    deep = np.zeros((5, *SIZE), np.int32)
+    target = stack([pack(sample(boxes=boxes([[1, 2, 4, 9], [3, 5, 12, 7]]))), deep])[0]
     assert target.shape == (5, *SIZE)
     changes = (Flip(probability=1), QuarterTurns(probability=1))
     drawn = draw(changes, 1, torch.Generator().manual_seed(0))

@@ -6,14 +6,37 @@ over images of the mean over classes that have an annotated pixel. Logits and ta
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+import torch
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 from torch.nn import functional
 
+from micraframe.parameters import Parameters
 from micraframe_unet.targets import PRESENT, UNKNOWN
 
-Loss = Literal["bce", "bce+dice", "mse"]
+LossName = Literal["bce", "bce+dice", "mse"]
+
+
+class GeneralisedCrossEntropy(Parameters):
+    """A loss for masks with errors, such as those that a network made."""
+
+    kind: Literal["generalised-cross-entropy"] = "generalised-cross-entropy"
+    q: float = Field(
+        0.7,
+        gt=0,
+        le=1,
+        description="Robustness to wrong masks: towards 0, bce; 1, the mean absolute error, which may find nothing.",
+    )
+
+
+def _from_name(value: Any) -> Any:
+    return {"kind": value} if value == "generalised-cross-entropy" else value
+
+
+Loss = Annotated[LossName | GeneralisedCrossEntropy, BeforeValidator(_from_name)]
+"""A loss: by name, or with its parameters."""
 
 _SMOOTH = 1.0
 """Pixels added to numerator and denominator of the Dice coefficient, so that it is 1 for an empty class and mask."""
@@ -24,18 +47,27 @@ def pixel_loss(logits: Tensor, targets: Tensor, kind: Loss, pos_weight: Tensor) 
 
     `bce` is binary cross-entropy with logits, -(w_c t log p + (1 - t) log(1 - p)); `bce+dice` adds 1 - Dice, the
     coefficient being computed from probabilities (Milletari et al. 2016); `mse` is (p - t)^2, which the MICRA-Net paper
-    uses for its U-Net of F-actin.
+    uses for its U-Net of F-actin. Generalised cross-entropy is w_c (1 - p^q) / q where t is 1 and (1 - (1 - p)^q) / q
+    where it is 0. Its gradient is that of `bce` times a^q, a being the probability of the annotated value: pixels whose
+    annotation the network contradicts count less (Zhang, Z. and Sabuncu, M. "Generalized cross entropy loss for
+    training deep neural networks with noisy labels". NeurIPS 2018).
 
     Args:
         logits: The network's logits.
         targets: `ABSENT`, `PRESENT` or `UNKNOWN`.
-        kind: Name of the loss.
-        pos_weight: (K,): w, for the cross-entropy.
+        kind: The loss.
+        pos_weight: (K,): w, for the cross-entropies.
     """
     known = targets != UNKNOWN
     truth = (targets == PRESENT).to(logits.dtype)
     if kind == "mse":
         return mean_of_known((logits.sigmoid() - truth) ** 2, known)
+    if isinstance(kind, GeneralisedCrossEntropy):
+        present = truth > 0
+        # From the logarithm, so that small q and small probabilities lose no digits.
+        logarithms = functional.logsigmoid(torch.where(present, logits, -logits))
+        losses = -torch.expm1(kind.q * logarithms) / kind.q
+        return mean_of_known(torch.where(present, pos_weight.to(logits)[:, None, None], 1) * losses, known)
     entropy = functional.binary_cross_entropy_with_logits(
         logits, truth, pos_weight=pos_weight.to(logits)[:, None, None], reduction="none"
     )

@@ -15,12 +15,12 @@ from micraframe.backbones.encoder import Norm
 from micraframe.batching import batches
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
 from micraframe.parameters import Parameters
-from micraframe.runtime.device import choose_device
-from micraframe.training import Examples, Recipe, fit
+from micraframe.runtime.device import choose_device, exact_float32
+from micraframe.training import Examples, Recipe, fit, pos_weights
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores
 from micraframe_unet.losses import Loss, dice, pixel_loss
 from micraframe_unet.networks import create, start_at
-from micraframe_unet.targets import Counts, TargetArray, check_counts, count, log_odds, pixel_targets, pos_weights
+from micraframe_unet.targets import Counts, TargetArray, check_counts, count, log_odds, pixel_targets
 
 
 class PixelRecipe(Recipe):
@@ -57,7 +57,11 @@ class UNet(Method["UNet.Params"]):
         pretrained: bool = Field(
             False, description="Start from the encoder's published weights (not for unet-encoder)."
         )
-        loss: Loss = Field("bce", description="bce, bce+dice, or mse (the paper's for F-actin).")
+        loss: Loss = Field(
+            "bce",
+            description="bce, bce+dice, mse (the paper's for F-actin), or generalised-cross-entropy (for masks with "
+            "errors, such as those that a network made).",
+        )
         point_radius: float = Field(3.0, ge=1, description="Radius in pixels of the disc around a point.")
         background_distance: float | None = Field(
             None,
@@ -83,7 +87,7 @@ class UNet(Method["UNet.Params"]):
         examples = Examples(train, target)
         counts = Counts(*np.sum([count(targets) for targets in examples.targets()], axis=0))
         check_counts(counts, info.classes)
-        rarity = pos_weights(params.training.pos_weight, counts)
+        rarity = pos_weights(params.training.pos_weight, *counts)
         weights = torch.from_numpy(rarity)
 
         def loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -96,6 +100,10 @@ class UNet(Method["UNet.Params"]):
         start_at(network, torch.from_numpy(log_odds(counts, rarity)))
         fit(network, examples, Examples(valid, target), loss, params.training, context, measure)
         return UNetModel(network.to(choose_device(context.device)))
+
+    def untrained(self, info: DatasetInfo) -> UNetModel:
+        """Return the model with random weights."""
+        return UNetModel(self._network(info, seed=0, pretrained=False))
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> UNetModel:
         """Return the model with these weights."""
@@ -137,6 +145,7 @@ class UNetModel(Model):
         return self.network.state_dict()
 
     @torch.no_grad()
+    @exact_float32()
     def probabilities(self, images: FloatArray) -> FloatArray:
         """Return the probability of each class at each pixel, float32 (B, K, H, W), for images (B, C, H, W)."""
         device = next(self.network.parameters()).device

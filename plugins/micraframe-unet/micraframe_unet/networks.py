@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from typing import Any, cast
 
 import timm
@@ -13,9 +12,7 @@ from torch.nn import functional
 
 from micraframe import registry
 from micraframe.backbones.encoder import Norm
-from micraframe.backbones.unet import Decoder
-from micraframe.errors import MissingDependency, ModelError
-from micraframe.types import Layer
+from micraframe.errors import MissingDependency, ModelError, reason_of
 
 OWN = "unet-encoder"
 
@@ -47,8 +44,9 @@ def create(
         return Padded(network, network.encoder.output_stride)
     if pretrained:
         raise ModelError(f"encoder {OWN!r} has no published weights; set pretrained: false")
-    features, layers = registry.build("backbone", f"micraframe/{OWN}", widths=widths, norm=norm).create(channels)
-    return Padded(Decoded(features, layers, classes, norm), layers[-1].stride)
+    backbone, layers = registry.build("backbone", "micraframe/unet", widths=widths, norm=norm).create(channels)
+    logits = nn.Conv2d(layers[-1].channels, classes, kernel_size=1)
+    return Padded(PixelLogits(backbone, logits), max(layer.stride for layer in layers))
 
 
 def start_at(network: nn.Module, logits: Tensor) -> None:
@@ -90,26 +88,22 @@ class Padded(nn.Module):
         return cast("Tensor", self.network(images)[:, :, :height, :width])
 
 
-class Decoded(nn.Module):
-    """An encoder, micraframe's decoder, and a linear layer at every pixel.
+class PixelLogits(nn.Module):
+    """A linear layer at every position of a backbone's last layer.
 
     Args:
-        encoder: Maps images to the list of its layers' activations, shallow to deep; the strides are powers of 2.
-        layers: Description of these layers; the last of each stride is a skip connection.
-        classes: Number of classes K.
-        norm: How batch normalisation is computed in training.
+        backbone: Maps images to the list of its layers' activations; the last one has their size.
+        logits: The linear layer, as a 1 x 1 convolution.
     """
 
-    def __init__(self, encoder: nn.Module, layers: Sequence[Layer], classes: int, norm: Norm) -> None:
+    def __init__(self, backbone: nn.Module, logits: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.decoder = Decoder(layers, norm)
-        self.logits = nn.Conv2d(layers[0].channels, classes, kernel_size=1)
+        self.backbone = backbone
+        self.logits = logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (B, K, H, W) for images (B, C, H, W) whose sides are multiples of the deepest stride."""
-        activations = self.encoder(images)
-        return cast("Tensor", self.logits([*activations, *self.decoder(activations)][-1]))
+        return cast("Tensor", self.logits(self.backbone(images)[-1]))
 
 
 def _from_smp(encoder: str, pretrained: bool, channels: int, classes: int) -> Any:
@@ -138,6 +132,6 @@ def _from_smp(encoder: str, pretrained: bool, channels: int, classes: int) -> An
     try:
         return build("imagenet" if pretrained else None)
     except Exception as error:  # libraries raise many types of error for an unsuitable encoder
-        reason = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0]}"
+        reason = reason_of(error, typed=True)
         remedy = "choose a convolutional one" + (", or set pretrained: false" if pretrained else "")
         raise ModelError(f"encoder {encoder!r} is unsuitable: {reason}; {remedy}") from error

@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.annotators.boxes import fill
 from micraframe.errors import DataError
+from micraframe.objects import fill
 from micraframe.types import FloatArray, Sample
 
 ABSENT: Final = 0
@@ -93,18 +93,6 @@ def check_counts(counts: Counts, names: tuple[str, ...]) -> None:
                 "images or strokes without it, set background_distance (points), or choose another annotator, such as "
                 "`annotator: full`"
             )
-
-
-def pos_weights(rule: str | float | None, counts: Counts) -> FloatArray:
-    """Return the weight of present pixels, float32 (K,).
-
-    Args:
-        rule: `auto` for the ratio of absent to present pixels; a number for all classes; None for 1.
-        counts: Counts of the training samples. A class without present pixels has no ratio, and gets 1.
-    """
-    if rule != "auto":
-        return np.full(len(counts.present), 1 if rule is None else rule, np.float32)
-    return np.where(counts.present > 0, counts.absent / np.maximum(counts.present, 1), 1).astype(np.float32)
 
 
 def log_odds(counts: Counts, weights: FloatArray) -> FloatArray:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from micraframe_unet.method import UNet, UNetModel
 
 from micraframe import pipeline, registry
@@ -91,6 +92,23 @@ def mean_iou(model: Pipeline) -> float:
         assert prediction.masks is not None
         values.append((sample.masks & prediction.masks).sum() / (sample.masks | prediction.masks).sum())
     return float(np.mean(values))
+
+
+def test_what_ignored_pixels_are_annotated_as_does_not_matter() -> None:
+    ignore = np.random.default_rng(0).random((24, 24)) < 0.3
+    one = [replace(sample, ignore=ignore) for sample in samples_of(8)]
+    other = [replace(sample, masks=np.asarray(sample.masks) ^ ignore) for sample in one]
+    params = QUICK | {"loss": "generalised-cross-entropy"}
+    assert weights(fitted(one, **params)) == weights(fitted(other, **params))
+    assert weights(fitted(one, **params)) != weights(fitted(samples_of(8), **params))
+
+
+def test_masks_with_errors_are_learned_from() -> None:
+    def shifted(sample: Sample, number: int) -> Sample:
+        return replace(sample, masks=np.roll(np.asarray(sample.masks), 4 * (number % 3 == 0), 2))
+
+    given = [shifted(sample, number) for number, sample in enumerate(samples_of(64))]
+    assert mean_iou(fitted(given, **LEARNING, loss="generalised-cross-entropy")) > 0.7
 
 
 def test_classes_may_overlap_unless_the_head_resolves_it(tmp_path: Path) -> None:
@@ -196,3 +214,11 @@ def test_tiles_give_the_maps_of_the_whole_image() -> None:
     (near,) = replace(model, tiling=Tiling(size=64, halo=0)).score([image])
     assert np.abs(near.maps - whole.maps).max() > 1e-3, "without a halo, seams are visible"
     assert near.presence.tolist() == near.maps.max(axis=(1, 2)).tolist()
+
+
+def test_images_are_scored_in_exact_float32() -> None:
+    model = fitted(samples_of(8), **QUICK).model
+    seen = []
+    model.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    list(model.score([np.zeros((1, 24, 24), np.float32)], lambda presence: [0]))
+    assert seen == ["ieee"]

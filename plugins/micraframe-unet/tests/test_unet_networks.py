@@ -30,11 +30,11 @@ def test_the_smallest_image_can_be_learned_from(encoder: str) -> None:
 def test_every_skip_reaches_the_logits() -> None:
     torch.manual_seed(0)
     network = create(OWN, 1, 1, (4, 8, 16)).eval()
-    shapes = [tuple(up.enlarge.weight.shape[:2]) for up in network.network.decoder]
+    shapes = [tuple(up.enlarge.weight.shape[:2]) for up in network.network.backbone.decoder]
     assert shapes == [(16, 8), (8, 4)]
-    found = network.network.encoder(torch.rand(1, 1, 16, 16))
+    found = network.network.backbone.encoder(torch.rand(1, 1, 16, 16))
     given = [one.detach().requires_grad_() for one in found]
-    network.network.encoder = Given(given)
+    network.network.backbone.encoder = Given(given)
     gradients = torch.autograd.grad(network(torch.rand(1, 1, 16, 16)).sum(), given, allow_unused=True)
     assert [gradient is not None for gradient in gradients] == [False, True] * 3
 

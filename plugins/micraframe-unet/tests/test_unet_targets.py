@@ -15,7 +15,6 @@ from micraframe_unet.targets import (
     discs,
     log_odds,
     pixel_targets,
-    pos_weights,
 )
 from torch.nn import functional
 
@@ -102,13 +101,6 @@ def test_a_class_needs_pixels_without_it() -> None:
         check_counts(counts([5, 0], [5, 5]), ("a", "b"))
     with pytest.raises(DataError, match="class 'a': .* got none in the training samples"):
         check_counts(counts([0, 5], [0, 5]), ("a", "b"))
-
-
-def test_weights_of_present_pixels() -> None:
-    given = counts([30, 10, 8], [10, 20, 0])
-    assert pos_weights("auto", given).tolist() == [3, 0.5, 1]
-    assert pos_weights(2.5, given).tolist() == [2.5] * 3
-    assert pos_weights(None, given).tolist() == [1] * 3
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [2.0, 0.5, 9.0]])

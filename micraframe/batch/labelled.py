@@ -1,0 +1,45 @@
+"""Image files as samples for a trained model: with masks, or known to be negative."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from micraframe.batch.evaluate import truth_masks
+from micraframe.batch.predict import expand, read_file
+from micraframe.errors import DataError
+from micraframe.images import nearest
+from micraframe.types import DatasetInfo, Sample
+
+
+def labelled_images(info: DatasetInfo, images: Path, masks: Path | None) -> tuple[Sample, ...]:
+    """Return the images of a folder as samples, prepared as the model's training images were.
+
+    Args:
+        info: Of the model.
+        images: A folder of image files.
+        masks: A folder of masks named as the images are, as `evaluate_files` reads it; None: no image has any class.
+
+    Raises:
+        DataError: If there is no image, a file cannot be read, an image has no mask, or one of another size.
+    """
+    found = []
+    for file in expand([images]):
+        image = read_file(file, info)
+        if isinstance(image, str):
+            raise DataError(image)
+        absent = np.zeros(len(info.classes), np.bool_)
+        if masks is None:
+            found.append(Sample(file.name, image.scored, labels=absent))
+            continue
+        outlined = truth_masks(masks, file.stem, info.classes) != 0
+        if outlined.shape[1:] != image.shown.shape[1:]:
+            raise DataError(
+                f"{file}: expected masks of its size {image.shown.shape[1:]}, got {outlined.shape[1:]} in {masks}"
+            )
+        outlined = nearest(outlined, (image.scored.shape[1], image.scored.shape[2]))
+        found.append(Sample(file.name, image.scored, labels=np.asarray(outlined.any((1, 2))), masks=outlined))
+    if not found:
+        raise DataError(f"{images}: expected a folder with one or more images, got none")
+    return tuple(found)

@@ -1,0 +1,179 @@
+"""What a training has achieved: whether the classifier decides better than chance, and the test images' numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from micraframe import registry
+from micraframe.batch.evaluate import as_records
+from micraframe.batch.splits import SampleLabels
+from micraframe.metrics.reduction import stack, summarise
+from micraframe.pipeline import Pipeline
+from micraframe.types import BoolArray, FloatArray, Progress, Sample
+
+CHANCE: Final = 0.5
+"""The balanced accuracy of every constant answer, and the area under the ROC curve of one."""
+
+_MEASURED: Final = {
+    "micraframe/classification": ("correct", "average_precision"),
+    "micraframe/overlap": ("iou", "iou_if_present"),
+}
+
+
+@dataclass(frozen=True)
+class Learned:
+    """How well one class's presence is decided on validation samples.
+
+    Attributes:
+        class_: The class.
+        positive: Number of samples with it.
+        negative: Number of samples without it.
+        balanced_accuracy: Mean of the shares of both that are decided correctly; NaN if there are none of either.
+        auc: Area under the ROC curve of the presence probabilities; NaN if there are none of either.
+    """
+
+    class_: str
+    positive: int
+    negative: int
+    balanced_accuracy: float
+    auc: float
+
+    @property
+    def decides(self) -> bool:
+        """Whether the balanced accuracy exceeds that of a constant answer by more than a standard error.
+
+        The error is that of guesses, whose two shares of correct decisions are binomial with a probability of one half.
+        """
+        return self.balanced_accuracy - CHANCE > math.sqrt(1 / self.positive + 1 / self.negative) / 4
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the area under the ROC curve exceeds 0.5 by more than two standard errors of random ranks.
+
+        Two, since it is reported as the exception: a classifier that ranks well but decides poorly.
+        """
+        error = math.sqrt((self.positive + self.negative + 1) / (12 * self.positive * self.negative))
+        return self.auc - CHANCE > 2 * error
+
+
+@dataclass(frozen=True)
+class MeasuredNumber:
+    """A number of the test samples.
+
+    Attributes:
+        metric: Its name.
+        class_: The class, or `all`.
+        value: The number.
+        images: How many samples contribute to it.
+        reduction: How samples were reduced, in words.
+    """
+
+    metric: str
+    class_: str
+    value: float
+    images: int
+    reduction: str
+
+
+def learned(pipeline: Pipeline, samples: Sequence[Sample], known: Sequence[SampleLabels]) -> list[Learned]:
+    """Return how well the presence of each class is decided; no map is computed.
+
+    Args:
+        pipeline: A trained pipeline; its own presence threshold decides.
+        samples: Validation samples.
+        known: Their labels.
+    """
+    pairs = [(sample.image, each.labels) for sample, each in zip(samples, known, strict=True) if each.labels]
+    if not pairs:
+        return []
+    scored = pipeline.score((image for image, _ in pairs), lambda presence: ())
+    presence = np.stack([scores.presence for scores in scored])
+    present = np.stack([pipeline.head.present(row) for row in presence])
+    labels = np.array([each for _, each in pairs])
+    return [
+        judge(name, labels[:, index], presence[:, index], present[:, index])
+        for index, name in enumerate(pipeline.info.classes)
+    ]
+
+
+def judge(class_: str, labels: BoolArray, presence: FloatArray, present: BoolArray) -> Learned:
+    """Return how well one class's presence is decided.
+
+    Args:
+        class_: The class.
+        labels: bool (N,): the truth.
+        presence: float32 (N,): its probability.
+        present: bool (N,): the decision.
+    """
+    positive, negative = int(labels.sum()), int((~labels).sum())
+    if not (positive and negative):
+        return Learned(class_, positive, negative, math.nan, math.nan)
+    ranks: npt.NDArray[np.float64] = stats.rankdata(presence)
+    auc = (ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative)
+    balanced = (present[labels].mean() + (~present[~labels]).mean()) / 2
+    return Learned(class_, positive, negative, float(balanced), float(auc))
+
+
+def complaints(found: Sequence[Learned]) -> list[str]:
+    """Return a sentence about each class that is not decided better than by a constant answer."""
+    said = []
+    for one in found:
+        if math.isnan(one.balanced_accuracy):
+            where = "none" if not one.positive else "all"
+            said.append(
+                f"class {one.class_!r} is in {where} of the {one.positive + one.negative} validation samples, so "
+                "whether it was learned cannot be judged"
+            )
+        elif not one.decides and one.ranks:
+            said.append(
+                f"class {one.class_!r}: the classifier orders the validation samples well (area under the ROC curve "
+                f"{one.auc:.2f}), but its decisions are no better than a constant answer (balanced accuracy "
+                f"{one.balanced_accuracy:.2f}); set the head's presence_threshold"
+            )
+        elif not one.decides:
+            said.append(
+                f"class {one.class_!r}: the classifier has not learned it: its balanced accuracy on {one.positive} "
+                f"validation samples with the class and {one.negative} without is {one.balanced_accuracy:.2f}, and a "
+                "constant answer has 0.50; check the labels, train longer, or change learning_rate or dropout"
+            )
+    return said
+
+
+def measure(pipeline: Pipeline, samples: Sequence[Sample], progress: Progress) -> list[MeasuredNumber]:
+    """Return the numbers of test samples: accuracy and average precision, and IoU where there are masks.
+
+    Args:
+        pipeline: A trained pipeline.
+        samples: With their full annotation; each is read once.
+        progress: Progress callback.
+
+    Returns:
+        Those numbers that are defined.
+    """
+    metrics = {name: registry.build("metric", name) for name in _MEASURED}
+    contact = [index for index, role in enumerate(pipeline.info.roles) if role == "contact"]
+    statistics = []
+    truths, images = itertools.tee(iter(samples))
+    predictions = pipeline.predict(sample.image for sample in images)
+    for number, (truth, prediction) in enumerate(zip(truths, predictions, strict=True), start=1):
+        statistics.append([metric.measure(prediction, truth) for metric in metrics.values()])
+        progress.advance("test", number, len(samples))
+    found: list[MeasuredNumber] = []
+    for (name, metric), several in zip(metrics.items(), zip(*statistics, strict=True), strict=bool(statistics)):
+        stacked = stack(several, len(pipeline.info.classes))
+        reduced = [each for each in summarise(metric, stacked, contact) if each.column.name in _MEASURED[name]]
+        found += (
+            MeasuredNumber(
+                str(row["metric"]), str(row["class"]), float(row["value"]), int(row["images"]), str(row["reduction"])
+            )
+            for row in as_records(reduced, pipeline.info.classes)
+        )
+    return [one for one in found if not math.isnan(one.value)]

@@ -1,0 +1,83 @@
+"""What the splits of a dataset contain: each sample's labels, and how many samples have each class."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+from micraframe.metrics.masks_and_labels import labels_of
+from micraframe.runtime.files import write_text
+from micraframe.types import Sample
+
+
+@dataclass(frozen=True)
+class SampleLabels:
+    """The labels of a sample, without its image.
+
+    Attributes:
+        id: The sample's.
+        group: The sample's.
+        labels: Whether each of the K classes is in the image; None if the annotation does not say.
+    """
+
+    id: str
+    group: str
+    labels: tuple[bool, ...] | None
+
+
+@dataclass(frozen=True)
+class ClassBalance:
+    """How many samples of a split have a class.
+
+    Attributes:
+        split: The split.
+        class_: The class.
+        samples: Number of samples whose labels are known.
+        positive: Number of these with the class.
+    """
+
+    split: str
+    class_: str
+    samples: int
+    positive: int
+
+
+def sample_labels(samples: Iterable[Sample]) -> tuple[SampleLabels, ...]:
+    """Return the labels of samples: their own, or else what masks, boxes or points say."""
+
+    def known(sample: Sample) -> tuple[bool, ...] | None:
+        labels = labels_of(sample)
+        if labels is not None:
+            return tuple(labels.tolist())
+        parts = sample.points if sample.boxes is None else sample.boxes
+        return None if parts is None else tuple(len(part) > 0 for part in parts)
+
+    return tuple(SampleLabels(sample.id, sample.group or "", known(sample)) for sample in samples)
+
+
+def class_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> list[ClassBalance]:
+    """Return the balance of each class in each split that has samples."""
+    found = []
+    for split, samples in splits.items():
+        known = [sample.labels for sample in samples if sample.labels is not None]
+        if samples:
+            found += [
+                ClassBalance(split, name, len(known), sum(labels[index] for labels in known))
+                for index, name in enumerate(classes)
+            ]
+    return found
+
+
+def write_splits(path: Path, splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> None:
+    """Write a CSV of image, split, group, and 1 or 0 for each class; cells of unknown labels are empty."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["image", "split", "group", *classes])
+    for split, samples in splits.items():
+        for sample in samples:
+            labels = [""] * len(classes) if sample.labels is None else [int(label) for label in sample.labels]
+            writer.writerow([sample.id, split, sample.group, *labels])
+    write_text(path, stream.getvalue())

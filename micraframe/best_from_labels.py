@@ -1,0 +1,92 @@
+"""The recommended way from image-level labels to masks, as one method: every part of it is a component of its own.
+
+    labels -> U-Net whose pixels' evidence is pooled, averaged over views -> pseudo-masks -> U-Net
+
+What each part is worth, and how they were chosen, is in `benchmarks/studies/README.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from micraframe import registry
+from micraframe.interfaces import Method, Model
+from micraframe.parameters import Parameters
+from micraframe.types import Annotation, DatasetInfo, FitContext, Sample
+
+
+@final
+class BestFromLabels(Method["BestFromLabels.Params"]):
+    """Self-training with the parts that did best on validation images: see `recipe`.
+
+    It needs plugin `micraframe-unet`, whose U-Net is the student. Its few parameters fit it to the size of the data;
+    to change anything else, use method `self-training` with the parameters that `recipe` returns.
+    """
+
+    class Params(Parameters):
+        teacher_widths: tuple[PositiveInt, ...] = Field((16, 32, 64), description="Filters of the teacher's stages.")
+        student_widths: tuple[PositiveInt, ...] = Field((8, 16, 32, 64), description="Filters of the student's stages.")
+        epochs: int = Field(
+            6,
+            ge=1,
+            description="Passes of teacher and student over the training images. About 120 steps are enough; a teacher "
+            "that is trained much longer finds only the most telling parts of a structure.",
+        )
+        batch_size: int = Field(32, ge=1, description="Images per step.")
+        mirrored: bool = Field(
+            True, description="Whether mirrored and turned images are alike; false for structures with handedness."
+        )
+
+    learns_from = frozenset({Annotation.LABELS})
+    default_head = ("micraframe/semantic", {"mask_threshold": {"name": "fixed", "value": 0.5}})
+
+    def __init__(self, params: BestFromLabels.Params) -> None:
+        super().__init__(params)
+        self._method: Method[Any] = registry.build("method", "micraframe/self-training", **recipe(params))
+
+    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
+        """Train the teacher, then the student; see `SelfTraining.fit`."""
+        return self._method.fit(train, valid, info, context)
+
+    def untrained(self, info: DatasetInfo) -> Model | None:
+        """Return a student that has learned nothing."""
+        return self._method.untrained(info)
+
+    def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
+        """Return the student's model."""
+        return self._method.restore(state, info, device)
+
+
+def recipe(params: BestFromLabels.Params) -> dict[str, Any]:
+    """Return the parameters of method `self-training`."""
+    turns = [{"kind": "flip", "axis": "left-right"}, {"kind": "flip", "axis": "up-down"}, {"kind": "quarter-turns"}]
+    training = {
+        "epochs": params.epochs,
+        "batch_size": params.batch_size,
+        "optimiser": "adamw",
+        "learning_rate": 5e-3,
+        "weight_decay": 1e-2,
+        "schedule": "one-cycle",
+        "early_stopping": None,
+        "pos_weight": None,
+        "augmentations": turns if params.mirrored else [],
+    }
+    evidence = {"name": "micraframe/evidence"}
+    teacher = {
+        "backbone": {"name": "micraframe/unet", "params": {"widths": params.teacher_widths, "norm": "narrow"}},
+        "pooling": {"kind": "log-sum-exp", "r": 4.0},
+        "dropout": 0.0,
+        "training": training | {"objectives": ["mix-consistency"], "average": 0.98},
+        "extractor": {"name": "micraframe/views", "params": {"extractor": evidence}} if params.mirrored else evidence,
+        "combiner": evidence,
+    }
+    student = {"widths": params.student_widths, "norm": "narrow", "training": training}
+    return {
+        "teacher": {"name": "micraframe/micra-net", "params": teacher},
+        "student": {"name": "micraframe-unet/unet", "params": student},
+        "threshold": 0.5,
+    }

@@ -1,0 +1,47 @@
+"""`micraframe crops`: images cut into crops, with a table of labels to fill in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from micraframe.cli.output import progress
+
+
+def crops(
+    images: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
+    classes: Annotated[
+        str, typer.Option(help="Names of the classes, separated by commas: ring,fiber.", show_default=False)
+    ],
+    output: Annotated[Path, typer.Option(help="New folder for crops and labels.csv.", show_default=False)],
+    size: Annotated[int, typer.Option(min=8, help="Height and width of a crop in pixels.")] = 128,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Distance from one crop to the next in pixels. Default: side by side.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Cut images into crops and write a table to fill in: for each crop, 1 or 0 in the column of each class.
+
+    The dataset folder reads crops and labels.csv, and keeps all crops of an image in one split. Images that cannot be
+    read are listed at the end.
+    """
+    from micraframe.batch.cut import IMAGES, LABELS, cut_files
+    from micraframe.errors import BatchError, counted
+
+    names = [name.strip() for name in classes.split(",")]
+    count, done, failures = cut_files(images, output, size, stride, names, progress())
+    print(
+        f"Wrote {counted(count, 'crop')} of {counted(done, 'image')}. Fill in 1 or 0 in {output / LABELS}, and read it "
+        "with:\n"
+    )
+    print("dataset:\n  name: folder\n  params:")
+    print(f"    images: {output / IMAGES}\n    labels: {output / LABELS}")
+    # The range of a crop is not that of its image: without this, empty crops would be stretched to noise.
+    print("    normalisation: {kind: percentile, scope: train}")
+    print("    unlabelled: skip  # leaves out crops without a label")
+    if failures:
+        raise BatchError(f"crops to {output}", failures, done)

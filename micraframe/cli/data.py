@@ -1,0 +1,117 @@
+"""`micraframe data`: examine a dataset before training on it."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from micraframe.cli.check import datasets_of, read_any
+from micraframe.cli.output import AsJson, ConfigFile, print_records, width
+
+if TYPE_CHECKING:
+    from micraframe.datasets.audit import Audit
+
+app = typer.Typer(help="Examine a dataset before training on it.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Examine a dataset before training on it."""
+
+
+@app.command()
+def audit(
+    file: ConfigFile,
+    object_size: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            show_default=False,
+            help="Typical width of an object in pixels of the files: scale and crop are proposed from it and the "
+            "labels, and no mask is looked at.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report what the datasets of a configuration offer, and propose scale and crop.
+
+    It counts images, crops, positives and negatives, measures objects, and warns of classes without negatives and of
+    objects larger than the crop, which labels cannot teach. Unless --object-size is given, sizes come from the masks or
+    boxes of up to 20 validation images.
+    """
+    from micraframe import registry
+    from micraframe.datasets.audit import audit as examine
+
+    audits = [
+        examine(registry.build("dataset", choice.name, **choice.params), object_size)
+        for choice in datasets_of(read_any(Path(file)))
+    ]
+    if as_json:
+        print(json.dumps([asdict(one) for one in audits], indent=2, ensure_ascii=False))
+        return
+    for number, one in enumerate(audits):
+        if number:
+            print()
+        _print(one)
+
+
+def _print(audit: Audit) -> None:
+    from micraframe.datasets.audit import RULE
+
+    sample = "crops" if audit.crop else "samples"
+    at = f"scale {audit.scale:g}, " + (f"crop {audit.crop}" if audit.crop else "whole images")
+    _wrapped(f"{audit.dataset} ({at})")
+    sizes = [f"{h} x {w} ({count})" for h, w, count in audit.image_sizes]
+    more = f", and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
+    _wrapped(f"Image sizes (H x W): {', '.join(sizes[:6])}{more}")
+    print()
+    print_records(
+        [
+            {
+                "split": one.split,
+                "class": one.class_,
+                "images": one.images,
+                sample: one.samples,
+                "positive": one.positive,
+                "negative": one.negative,
+            }
+            for one in audit.counts
+        ],
+        as_json=False,
+    )
+    if audit.sizes:
+        print("\nObject sizes in px (10 %, 50 % and 90 % quantile)")
+        print_records(
+            [
+                {
+                    "class": one.class_,
+                    "objects": one.objects,
+                    "width": _text(one.width),
+                    "diameter": _text(one.diameter),
+                }
+                for one in audit.sizes
+            ],
+            as_json=False,
+        )
+    print()
+    for finding in audit.findings:
+        _wrapped(f"{'ok' if finding.ok else 'warning'}: {finding.text}")
+    if audit.proposal:
+        one = audit.proposal
+        shares = ", ".join(f"{share:.0%}" for share in one.negatives)
+        print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
+        _wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.")
+        _wrapped(RULE)
+
+
+def _wrapped(text: str) -> None:
+    print(textwrap.fill(text, width(), subsequent_indent="  "))
+
+
+def _text(quantiles: tuple[float, ...]) -> str:
+    return "  ".join(f"{value:.0f}" for value in quantiles)

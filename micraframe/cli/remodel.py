@@ -1,0 +1,114 @@
+"""`micraframe remodel`: a trained model with another head, combiner, extractor or thresholds; nothing is trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from micraframe.cli.predict import Combiner, Extractor, Head
+
+if TYPE_CHECKING:
+    from micraframe.pipeline import Pipeline
+
+NewModel = Annotated[Path, typer.Option(help="Folder for the new model; it must be new or empty.", show_default=False)]
+
+
+def remodel(
+    model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
+    output: NewModel,
+    head: Head = None,
+    combiner: Combiner = None,
+    extractor: Extractor = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Another value of a parameter of the head or of the method, as KEY=VALUE, such as "
+            "presence_threshold=0.3, mask_threshold=triangle or combiner.params.weight=coarse; repeat it for "
+            "more. Other parameters keep their values.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Save a trained model with other parameters that are applied after training.
+
+    The old model stays as it is. The new one shares its weights (a hard link, or a copy where there is none) and keeps
+    all thresholds that are not set here.
+    """
+    from micraframe.config import parse_choice
+
+    refuse_existing(output)
+    given = {"combiner": combiner, "extractor": extractor}
+    params: dict[str, Any] = {name: parse_choice(text) for name, text in given.items() if text is not None}
+    changed = remodelled(model, head, params, parse_choice("--set:" + ",".join(setting)).params if setting else {})
+    changed.save(output, like=model)
+    print(f"Model: {output}")
+
+
+def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: Mapping[str, Any]) -> Pipeline:
+    """Return a saved model with other parameters, after it has predicted a blank image.
+
+    Args:
+        model: Its folder.
+        head: Another head.
+        params: Parameters of the method.
+        settings: Further parameters, of the head if it has one of the name and otherwise of the method; mappings
+            change those of their keys only.
+
+    Raises:
+        ConfigError: If a parameter does not exist or determines what was learned, or the model cannot predict with it.
+    """
+    from dataclasses import replace
+
+    from micraframe import registry
+    from micraframe.config import parse_choice
+    from micraframe.modelfile import load_model
+    from micraframe.pipeline import load, rehearse
+
+    saved = load_model(model)
+    chosen = saved.head if head is None else parse_choice(head)
+    fields = registry.load(registry.catalog().find("head", chosen.name)).Params.model_fields
+    of_head = {key: value for key, value in settings.items() if key in fields}
+    of_method = {key: _merged(saved.method.params.get(key), settings[key]) for key in settings.keys() - of_head}
+    if twice := sorted(params.keys() & of_method):
+        from micraframe.errors import ConfigError
+
+        raise ConfigError(f"--set {twice[0]}: expected it or --{twice[0]}, got both; leave one out")
+    loaded = load(model, "cpu", head=None if head is None else chosen, **params, **of_method)
+    if "mask" in loaded.origins and loaded.method != saved.method:
+        print(
+            f"warning: the mask threshold ({loaded.origins['mask']}) was tuned for the maps of the old model; tune it "
+            "again with micraframe tune",
+            file=sys.stderr,
+        )
+    if of_head:
+        current = loaded.head.params.model_dump(mode="json")
+        values = {key: _merged(current[key], value) for key, value in of_head.items()}
+        other = loaded.with_head(chosen.model_copy(update={"params": current | values}))
+        origins = {kind: each for kind, each in loaded.origins.items() if f"{kind}_threshold" not in of_head}
+        loaded = replace(other, origins=origins, untuned=loaded.untuned if origins else None)
+    rehearse(loaded, loaded.info.image_size or (256, 256))
+    return loaded
+
+
+def refuse_existing(output: Path) -> None:
+    """Check that a model can be written to a folder without replacing anything.
+
+    Raises:
+        ConfigError: If it exists and is not an empty folder.
+    """
+    from micraframe.errors import ConfigError
+
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConfigError(f"{output}: expected a new or empty folder, got one with files; choose another --output")
+
+
+def _merged(current: Any, change: Any) -> Any:
+    """Return a value with those keys changed that a mapping names; anything else replaces it."""
+    if not (isinstance(current, Mapping) and isinstance(change, Mapping)):
+        return change
+    return {**current, **{key: _merged(current.get(key), value) for key, value in change.items()}}

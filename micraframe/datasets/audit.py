@@ -1,0 +1,374 @@
+"""What a dataset offers a method that learns from labels, and the scale and crop at which it offers the most.
+
+Labels teach by contrast, so two kinds of data teach nothing (Bilodeau et al. 2022): a class that every crop contains,
+and objects so large that a crop shows only a part of one. `audit` counts both. It proposes `scale` and `crop` by this
+rule, on images in the pixels of their files:
+
+- scale: the largest of 1, 1/2, 1/4 and 1/8 at which the median object of every class is at most `WIDEST` px wide, so
+  that the network sees an object's outline from its middle;
+- crop: the largest at which `NEGATIVES` of the crops do not contain the class, at least `ROOM` times as wide as the
+  median object. Larger crops cut fewer objects and cost fewer labels; where none fits, the nearest is taken.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from micraframe.datasets.annotation import ImageAnnotation, mean_object_areas
+from micraframe.datasets.crops import AMBIGUOUS, NEGATIVE, POSITIVE, LabelRule, grid, judge_windows
+from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
+from micraframe.datasets.normalisation import NormalisationParams
+from micraframe.errors import DataError
+from micraframe.interfaces import Dataset
+from micraframe.objects import objects_of, windows
+from micraframe.types import SPLITS, BoolArray, DatasetInfo, IntArray, Sample, Split
+
+Floats = npt.NDArray[np.float64]
+
+SCALES: Final = (1.0, 0.5, 0.25, 0.125)
+CROPS: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512)
+
+SMALLEST: Final = 8
+"""Edge in pixels of a cell of `unet-encoder`'s deepest layer, whose map cannot show the shape of smaller objects."""
+
+WIDEST: Final = 64
+"""Largest width of an object in pixels; the receptive field of `unet-encoder`'s deepest layer is 68 px wide."""
+
+ROOM: Final = 1.25
+"""Smallest width of a crop, relative to that of the median object."""
+
+NEGATIVES: Final = (0.2, 0.6)
+"""Lowest and highest proposed share of crops without the class."""
+
+ONE_SIDED: Final = 0.1
+"""Shares of negatives below this, and above 1 minus this, are warned of."""
+
+MOST_IMAGES: Final = 20
+"""Largest number of images whose objects are measured."""
+
+RULE: Final = (
+    f"Rule: scale is the largest of 1, 1/2, 1/4 and 1/8 at which the median object is at most {WIDEST} px wide; crop "
+    f"is the largest, from {ROOM} times that object's width, at which {NEGATIVES[0]:.0%} to {NEGATIVES[1]:.0%} of the "
+    "crops do not contain the class, or else the one that comes nearest."
+)
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many samples of a split contain a class; `images` counts the whole images that they come from."""
+
+    split: Split
+    class_: str
+    images: int
+    samples: int
+    positive: int
+    negative: int
+
+
+@dataclass(frozen=True)
+class ObjectSizes:
+    """Sizes of a class's objects in pixels of the samples, each as quantiles 0.1, 0.5 and 0.9.
+
+    Attributes:
+        class_: The class.
+        objects: Number of objects that were measured.
+        width: Diameter of the largest circle inside an object; of a box, its shorter side.
+        diameter: Diameter of the circle with an object's area; of a box, the square root of its area.
+        too_large: Fraction of the objects whose diameter exceeds the crop; 0 without crops.
+    """
+
+    class_: str
+    objects: int
+    width: tuple[float, float, float]
+    diameter: tuple[float, float, float]
+    too_large: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One observation; if it is not `ok`, the text ends with what to do."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A proposed configuration of the dataset.
+
+    Attributes:
+        scale: Factor by which to resize the images of the files.
+        crop: Height and width of a crop in pixels of the resized image.
+        negatives: Expected fraction of crops without each class.
+        basis: What it was derived from, and what that costs.
+    """
+
+    scale: float
+    crop: int
+    negatives: tuple[float, ...]
+    basis: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of `audit`; `image_sizes` are (H, W, number of images), the most frequent first, before resizing."""
+
+    dataset: str
+    crop: int | None
+    scale: float
+    counts: tuple[ClassCount, ...]
+    image_sizes: tuple[tuple[int, int, int], ...]
+    sizes: tuple[ObjectSizes, ...]
+    findings: tuple[Finding, ...]
+    proposal: Proposal | None
+
+
+def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
+    """Examine a dataset; it reads every image once.
+
+    Args:
+        dataset: As configured.
+        object_size: Typical width of an object in pixels of the files. If given, the proposal uses it and the labels of
+            samples, and no mask or box is looked at; otherwise up to `MOST_IMAGES` annotated validation images.
+
+    Raises:
+        DataError: If a file is missing or broken.
+    """
+    info, params = dataset.info(), dataset.params if isinstance(dataset, ImageDataset) else None
+    crop = params.crop if params else None
+    labels: dict[Split, BoolArray] = {}
+    names: dict[Split, list[str]] = {}
+    seen: Counter[tuple[int, int]] = Counter()
+    for split in SPLITS:
+        names[split], rows = [], []
+        for sample in dataset.samples(split):
+            names[split].append(sample.part.image or sample.id)
+            rows.append(_labels(sample))
+            seen[sample.image.shape[1], sample.image.shape[2]] += 1
+        labels[split] = np.array(rows, np.bool_).reshape(-1, len(info.classes))
+    if isinstance(dataset, ImageDataset):
+        used = {name for several in names.values() for name in several}
+        shapes = (source.read_image().shape for source in dataset.sources() if source.name in used)
+        seen = Counter((shape[1], shape[2]) for shape in shapes)
+    counts = tuple(
+        ClassCount(split, class_, len(set(names[split])), len(column), int(column.sum()), int((~column).sum()))
+        for split in SPLITS
+        for class_, column in zip(info.classes, labels[split].T, strict=True)
+    )
+    looked_at: Split = "valid" if len(labels["valid"]) else "train"
+    measured = [] if object_size else _measured(whole_images(dataset), looked_at)
+    widths, diameters = _object_sizes(measured, info)
+    sizes = tuple(
+        _sizes(class_, width * info.scale, diameter * info.scale, crop)
+        for class_, width, diameter in zip(info.classes, widths, diameters, strict=True)
+        if len(width)
+    )
+    proposal = None
+    if params and object_size:
+        known = np.concatenate([labels["train"], labels["valid"]])
+        reach = crop or float(np.sqrt(np.mean([h * w for (h, w), n in seen.items() for _ in range(n)]))) * info.scale
+        share = extrapolated_negatives(known, reach / info.scale, object_size)
+        proposal = propose([object_size], share, min(map(min, seen)), "labels and --object-size: read no masks")
+    elif params and sizes:
+        rule, medians = (
+            _label_rule(params, measured, len(info.classes)),
+            [float(np.median(w)) for w in widths if len(w)],
+        )
+        share = measured_negatives(
+            measured, rule, params.ambiguous_train_crops == "negative", params.max_crops_per_image
+        )
+        kind = "boxes" if measured[0].masks is None else "masks"
+        basis = (
+            f"read the {kind} of {len(measured)} images ({looked_at}): costs annotation; --object-size PX reads none"
+        )
+        proposal = propose(medians, share, min(map(min, seen)), basis)
+    findings = tuple(_findings(counts, sizes, crop, params is not None and not proposal))
+    shown = tuple((h, w, n) for (h, w), n in seen.most_common())
+    return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
+
+
+def whole_images(dataset: Dataset[Any]) -> Dataset[Any]:
+    """Return the dataset with the same splits, but of whole images in the pixels of their files, not normalised."""
+    if not isinstance(dataset, ImageDataset):
+        return dataset
+    whole = {"crop": None, "stride": None, "scale": 1.0, "target_pixel_size_um": None, "positive_rule": "share"}
+    plain = {"share": 0.0, "normalisation": NormalisationParams(kind="none")}
+    return type(dataset)(dataset.params.model_copy(update=whole | plain))
+
+
+def propose(widths: Sequence[float], negatives: Callable[[int], Floats], shortest: int, basis: str) -> Proposal:
+    """Return scale and crop by the rule at the top of this module.
+
+    Args:
+        widths: Median width of the objects of each class that has any, in pixels of the files.
+        negatives: From a crop's width in pixels of the files to the fraction of crops without each class, (K,).
+        shortest: Shorter side of the smallest image in pixels of the files: larger crops are not proposed.
+        basis: What widths and negatives were derived from.
+    """
+    width = max(widths)
+    scale = next((scale for scale in SCALES if width * scale <= WIDEST), SCALES[-1])
+    fitting = [crop for crop in CROPS if crop / scale <= shortest] or [CROPS[0]]
+    candidates = [crop for crop in fitting if crop >= ROOM * width * scale] or fitting[-1:]
+    shares = {crop: negatives(round(crop / scale)) for crop in candidates}
+    low, high = NEGATIVES
+    # How far the classes are from the proposed shares, in steps of 1 %, so that noise does not decide.
+    miss = {
+        crop: round(float((np.maximum(low - p, 0) + np.maximum(p - high, 0)).sum()), 2) for crop, p in shares.items()
+    }
+    best = min(candidates, key=lambda crop: (miss[crop], -crop))
+    return Proposal(scale, best, tuple(shares[best].tolist()), basis)
+
+
+def measured_negatives(
+    images: Sequence[Sample], rule: LabelRule, ambiguous: bool = False, most: int | None = None
+) -> Callable[[int], Floats]:
+    """Return a function from a crop's width to the fraction of crops without each class, (K,), crops side by side.
+
+    Args:
+        images: Whole images with masks or boxes.
+        rule: When a class counts as present.
+        ambiguous: Whether crops with too little of a class count as negative; otherwise they do not count.
+        most: Largest number of crops of one image, as `Cropping.most`: an image with more weighs as much as that many.
+    """
+    annotations = [(_annotation(image), (image.image.shape[1], image.image.shape[2])) for image in images]
+
+    def share(crop: int) -> Floats:
+        negatives, counted = 0.0, 0.0
+        for annotation, size in annotations:
+            answers = judge_windows(annotation, size, grid(size, crop, crop), rule)
+            negative = (answers == NEGATIVE) | ((answers == AMBIGUOUS) & ambiguous)
+            weight = min(1.0, (most or len(answers)) / len(answers))
+            negatives = negatives + weight * negative.sum(axis=0)
+            counted = counted + weight * (negative | (answers == POSITIVE)).sum(axis=0)
+        return np.asarray(negatives / np.maximum(counted, 1))
+
+    return share
+
+
+def extrapolated_negatives(labels: BoolArray, crop: float, width: float) -> Callable[[int], Floats]:
+    """Return a function from a crop's width to the expected fraction of crops without each class, (K,).
+
+    Objects of width d at random places (a Poisson process) leave a crop of width c empty with probability
+    exp(-rho (c + d)^2), rho objects per pixel, so that p(c) = p(c0) ^ ((c + d) / (c0 + d))^2. Clustered objects leave
+    more crops empty than that.
+
+    Args:
+        labels: bool (N, K), of samples of one width.
+        crop: That width c0.
+        width: Width of an object d, in the same pixels.
+    """
+    known = ((~labels).sum(axis=0) + 0.5) / (len(labels) + 1)  # neither 0 nor 1, of which nothing would follow
+    return lambda other: np.asarray(known ** (((other + width) / (crop + width)) ** 2), np.float64)
+
+
+def object_sizes(objects: IntArray) -> tuple[Floats, Floats]:
+    """Return width and diameter, as in `ObjectSizes`, of the objects of one class, int32 (H, W)."""
+    found: list[tuple[float, float]] = []
+    for number, place in windows(objects):
+        inside = np.pad(objects[place] == number, 1)
+        found.append((2 * ndimage.distance_transform_edt(inside).max() - 1, np.sqrt(4 * inside.sum() / np.pi)))
+    width, diameter = np.array(found, np.float64).reshape(-1, 2).T
+    return width, diameter
+
+
+def _measured(whole: Dataset[Any], split: Split) -> list[Sample]:
+    """Return up to `MOST_IMAGES` images of a split, evenly chosen; none if they have neither masks nor boxes."""
+    samples = whole.samples(split)
+    count = min(len(samples), MOST_IMAGES)
+    images = [samples[number * len(samples) // count] for number in range(count)]
+    return images if all(image.masks is not None or image.boxes is not None for image in images) else []
+
+
+def _object_sizes(images: Sequence[Sample], info: DatasetInfo) -> tuple[list[Floats], list[Floats]]:
+    """Return the width and the diameter of all objects of each class, (N,) each; a contact class has no objects."""
+    widths: list[list[Floats]] = [[] for _ in info.classes]
+    diameters: list[list[Floats]] = [[] for _ in info.classes]
+    for image in images:
+        numbered = objects_of(image) if image.masks is not None else None
+        for index, role in enumerate(info.roles):
+            if role == "contact":
+                continue
+            if numbered is not None:
+                width, diameter = object_sizes(numbered[index])
+            else:
+                assert image.boxes is not None
+                sides = (image.boxes[index][:, 2:] - image.boxes[index][:, :2]).astype(np.float64)
+                width, diameter = sides.min(axis=1), np.sqrt(sides.prod(axis=1))
+            widths[index].append(width)
+            diameters[index].append(diameter)
+    nothing = np.zeros(0)
+    return [np.concatenate([nothing, *each]) for each in widths], [
+        np.concatenate([nothing, *each]) for each in diameters
+    ]
+
+
+def _sizes(class_: str, width: Floats, diameter: Floats, crop: int | None) -> ObjectSizes:
+    low, middle, high = np.quantile(width, (0.1, 0.5, 0.9)).tolist()
+    small, typical, large = np.quantile(diameter, (0.1, 0.5, 0.9)).tolist()
+    too_large = float(np.mean(diameter > crop)) if crop else 0.0
+    return ObjectSizes(class_, len(width), (low, middle, high), (small, typical, large), too_large)
+
+
+def _label_rule(params: ImageDatasetParams, images: Sequence[Sample], count: int) -> LabelRule:
+    if params.positive_rule != "object":
+        return LabelRule(params.positive_rule, getattr(params, params.positive_rule))
+    areas = mean_object_areas(map(_annotation, images), count)
+    return LabelRule("object", tuple(np.nan_to_num(areas, nan=1.0).tolist()))
+
+
+def _annotation(image: Sample) -> ImageAnnotation:
+    return ImageAnnotation(image.masks, image.instances, image.boxes, image.points)
+
+
+def _labels(sample: Sample) -> BoolArray:
+    if sample.labels is None:
+        raise DataError(f"sample {sample.id!r}: expected labels, got none; count classes in a dataset that has them")
+    return sample.labels
+
+
+def _findings(
+    counts: Sequence[ClassCount], sizes: Sequence[ObjectSizes], crop: int | None, unmeasured: bool
+) -> Iterator[Finding]:
+    what = "crops" if crop else "images"
+    for one in counts:
+        if one.split != "test" and one.samples:
+            yield _balance(one, what)
+    for size in sizes:
+        width, diameter = size.width[1], size.diameter[1]
+        if size.too_large > ONE_SIDED:
+            yield Finding(
+                False,
+                f"{size.class_}: {size.too_large:.0%} of the objects are larger than the crop of {crop} px, so that "
+                "crops show parts of them; set a larger crop or a smaller scale",
+            )
+        elif crop:
+            yield Finding(True, f"{size.class_}: a crop is {crop / diameter:.1f} times as wide as the median object")
+        if width > WIDEST:
+            wide = f"{size.class_}: the median object is {width:.0f} px wide, expected at most {WIDEST} px"
+            yield Finding(False, f"{wide}; set a smaller scale")
+        elif diameter < SMALLEST:
+            small = f"{size.class_}: the median object has a diameter of {diameter:.0f} px, expected {SMALLEST} or more"
+            yield Finding(False, f"{small}; set a larger scale")
+        else:
+            yield Finding(True, f"{size.class_}: the median object is {width:.0f} px wide")
+    if unmeasured:
+        yield Finding(False, "sizes of objects are unknown; give --object-size PX for a proposal of scale and crop")
+
+
+def _balance(one: ClassCount, what: str) -> Finding:
+    """Return whether a split has enough samples with and without a class."""
+    negative = one.negative / one.samples
+    where = f"{one.class_}: {one.negative} of {one.samples} {one.split} {what} ({negative:.0%}) are negative"
+    if ONE_SIDED <= negative <= 1 - ONE_SIDED:
+        return Finding(True, where)
+    result = ", so that it cannot be learned" if one.negative in (0, one.samples) and one.split == "train" else ""
+    size, other = ("smaller", "without") if negative < ONE_SIDED else ("larger", "with")
+    crops = f"use {size} crops, or " if what == "crops" else ""
+    return Finding(False, f"{where}{result}; {crops}add images {other} it")

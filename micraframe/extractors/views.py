@@ -1,0 +1,166 @@
+"""Another extractor's maps, averaged over views of the image: flipped and turned."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from micraframe import registry
+from micraframe.classifier import Classifier
+from micraframe.config import Choice, ExtractorChoice
+from micraframe.extractors.evidence import Evidence
+from micraframe.extractors.frozen import choose_classes
+from micraframe.interfaces import ClassRule, Explain, Extractor
+from micraframe.parameters import Parameters
+from micraframe.types import FloatArray, Layer, Maps
+
+Array = npt.NDArray[Any]
+
+
+class View(NamedTuple):
+    """A way to look at an image.
+
+    Attributes:
+        flipped: The axes that are reversed: -2 for rows, -1 for columns.
+        turns: Quarter turns after that.
+    """
+
+    flipped: tuple[int, ...] = ()
+    turns: int = 0
+
+    def apply(self, values: Array) -> Array:
+        """Return values (..., h, w) as this view shows them."""
+        return np.ascontiguousarray(np.rot90(np.flip(values, self.flipped), self.turns, (-2, -1)))
+
+    def undo(self, values: Array) -> Array:
+        """Return what `apply` was given."""
+        return np.flip(np.rot90(values, -self.turns, (-2, -1)), self.flipped)
+
+
+@final
+class Views(Extractor["Views.Params"]):
+    """Averages another extractor's signed maps, at native resolution, and presence probabilities over views.
+
+    The maps L_v of the views v are turned back before they are averaged, so that the result is the same for an image
+    and, apart from rounding, for a flipped or turned one whose sides are multiples of the strides:
+
+        L = 1/V sum_v v^-1(L_v),  p = 1/V sum_v p_v
+
+    It is not what the classifier predicts for the image alone: classes are explained, and presence is thresholded, by
+    the average p. The cost is V times the other extractor's; and, unless that is `evidence`, for which all classes cost
+    as much as one, V forward passes that find p.
+    """
+
+    class Params(Parameters):
+        extractor: ExtractorChoice = Field(
+            Choice(name="micraframe/evidence"), description="The extractor whose maps are averaged."
+        )
+        flips: bool = Field(True, description="Flip left-right, up-down, and both: 4 views.")
+        quarter_turns: bool = Field(False, description="Turn by 90, 180 and 270 degrees: 4 views, with flips 8.")
+
+    def prepare(self, classifier: Classifier) -> Explain:
+        """Return a function that explains batches of images; see `Extractor.prepare`.
+
+        Without flips and quarter turns, the other extractor's own is returned.
+        """
+        params = self.params
+        extractor = registry.build("extractor", params.extractor.name, **params.extractor.params)
+        explain = extractor.prepare(classifier)
+        views = choose_views(params.flips, params.quarter_turns)
+        if len(views) == 1:
+            return explain
+        layers, together = classifier.layers, isinstance(extractor, Evidence)
+        return lambda images, rule: explain_views(explain, images, rule, views, layers, together)
+
+
+def choose_views(flips: bool, quarter_turns: bool) -> list[View]:
+    """Return distinct views, the image itself first."""
+    flipped: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if flips else [()]
+    # Half a turn is both flips.
+    turns = range(2 if flips else 4) if quarter_turns else range(1)
+    return [View(*both) for both in itertools.product(flipped, turns)]
+
+
+def explain_views(
+    explain: Explain,
+    images: FloatArray,
+    rule: ClassRule,
+    views: Sequence[View],
+    layers: Sequence[Layer],
+    together: bool = False,
+) -> list[Maps]:
+    """Return the maps of each image, averaged over views.
+
+    Images are extended at the bottom and on the right by their reflection, to a multiple of all strides: cells then
+    cover the same pixels in every view. Cells outside the image are cut off the result.
+
+    Args:
+        explain: Explains one view; a rule that returns nothing only finds presence.
+        images: float32 (B, C, H, W).
+        rule: Chooses the classes to explain by their mean presence.
+        views: The views.
+        layers: The classifier's layers, which determine the multiple.
+        together: Explain all classes at once, in the pass that finds presence.
+    """
+    height, width = images.shape[2:]
+    step = math.lcm(*(layer.stride for layer in layers))
+    extended = np.pad(images, ((0, 0), (0, 0), (0, -height % step), (0, -width % step)), mode="symmetric")
+
+    def mean_over_views(which: Array, classes: ClassRule) -> list[Maps]:
+        totals: list[Maps] = []
+        for view in views:
+            seen = [_undo(maps, view) for maps in explain(view.apply(extended[which]), classes)]
+            totals = [_add(total, maps) for total, maps in zip(totals, seen, strict=True)] if totals else seen
+        return [_visible(total, len(views), (height, width)) for total in totals]
+
+    found = mean_over_views(np.arange(len(images)), _all if together else _always(()))
+    chosen = choose_classes(rule, np.stack([maps.presence for maps in found]))
+    if together:
+        return [_select(maps, classes) for maps, classes in zip(found, chosen, strict=True)]
+    # A rule knows an image's presence in one view only: images of the same classes are explained together.
+    for classes in set(chosen):
+        which = np.flatnonzero([each == classes for each in chosen])
+        for place, maps in zip(which, mean_over_views(which, _always(classes)), strict=True):
+            found[place] = maps
+    return found
+
+
+def _all(presence: FloatArray) -> Sequence[int]:
+    return range(len(presence))
+
+
+def _always(classes: tuple[int, ...]) -> ClassRule:
+    return lambda presence: classes
+
+
+def _undo(maps: Maps, view: View) -> Maps:
+    """Return the maps of a view, turned back."""
+    return Maps(maps.size, maps.classes, maps.layers, tuple(map(view.undo, maps.maps)), maps.presence)
+
+
+def _add(one: Maps, other: Maps) -> Maps:
+    """Return the sums of two views' maps and presence."""
+    summed = tuple(a + b for a, b in zip(one.maps, other.maps, strict=True))
+    return Maps(one.size, one.classes, one.layers, summed, one.presence + other.presence)
+
+
+def _visible(total: Maps, count: int, size: tuple[int, int]) -> Maps:
+    """Return the mean of so many views, of an image (H, W) without what extends it."""
+    views = np.float32(count)
+    means = tuple(
+        np.ascontiguousarray(values[:, : -(-size[0] // layer.stride), : -(-size[1] // layer.stride)]) / views
+        for layer, values in zip(total.layers, total.maps, strict=True)
+    )
+    return Maps(size, total.classes, total.layers, means, total.presence / views)
+
+
+def _select(maps: Maps, classes: tuple[int, ...]) -> Maps:
+    """Return the maps of some classes, given those of all."""
+    chosen = tuple(values[list(classes)] for values in maps.maps)
+    return Maps(maps.size, classes, maps.layers, chosen, maps.presence)

@@ -1,0 +1,335 @@
+"""Self-training: a method that learns from masks is trained on the masks that a method makes from labels.
+
+    labels -> teacher -> maps -> pseudo-masks -> student (-> maps -> pseudo-masks -> next student ...)
+
+The student learns what most pseudo-masks agree on and so smooths out the teacher's errors, and its own maps are made
+for masks: they need neither the teacher's resolution nor its cost. Nobody draws a mask, so the annotation cost is the
+teacher's.
+
+Lee, D.-H. "Pseudo-label: the simple and efficient semi-supervised learning method for deep neural networks". ICML
+workshop on challenges in representation learning (2013). Xie, Q., Luong, M.-T., Hovy, E. and Le, Q. V. "Self-training
+with noisy student improves ImageNet classification". CVPR (2020).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from scipy.special import expit, logit
+from torch import Tensor
+
+from micraframe import registry
+from micraframe.batching import batches
+from micraframe.config import MICRA_NET, Choice, MethodChoice
+from micraframe.datasets.sources import LazySamples
+from micraframe.erasing import erasing_threshold
+from micraframe.errors import DataError, counted
+from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
+from micraframe.parameters import Parameters
+from micraframe.training.examples import seed_for
+from micraframe.types import (
+    Annotation,
+    BoolArray,
+    DatasetInfo,
+    FitContext,
+    FloatArray,
+    Progress,
+    Sample,
+    Scores,
+)
+
+_TEACHER: Final = "teacher."
+_STUDENT: Final = "student."
+
+_PIXEL_WISE: Final = Choice(
+    name=MICRA_NET.name,
+    params={
+        "backbone": {"name": "micraframe/unet"},
+        "pooling": {"kind": "log-sum-exp"},
+        "dropout": 0.0,
+        "extractor": {"name": "micraframe/evidence"},
+        "combiner": {"name": "micraframe/evidence"},
+    },
+)
+"""Has a probability for every pixel."""
+
+
+@final
+class SelfTraining(Method["SelfTraining.Params"]):
+    """A student learns masks from the maps of a teacher that learned from image-level labels.
+
+    The teacher's maps of the training and validation images become pseudo-masks. Labels are known there: in an image
+    that is labelled as lacking a class, every pixel lacks it, and nothing else is computed; where the class is present,
+    pixels whose value lies in a band around the threshold are ignored. In each further round, the student of the last
+    one makes the maps.
+
+    Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
+    its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images
+    does not lower.
+
+    Validation images are needed even if neither teacher nor student uses them. No parameter can be changed after
+    training: the teacher's determine the pseudo-masks.
+    """
+
+    class Params(Parameters):
+        teacher: MethodChoice = Field(_PIXEL_WISE, description="Method that learns from labels and makes maps.")
+        student: MethodChoice = Field(
+            description="Method that learns from masks, and from images in which pixels are ignored, such as unet or "
+            "forest."
+        )
+        rounds: int = Field(1, ge=1, description="Number of students, each trained on the maps of the one before.")
+        threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["erasing"] = Field(
+            "erasing",
+            description="Value of a map that divides structure from background: a number, or erasing: the highest at "
+            "which validation images lose the class together with the pixels above it, found anew for each teacher.",
+        )
+        band: float = Field(
+            0.5,
+            ge=0,
+            description="Half the width, in logits, of the band around the threshold in which pixels are ignored.",
+        )
+        presence: Literal["student", "teacher"] = Field(
+            "student",
+            description="Which model decides whether a class is present: the last student, or the first teacher, which "
+            "learned it from labels, and which is then saved and evaluated in addition.",
+        )
+
+    learns_from = frozenset({Annotation.LABELS})
+    default_head = ("micraframe/semantic", {"mask_threshold": {"name": "fixed", "value": 0.5}})
+
+    def __init__(self, params: SelfTraining.Params) -> None:
+        """Build teacher and student.
+
+        Raises:
+            PluginError: If one of them is not installed.
+            DataError: If the teacher cannot learn from labels, or the student cannot learn from masks.
+        """
+        super().__init__(params)
+        self._teacher = _built("teacher", params.teacher, Annotation.LABELS)
+        self._student = _built("student", params.student, Annotation.MASKS)
+
+    def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
+        """Train the teacher, then the students.
+
+        Each has a folder of its own in the context's folder, `teacher` and `student-1` onwards, and resumes by itself.
+
+        Returns:
+            The last student's model; with `presence: teacher` together with the teacher's.
+
+        Raises:
+            DataError: If no pixel of the training images counts as structure, or no threshold is found by erasing.
+        """
+        params = self.params
+        # Whatever else the caller's samples hold, masks come from maps alone.
+        train, valid = (LazySamples(samples, _labels_only) for samples in (train, valid))
+        teacher = self._teacher.fit(
+            train, valid if self._teacher.uses_validation else (), info, _part_of(context, "teacher", context.seed)
+        )
+        model, name = teacher, "teacher"
+        for number in range(1, params.rounds + 1):
+            threshold = params.threshold if params.threshold != "erasing" else _by_erasing(model, valid, train, name)
+            low, high = expit(logit(threshold) + np.array([-params.band, params.band])).tolist()
+            parts = (train, valid if self._student.uses_validation else ())
+            train_masks, valid_masks = (
+                pseudo_masks(part, model, low, high, _Prefixed(context.progress, name)) for part in parts
+            )
+            if not any(packed[:-1].any() for packed in train_masks):
+                raise DataError(
+                    f"self-training: expected pixels at or above {high:.3g} in the {name}'s maps of training images "
+                    f"that contain a class, got none; lower threshold or band, or train the {name} longer"
+                )
+            name = f"student-{number}"
+            seed = seed_for(context.seed, "student", number) % 2**32  # the largest that NumPy and scikit-learn take
+            model = self._student.fit(
+                annotated(parts[0], train_masks),
+                annotated(parts[1], valid_masks),
+                info,
+                _part_of(context, name, seed),
+            )
+        return model if params.presence == "student" else TeacherAndStudent(teacher, model)
+
+    def untrained(self, info: DatasetInfo) -> Model | None:
+        """Return a student that has learned nothing."""
+        return self._student.untrained(info)
+
+    def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
+        """Return the student's model; with `presence: teacher` together with the teacher's."""
+        if self.params.presence == "student":
+            return self._student.restore(state, info, device)
+        teacher, student = (
+            method.restore(_without_prefix(state, prefix), info, device)
+            for method, prefix in ((self._teacher, _TEACHER), (self._student, _STUDENT))
+        )
+        return TeacherAndStudent(teacher, student)
+
+
+@final
+class TeacherAndStudent(Model):
+    """A student's maps, with the presence probabilities of its teacher.
+
+    Attributes:
+        teacher: Learned from labels.
+        student: Learned from the masks that were made of the teacher's maps.
+    """
+
+    def __init__(self, teacher: Model, student: Model) -> None:
+        self.teacher = teacher
+        self.student = student
+
+    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        """Yield the scores of each image, with the student's maps of all classes, in order."""
+        for batch in batches(images):
+            learned = self.teacher.score(batch, lambda presence: ())
+            drawn = self.student.score(batch, lambda presence: range(len(presence)))
+            for one, other in zip(learned, drawn, strict=True):
+                yield dataclasses.replace(other, presence=one.presence)
+
+    def merge_tiles(self, merged: Scores, tiles: Sequence[ScoredTile]) -> Scores:
+        """Return the student's merged scores; the teacher's presence is its highest in any tile."""
+        return dataclasses.replace(self.student.merge_tiles(merged, tiles), presence=merged.presence)
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Return the states of both."""
+        parts = ((_TEACHER, self.teacher), (_STUDENT, self.student))
+        return {prefix + name: tensor for prefix, model in parts for name, tensor in model.state().items()}
+
+
+def pseudo_mask(scores: Scores, labels: BoolArray, low: float, high: float) -> tuple[BoolArray, BoolArray]:
+    """Return masks and the pixels to ignore, made from maps.
+
+    With v_c the map of a class that is labelled as present, its mask is where v_c >= high, and a pixel is ignored if
+    low < v_c < high for any such class. The mask of a class that is labelled as absent is empty, and certain.
+
+    Args:
+        scores: Have maps (H, W) of all classes that are present; other maps are not used.
+        labels: bool (K,).
+        low: In [0, 1], at most `high`.
+        high: In [0, 1].
+
+    Returns:
+        bool (K, H, W) and bool (H, W).
+
+    Raises:
+        DataError: If a map is missing.
+    """
+    masks = np.zeros((len(labels), *scores.size), np.bool_)
+    ignore = np.zeros(scores.size, np.bool_)
+    for index in np.flatnonzero(labels).tolist():
+        values = scores.maps[scores.row(index)]
+        masks[index] = values >= high
+        ignore |= (values > low) & (values < high)
+    return masks, ignore
+
+
+def pseudo_masks(
+    samples: Sequence[Sample], model: Model, low: float, high: float, progress: Progress
+) -> list[npt.NDArray[np.uint8]]:
+    """Return the pseudo-masks of all samples, for `annotated`.
+
+    A bit per pixel and class, and one more, is kept: for up to 31 classes less memory than the images.
+
+    Args:
+        samples: Have labels. Each is read twice, if it holds a class.
+        model: Makes the maps of the classes that are present, and is asked for no others.
+        low: See `pseudo_mask`.
+        high: See `pseudo_mask`.
+        progress: Progress callback.
+
+    Returns:
+        For each sample, its masks and, last, the pixels to ignore: uint8 (K + 1, H, W / 8), packed along W.
+    """
+    packed: list[npt.NDArray[np.uint8]] = []
+    # Images with the same classes are scored together: a rule sees presence probabilities, but no labels.
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, sample in enumerate(samples):
+        labels, (_, height, width) = _labels(sample), sample.image.shape
+        packed.append(np.zeros((len(labels) + 1, height, -(-width // 8)), np.uint8))
+        alike.setdefault(tuple(np.flatnonzero(labels).tolist()), []).append(number)
+    alike.pop((), None)
+    done, total = 0, sum(map(len, alike.values()))
+    for classes, members in alike.items():
+        labels = np.isin(np.arange(len(packed[0]) - 1), classes)
+        images = (samples[number].image for number in members)
+        for number, scores in zip(members, model.score(images, _always(classes)), strict=True):
+            masks, ignore = pseudo_mask(scores, labels, low, high)
+            packed[number] = np.packbits(np.concatenate([masks, ignore[None]]), axis=-1)
+            done += 1
+            progress.advance("pseudo-masks", done, total)
+    return packed
+
+
+def annotated(samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Sample]:
+    """Return the samples with the masks and ignored pixels that `pseudo_masks` returned, and no other annotation."""
+
+    def make(number: int) -> Sample:
+        sample = samples[number]
+        planes = np.unpackbits(packed[number], axis=-1, count=sample.image.shape[2]).astype(np.bool_)
+        return dataclasses.replace(sample, labels=None, masks=planes[:-1], ignore=planes[-1])
+
+    return LazySamples(range(len(samples)), make)
+
+
+def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], name: str) -> float:
+    """Return the threshold of a model's maps by erasing: of the validation images, or else of the training images."""
+    for samples in (valid, train):
+        images = (sample.image for sample in samples)
+        scores = list(model.score(images, lambda presence: range(len(presence))))
+        threshold = erasing_threshold(model, samples, scores)
+        if threshold is not None:
+            return threshold
+    raise DataError(
+        f"self-training: expected images with a class and others without it, to find a threshold of the {name}'s maps "
+        f"by erasing, got {counted(len(valid) + len(train), 'image')}, all with or all without; add images, or set "
+        "threshold to a number"
+    )
+
+
+@final
+class _Prefixed(Progress):
+    """Reports to another progress callback, each label with a name before it."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress = progress
+        self._name = name
+
+    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+        self._progress.advance(f"{self._name}: {label}", done, total, numbers)
+
+
+def _part_of(context: FitContext, name: str, seed: int) -> FitContext:
+    """Return the context of one of several trainings."""
+    folder = None if context.folder is None else context.folder / name
+    return dataclasses.replace(context, seed=seed, folder=folder, progress=_Prefixed(context.progress, name))
+
+
+def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
+    method = registry.build("method", choice.name, **choice.params)
+    if needed not in method.learns_from:
+        raise DataError(
+            f"self-training: expected a {role} that learns from {needed}, got method {choice.name!r}, which learns "
+            f"from {' or '.join(sorted(method.learns_from))}; choose another"
+        )
+    return method
+
+
+def _labels_only(sample: Sample) -> Sample:
+    return sample.keep({Annotation.LABELS})
+
+
+def _always(classes: Sequence[int]) -> ClassRule:
+    return lambda presence: classes
+
+
+def _labels(sample: Sample) -> BoolArray:
+    assert sample.labels is not None
+    return sample.labels
+
+
+def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

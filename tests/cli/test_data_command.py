@@ -1,0 +1,106 @@
+"""`micraframe data audit`, and what `check` and `train` find out before training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from micraframe import cli
+from micraframe.images import write_png
+from micraframe.testing import full_samples
+
+CONFIG = """
+dataset:
+  name: folder
+  params:
+    images: {folder}/images
+    masks: {{disc: {folder}/masks/disc, square: {folder}/masks/square}}
+    crop: 16
+method:
+  name: micra-net
+  params:
+    backbone: {{name: unet-encoder, params: {{widths: [4, 8]}}}}
+    training: {{epochs: 1}}
+    combiner: {combiner}
+device: cpu
+"""
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Command:
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "80")
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[[str], Path]:
+    for sample in full_samples(6, (40, 40)):
+        assert sample.masks is not None
+        write_png(tmp_path / "images" / f"{sample.id}.png", (sample.image[0] * 255).astype(np.uint8))
+        for class_, mask in zip(("disc", "square"), sample.masks, strict=True):
+            write_png(tmp_path / "masks" / class_ / f"{sample.id}.png", mask)
+
+    def write(combiner: str = "pca") -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(CONFIG.format(folder=tmp_path, combiner=combiner))
+        return path
+
+    return write
+
+
+def test_audit_prints_80_columns_or_json(command, config):
+    code, out, _ = command("data", "audit", config())
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "Proposal:\n  scale: 1\n  crop: 32\n" in out
+    code, out, _ = command("data", "audit", config(), "--json", "--object-size", "9")
+    (one,) = json.loads(out)
+    assert code == 0
+    assert {count["class_"] for count in one["counts"]} == {"disc", "square"}
+    assert one["sizes"] == []
+    assert one["proposal"]["scale"] == 1
+
+
+def test_audit_names_a_broken_image(command, config, tmp_path):
+    path = config()
+    next((tmp_path / "images").iterdir()).write_bytes(b"no image")
+    code, _, err = command("data", "audit", path)
+    assert code == 1
+    assert str(tmp_path / "images") in err
+
+
+def test_check_opens_the_data_and_builds_the_network(command, config, tmp_path):
+    code, out, err = command("check", config())
+    assert code == 0
+    assert "name: micraframe/pca" in out
+    assert "classes disc, square" in err
+    (tmp_path / "images").rename(tmp_path / "moved")
+    assert command("check", config())[0] == 1
+    assert command("check", config(), "--no-data")[0] == 0
+
+
+def test_check_and_train_refuse_layers_that_the_network_lacks(command, config, tmp_path):
+    for combiner in (
+        "{name: pca, params: {layers: [L1, nine]}}",
+        "{name: guided, params: {combiner: {name: select, params: {layers: [nine]}}}}",
+    ):
+        path = config(combiner)
+        for words in (("check", path), ("train", path, "--output", tmp_path / "run")):
+            code, _, err = command(*words)
+            assert code == 2
+            assert "'nine'" in err
+        assert not (tmp_path / "run").exists()

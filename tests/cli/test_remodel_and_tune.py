@@ -1,0 +1,260 @@
+"""`micraframe remodel` and `micraframe tune`: other parameters and thresholds in a new model with the same weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from micraframe import pipeline, registry, tuning
+from micraframe.batch.labelled import labelled_images
+from micraframe.cli import app
+from micraframe.config import Train, load
+from micraframe.errors import ConfigError, DataError
+from micraframe.images import write_png
+from micraframe.interfaces import Thresholds
+from micraframe.metrics.masks_and_labels import masks_of
+from micraframe.modelfile import DESCRIPTION, WEIGHTS, load_model
+from micraframe.pipeline import Pipeline
+from micraframe.testing import full_samples
+from micraframe.types import Annotation, Sample
+
+CONFIG = """
+dataset: {name: modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}}
+method:
+  name: micra-net
+  params: {backbone: {name: unet-encoder, params: {widths: [2, 3]}}, training: {epochs: 1, batch_size: 4}}
+head: {name: semantic, params: {presence_threshold: 0.3}}
+device: cpu
+"""
+
+
+def run(*words: object) -> None:
+    app([str(word) for word in words], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "train.yaml").write_text(CONFIG)
+    run("train", folder / "train.yaml", "--output", folder / "run")
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> Path:
+    return folder / "run" / "model"
+
+
+def head_params(folder: Path) -> dict[str, Any]:
+    return load_model(folder).head.params
+
+
+def test_another_head_and_combiner_share_the_weights(model: Path, tmp_path: Path) -> None:
+    before = (model / DESCRIPTION).read_bytes()
+    new = tmp_path / "new"
+    run("remodel", model, "--head", "instance", "--combiner", "pca:weight=coarse", "--output", new)
+    assert (new / WEIGHTS).samefile(model / WEIGHTS)
+    assert (model / DESCRIPTION).read_bytes() == before
+    saved, old = load_model(new), load_model(model)
+    assert saved.head.name == "micraframe/instance"
+    assert saved.method.params["combiner"]["params"]["weight"] == "coarse"
+    assert saved.method.params["backbone"] == old.method.params["backbone"]
+    assert (saved.info, saved.provenance) == (old.info, old.provenance)
+    shutil.rmtree(new)
+    assert load_model(model).head == old.head
+
+
+def test_without_hard_links_the_weights_are_copied(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*paths: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", fails)
+    run("remodel", model, "--set", "presence_threshold=0.9", "--output", tmp_path / "new")
+    assert not (tmp_path / "new" / WEIGHTS).samefile(model / WEIGHTS)
+    assert head_params(tmp_path / "new")["presence_threshold"] == 0.9
+
+
+def test_single_parameters_change_and_the_others_stay(model: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run("remodel", model, "--combiner", "pca:weight=coarse", "--output", first)
+    words = ["--set", "combiner.params.sign=largest-score", "--set", "mask_threshold={name: fixed, value: 0.4}"]
+    run("remodel", first, *words, "--output", second)
+    changed = load_model(second)
+    assert changed.method.params["combiner"]["params"]["weight"] == "coarse"
+    assert changed.head.params["mask_threshold"]["value"] == 0.4
+    assert changed.head.params["presence_threshold"] == 0.3
+
+
+def test_tuned_thresholds_travel_unless_they_are_set(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned = pipeline.load(model, "cpu").with_thresholds(Thresholds((0.6,) * 10, 0.7), "validation")
+    tuned.save(tmp_path / "tuned", like=model)
+    run("remodel", tmp_path / "tuned", "--set", "presence_threshold=0.2", "--output", tmp_path / "new")
+    new = pipeline.load(tmp_path / "new", "cpu")
+    assert new.origins == {"mask": "validation"}
+    assert (new.head.params.presence_threshold, head_params(tmp_path / "new")["mask_threshold"]["value"]) == (0.2, 0.7)
+    assert "warning" not in capsys.readouterr().err
+    run("remodel", tmp_path / "tuned", "--combiner", "guided", "--output", tmp_path / "guided")
+    assert pipeline.load(tmp_path / "guided", "cpu").origins == tuned.origins
+    assert "mask threshold (validation) was tuned for the maps of the old model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--set", "dropout=0.1"], "only combiner, extractor and the head can"),
+        (["--set", "presence_threshold=2"], "presence_threshold"),
+        (["--set", "presence_threshold=[0.1, 0.2]"], "one number or 10, one per class"),
+        (["--set", "presence_threshold"], "--set:presence_threshold"),
+        (["--combiner", "select:layers=[L77]"], "L77"),
+        (["--combiner", "guided", "--set", "combiner=pca"], "leave one out"),
+    ],
+)
+def test_what_cannot_be_changed_or_cannot_work_is_refused(
+    model: Path, tmp_path: Path, words: list[str], reason: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=reason):
+        run("remodel", model, *words, "--output", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["remodel", "tune"])
+def test_a_folder_with_files_is_refused(folder: Path, model: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "notes.txt").touch()
+    words = [folder / "train.yaml"] if command == "tune" else []
+    for output in (tmp_path, model):
+        with pytest.raises(ConfigError, match="expected a new or empty folder"):
+            run(command, model, *words, "--output", output)
+
+
+def expected(model: Path, origin: str) -> Thresholds:
+    samples: tuple[Sample, ...] = tuple(
+        registry.build("dataset", "modified-digits", size=64, counts=[1], train=8, valid=4, test=1).samples("valid")
+    )
+    loaded: Pipeline = pipeline.load(model, "cpu")
+    if origin == "validation":
+        return tuning.tune(loaded, samples, list(loaded.score(sample.image for sample in samples)))
+    found = tuning.tune_by_labels(loaded, [sample.keep({Annotation.LABELS}) for sample in samples])
+    return {str(name): each for name, each in found.items()}[origin]
+
+
+@pytest.mark.parametrize("origin", ["validation", "negatives", "expected-share", "erasing"])
+def test_thresholds_are_tuned_on_validation_images(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], origin: str
+) -> None:
+    run("tune", model, folder / "train.yaml", "--origin", origin, "--output", tmp_path / "new", "--device", "cpu")
+    printed = capsys.readouterr().out
+    thresholds = expected(model, origin)
+    new = pipeline.load(tmp_path / "new", "cpu")
+    old = pipeline.load(model, "cpu")
+    assert (tmp_path / "new" / WEIGHTS).samefile(model / WEIGHTS)
+    assert new.head.params == old.head.with_thresholds(thresholds).params
+    assert set(new.origins.values()) == {origin}
+    assert new.without_tuning().head.params == old.head.params
+    assert f"masks of {4 if origin == 'validation' else 'none'} of them were read" in printed
+    first = next(line for line in printed.splitlines() if line.startswith("presence of 0")).split()
+    presence = f"{np.ravel(new.head.params.presence_threshold)[0]:.4g}"
+    assert first[3:] == ["0.3", presence, new.origins.get("presence", "fixed")]
+
+
+def test_tuning_again_forgets_the_earlier_thresholds(folder: Path, model: Path, tmp_path: Path) -> None:
+    tuned = pipeline.load(model, "cpu").with_thresholds(Thresholds((0.99,) * 10, 0.99), "negatives")
+    tuned.save(tmp_path / "tuned", like=model)
+    run("tune", tmp_path / "tuned", folder / "train.yaml", "--output", tmp_path / "again", "--device", "cpu")
+    run("tune", model, folder / "train.yaml", "--output", tmp_path / "once", "--device", "cpu")
+    again, once = json.loads((tmp_path / "again" / DESCRIPTION).read_text()), load_model(tmp_path / "once")
+    assert again == json.loads((tmp_path / "once" / DESCRIPTION).read_text())
+    assert dict(once.origins) == again["origins"]
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of images of discs and squares, their masks, and a model that was trained on half the size."""
+    folder = tmp_path_factory.mktemp("shapes")
+    lines = ["image,disc,square"]
+    for sample in full_samples(8, (40, 44)):
+        assert sample.masks is not None
+        assert sample.labels is not None
+        write_png(folder / "images" / f"{sample.id}.png", (sample.image[0] * 255).astype(np.uint8))
+        for class_, mask in zip(("disc", "square"), sample.masks, strict=True):
+            write_png(folder / "masks" / class_ / f"{sample.id}.png", mask)
+        lines.append(f"{sample.id}.png,{int(sample.labels[0])},{int(sample.labels[1])}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    masks = f"{{disc: {folder}/masks/disc, square: {folder}/masks/square}}"
+    params = f"{{images: {folder}/images, labels: {folder}/labels.csv, masks: {masks}, scale: 0.5, test: 0}}"
+    text = CONFIG.replace("modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}", "folder")
+    (folder / "train.yaml").write_text(text.replace("{name: folder}", f"{{name: folder, params: {params}}}"))
+    run("train", folder / "train.yaml", "--output", folder / "run")
+    return folder
+
+
+def test_a_folder_of_images_with_masks(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shapes / "run" / "model"
+    words = [model, shapes / "images", "--masks", shapes / "masks"]
+    run("tune", *words, "--output", tmp_path / "new")
+    assert "Images: 8; masks of 8 of them were read" in capsys.readouterr().out
+    loaded = pipeline.load(model, "cpu")
+    info = load_model(model).info
+    assert info.scale == 0.5
+    dataset = registry.build("dataset", "folder", **load(shapes / "train.yaml", Train).dataset.params)
+    samples = labelled_images(info, shapes / "images", shapes / "masks")
+    theirs = {Path(sample.id).stem: sample for split in ("train", "valid") for sample in dataset.samples(split)}
+    assert len(samples) == len(theirs) == 8
+    for sample in samples:
+        known = theirs[Path(sample.id).stem]
+        np.testing.assert_array_equal(sample.image, known.image)
+        np.testing.assert_array_equal(sample.masks, masks_of(known))
+    scores = list(loaded.score(sample.image for sample in samples))
+    tuned = loaded.head.with_thresholds(tuning.tune(loaded, samples, scores))
+    assert pipeline.load(tmp_path / "new", "cpu").head.params == tuned.params
+    write_png(tmp_path / "masks" / "disc" / "sample-0.png", np.zeros((20, 22), bool))
+    with pytest.raises(DataError, match=r"expected masks of its size \(40, 44\), got \(20, 22\)"):
+        run("tune", model, shapes / "images", "--masks", tmp_path / "masks", "--output", tmp_path / "other")
+
+
+def test_images_without_the_classes_set_the_mask_threshold_alone(shapes: Path, tmp_path: Path) -> None:
+    model = shapes / "run" / "model"
+    run("tune", model, shapes / "images", "--negatives", "--output", tmp_path / "new", "--device", "cpu")
+    old, new = pipeline.load(model, "cpu"), pipeline.load(tmp_path / "new", "cpu")
+    assert new.origins == {"mask": "negatives"}
+    assert new.head.params.presence_threshold == old.head.params.presence_threshold
+    images = [sample.image for sample in labelled_images(old.info, shapes / "images", None)]
+    maps = [scores.maps for scores in old.score(iter(images), lambda presence: range(2))]
+    level = head_params(tmp_path / "new")["mask_threshold"]["value"]
+    assert level == pytest.approx(float(np.quantile(np.stack(maps), 0.99)))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["images"], "expected --masks or --negatives with a folder of images"),
+        (["images", "--masks", "masks", "--negatives"], "got both"),
+        (["images", "--negatives", "--origin", "erasing"], "expected --origin negatives, got erasing"),
+        (["digits.yaml"], "expected a dataset with the model's classes disc, square, got 0, 1"),
+    ],
+)
+def test_data_that_do_not_fit(shapes: Path, tmp_path: Path, words: list[str], reason: str) -> None:
+    (shapes / "digits.yaml").write_text(CONFIG)
+    found = [shapes / word if (shapes / word).exists() else word for word in words]
+    with pytest.raises((ConfigError, DataError), match=reason):
+        run("tune", shapes / "run" / "model", *found, "--output", tmp_path / "new")
+
+
+def test_a_head_without_masks_is_tuned_for_presence_alone(
+    folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("remodel", model, "--head", "classification", "--output", tmp_path / "classes")
+    run("tune", tmp_path / "classes", folder / "train.yaml", "--output", tmp_path / "new")
+    assert pipeline.load(tmp_path / "new", "cpu").origins == {"presence": "validation"}
+    assert "\nmask" not in capsys.readouterr().out
+    with pytest.raises(DataError, match="expected a head that makes masks"):
+        run("tune", tmp_path / "classes", folder / "train.yaml", "--origin", "erasing", "--output", tmp_path / "x")

@@ -1,0 +1,59 @@
+"""A study that asks for it says of each method what labels alone say, and nothing else changes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import polars as pl
+import pytest
+from pydantic import ValidationError
+from small_studies import DIGITS, compared, net, study
+
+from micraframe.pipeline import load
+from micraframe.registry import build
+from micraframe.selection import LabelCriteria, label_criteria
+from micraframe.study.folder import StudyFolder
+from micraframe.study.job import subset
+from micraframe.study.plan import plan
+from micraframe.study.run import run_study
+from micraframe.types import Annotation
+
+NAMES = [field.name for field in dataclasses.fields(LabelCriteria)]
+
+
+def test_labels_alone_judge_every_run_of_a_study_that_asks_for_it(tmp_path):
+    methods = [net("first"), net("second", combiner="last-layer"), compared("intensity-otsu")]
+    plain = study(*methods, tuning_images=3)
+    judged = plain.model_copy(update={"label_criteria": True})
+    outcome = run_study(judged, tmp_path)
+    assert not outcome.failures
+    folder, runs = StudyFolder(tmp_path), plan(judged)
+    table = pl.read_csv(tmp_path / "criteria.csv")
+    assert table.columns == ["dataset", "annotator", "method", "seed", "thresholds", *NAMES]
+    fixed = table.filter(pl.col("thresholds") == "fixed")
+    assert fixed["method"].to_list() == ["first", "second", "intensity-otsu"]
+    assert {"validation", "oracle"}.isdisjoint(table["thresholds"])
+
+    samples = build("dataset", "modified-digits", **DIGITS).samples("valid")
+    chosen = [sample.keep({Annotation.LABELS}) for sample in subset(samples, 3, 0)]
+    for run, row in zip(runs, fixed.select(NAMES).iter_rows(), strict=True):
+        pipeline = load(folder.model(run), "cpu", head=run.compared.head, **run.inference)
+        expected = dataclasses.astuple(label_criteria(pipeline, chosen))
+        assert [math.nan if value is None else value for value in row] == pytest.approx(expected, nan_ok=True)
+
+    text = outcome.report.read_text(encoding="utf-8")
+    section = text[text.index('id="modified-digits-criteria"') :]
+    section = section[: section.index("</section>")]
+    assert section.count('<th scope="row">') == len(table), "variants of a model are rows of their own"
+    # The same study without: other keys, the same models, and no table.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "models").glob("*.json")}
+    text = run_study(plain, tmp_path).report.read_text(encoding="utf-8")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert "Chosen without masks" not in text
+    assert not (tmp_path / "criteria.csv").exists()
+
+
+def test_criteria_need_images():
+    with pytest.raises(ValidationError, match="tuning_images of at least 1"):
+        study(net(), tuning_images=0, label_criteria=True)
