@@ -332,7 +332,8 @@ def load(
     Args:
         folder: What `Pipeline.save` wrote.
         device: `auto` (a GPU when there is one), or a torch device.
-        head: Another head: its name, or name and parameters.
+        head: Another head: its name, or name and parameters. A mask threshold that is left out is that of the method's
+            default head: 0.5 for methods whose maps are probabilities.
         tiling: Other tiling; None for none.
         **params: Parameters of the method that do not influence what it learned, such as `combiner`.
 
@@ -350,7 +351,7 @@ def load(
             f"{folder}: the weights do not fit the model that its configuration describes: {reason_of(error)}"
         ) from error
     kept = saved.tiling if tiling is KEEP else tiling
-    name, built = _build_head(saved.head if head is None else Choice.model_validate(head))
+    name, built = _build_head(saved.head if head is None else _with_threshold(Choice.model_validate(head), method))
     loaded = Pipeline(choice, model, name, built, saved.info, kept, provenance=saved.provenance)
     if head is not None:
         return loaded
@@ -385,6 +386,15 @@ def default_head(method: Method[Any]) -> Choice:
 def _build_head(choice: Choice) -> tuple[str, Head[Any]]:
     resolved = resolve_choice("head", choice)
     return resolved.name, registry.build("head", resolved.name, **resolved.params)
+
+
+def _with_threshold(head: Choice, method: Method[Any]) -> Choice:
+    """Return a head with the mask threshold of the method's default head, if it makes masks and has none of its own."""
+    made_by = registry.load(registry.catalog().find("head", head.name))
+    threshold = method.default_head[1].get("mask_threshold")
+    if threshold is None or "mask_threshold" not in made_by.Params.model_fields:
+        return head
+    return Choice(name=head.name, params={"mask_threshold": threshold, **head.params})
 
 
 def _as_choice(name: str, head: Head[Any]) -> Choice:

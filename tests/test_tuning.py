@@ -57,7 +57,7 @@ class Frugal(Model):
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
         for image in images:
-            presence = np.array([image.max(), 0.4], np.float32)
+            presence = np.array([np.clip(image.max(), 0, 1), 0.4], np.float32)  # erasing shifts intensities
             classes = tuple(rule(presence))
             self.scored.append(float(image.max()))
             yield Scores(presence, classes, np.repeat(image, len(classes), axis=0))

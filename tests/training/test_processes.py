@@ -167,7 +167,13 @@ def test_the_command_saves_and_prints_once(learned: list[dict[str, Any]], folder
     assert first["printed"].count("on 12 samples") == 1
     assert second["printed"] == second["errors"] == ""
     assert load_model(folder / "output" / "model").info.classes[0] == "0"
-    assert {path.name for path in (folder / "output").glob("[!.]*")} == {"config.yaml", "model", "training"}
+    assert {path.name for path in (folder / "output").glob("[!.]*")} == {
+        "config.yaml",
+        "model",
+        "splits.csv",
+        "test.csv",
+        "training",
+    }
 
 
 @given(st.integers(1, 40), st.integers(1, 5))

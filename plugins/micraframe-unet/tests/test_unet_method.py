@@ -185,6 +185,11 @@ def test_a_saved_model_scores_the_same_and_its_learned_parameters_cannot_be_over
     fit.save(tmp_path / "model")
     image = np.random.default_rng(0).random((1, 33, 47), np.float32)
     before, after = (next(one.score([image])) for one in (fit, pipeline.load(tmp_path / "model", "cpu")))
+    # Another head thresholds probabilities as the default head does, unless it is told otherwise.
+    instance = pipeline.load(tmp_path / "model", "cpu", head="instance").head.params.mask_threshold
+    assert (instance.name, instance.value) == ("fixed", 0.5)
+    other = pipeline.load(tmp_path / "model", "cpu", head=Choice(name="instance", params={"mask_threshold": "otsu"}))
+    assert other.head.params.mask_threshold.name == "otsu"
     assert np.array_equal(before.maps, after.maps)
     for override in ({"loss": "mse"}, {"widths": (4, 8, 16)}, {"point_radius": 5}):
         with pytest.raises(ConfigError, match="of method unet that can be changed after training; only the head can"):
