@@ -22,6 +22,7 @@ from pydantic import Field
 
 from micraframe.errors import ConfigError, MissingDependency
 from micraframe.parameters import Parameters
+from micraframe.runtime.memory import reuse_freed_memory
 from micraframe.study.plan import Job
 from micraframe.study.processes import Processes
 from micraframe.types import Progress
@@ -372,4 +373,5 @@ def on_worker(work: JobFunction, job: Job, threads: int | None, workers: tuple[s
         torch.cuda.set_device(gpu)
     if threads is not None:
         torch.set_num_threads(threads)
-    return work(job, Progress())
+    with reuse_freed_memory():  # as in the command that started the study: a worker does nothing else
+        return work(job, Progress())
