@@ -78,10 +78,11 @@ class MicraNet(Method["MicraNet.Params"]):
         """Train the classifier on image-level labels.
 
         Raises:
-            ConfigError: As `rehearse`.
-            ModelError: As `rehearse`.
+            ConfigError: If the combiner names a layer that the backbone lacks.
+            ModelError: If the extractor cannot explain the network.
         """
         classifier = self._classifier(self._backbone(), info, context.seed)
+        # The framework rehearses a method, but not those within it, such as the teacher of self-training.
         self._explain_noise(classifier, info)
         fit_classifier(classifier, train, valid, self.params.training, context, info.classes)
         return MicraNetModel(self.params, classifier.to(choose_device(context.device)), info)
@@ -95,15 +96,6 @@ class MicraNet(Method["MicraNet.Params"]):
     def untrained(self, info: DatasetInfo) -> MicraNetModel:
         """Return the model with random weights."""
         return MicraNetModel(self.params, self._classifier(self._backbone().untrained(), info, seed=0), info)
-
-    def rehearse(self, info: DatasetInfo) -> None:
-        """Explain an image of noise with an untrained network, as `fit` does first: what cannot work fails early.
-
-        Raises:
-            ConfigError: If the combiner names a layer that the backbone lacks.
-            ModelError: If the network cannot serve as a backbone, or the extractor cannot explain it.
-        """
-        self._explain_noise(self._classifier(self._backbone().untrained(), info, seed=0), info)
 
     def _explain_noise(self, classifier: Classifier, info: DatasetInfo) -> None:
         image = np.random.default_rng(0).random((info.channels, *probe_size(classifier.layers)), np.float32)

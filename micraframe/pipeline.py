@@ -250,11 +250,29 @@ def fit(
     built = registry.build("method", choice.name, **choice.params)
     name, chosen = _build_head(Choice.model_validate(head or default_head(built)))
     train, valid = (checked_samples(samples, built.learns_from, info) for samples in (train, valid))
-    if (untrained := built.untrained(info)) is not None:
-        rehearse(Pipeline(choice, untrained, name, chosen, info, tiling), train[0].image.shape[1:])
+    if (trial := untrained(choice, info, Choice.model_validate(head or default_head(built)), tiling)) is not None:
+        rehearse(trial, train[0].image.shape[1:])
     model = built.fit(train, valid, info, context)
     origin = provenance(context.seed, info.fingerprint, numerics(context.device, context.precision))
     return Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+
+
+def untrained(
+    method: Choice, info: DatasetInfo, head: Choice | None = None, tiling: Tiling | None = None
+) -> Pipeline | None:
+    """Return the pipeline of a method that has learned nothing, for `rehearse`; None if there is no such model.
+
+    Args:
+        method: Name and parameters of the method.
+        info: Metadata of the dataset that it is to learn from.
+        head: The head; by default the method's default head.
+        tiling: How large images are cut into tiles.
+    """
+    built = registry.build("method", method.name, **method.params)
+    if (model := built.untrained(info)) is None:
+        return None
+    name, chosen = _build_head(head or default_head(built))
+    return Pipeline(method, model, name, chosen, info, tiling)
 
 
 def rehearse(pipeline: Pipeline, size: tuple[int, ...]) -> None:

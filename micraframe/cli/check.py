@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Check a configuration for train, finetune or study, and print it with every default written out.
 
-    It opens the data, builds each network and explains an image of noise with it, which shows whether combiners name
+    It opens the data, builds each network and predicts a blank image with it, which shows whether combiners name
     layers that the network has. What the data offer is reported by micraframe data audit.
     """
     from micraframe import config
@@ -63,7 +63,7 @@ def open_dataset(choice: Choice) -> DatasetInfo:
 
 
 def try_networks(settings: BaseModel, info: DatasetInfo) -> None:
-    """Build every network of a configuration for a dataset, and try out what MICRA-Net does after training.
+    """Build every network of a configuration for a dataset, and try out what each method does after training.
 
     Raises:
         ConfigError: If a combiner names a layer that the network lacks.
@@ -71,7 +71,7 @@ def try_networks(settings: BaseModel, info: DatasetInfo) -> None:
     """
     from micraframe import registry
     from micraframe.classifier import create_network
-    from micraframe.micranet import MicraNet
+    from micraframe.pipeline import rehearse, untrained
 
     done: list[Choice] = []
     for kind, choice in choices_in(settings):
@@ -80,8 +80,8 @@ def try_networks(settings: BaseModel, info: DatasetInfo) -> None:
         done.append(choice)
         if kind == "backbone":
             create_network(registry.build("backbone", choice.name, **choice.params), info.channels)
-        elif isinstance(method := registry.build("method", choice.name, **choice.params), MicraNet):
-            method.rehearse(info)
+        elif (trial := untrained(choice, info)) is not None:
+            rehearse(trial, info.image_size or (256, 256))
 
 
 def choices_in(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
