@@ -58,7 +58,7 @@ def test_the_answer_names_the_best_method_of_each_budget_and_the_break_even():
     assert "With 30 min to 1 h of annotator time, the best method is net + full annotation (5 images): iou" in said
     assert "With 1 h to 10 h of annotator time, the best method is labels + image-level labels" in said
     assert "better than with less time by 0.200 [0.150, 0.250]" in said
-    assert "It cannot be told apart from net + full annotation (20 images)." in said
+    assert "It cannot be distinguished from net + full annotation (20 images)." in said
     assert "With 10 h or more of annotator time, the best method is net + full annotation: iou" in said
     assert (
         "Image-level labels alone reach iou 0.600 [0.580, 0.620] for 1 h, 75 % of what full annotation reaches, 0.800 "

@@ -114,8 +114,8 @@ def weights(fitted) -> str:
 
 @pytest.fixture(scope="module")
 def learned():
-    """Return a pipeline trained on 48 images, and 12 other images."""
-    return fit(samples(48), samples(6, 50), SMALL), samples(12, 100)
+    """Return a pipeline trained on 60 images, and 12 other images."""
+    return fit(samples(60), samples(6, 70), SMALL), samples(12, 100)
 
 
 def test_conformance():
@@ -225,7 +225,7 @@ def test_tiles_find_the_objects_of_the_whole_image(learned):
     )
     [whole] = fitted.predict([image])
     [tiled] = replace(fitted, tiling=Tiling(size=96, halo=32)).predict([image])
-    assert min(f1(one, other) for one, other in zip(whole.instances, tiled.instances, strict=True)) >= 0.8
+    assert min(f1(one, other) for one, other in zip(whole.instances, tiled.instances, strict=True)) > 0.8
     best = [several.scores.max(initial=0) for several in tiled.scores.objects]
     assert tiled.scores.presence.tolist() == best
 

@@ -185,7 +185,7 @@ def test_a_saved_model_scores_the_same_and_its_learned_parameters_cannot_be_over
     fit.save(tmp_path / "model")
     image = np.random.default_rng(0).random((1, 33, 47), np.float32)
     before, after = (next(one.score([image])) for one in (fit, pipeline.load(tmp_path / "model", "cpu")))
-    # Another head thresholds probabilities as the default head does, unless it is told otherwise.
+    # Another head thresholds probabilities as the default head does, unless it has a threshold of its own.
     instance = pipeline.load(tmp_path / "model", "cpu", head="instance").head.params.mask_threshold
     assert (instance.name, instance.value) == ("fixed", 0.5)
     other = pipeline.load(tmp_path / "model", "cpu", head=Choice(name="instance", params={"mask_threshold": "otsu"}))
