@@ -33,7 +33,7 @@ def write_models(runs: Iterable[StudyRun], study: Study, folder: StudyFolder, pr
         runs: All runs of the study, so that a model has the same name whichever of them are completed.
         study: Says how images are tiled.
         folder: The study's files.
-        progress: Progress callback; it is told of models that cannot be written.
+        progress: Progress callback; also receives the models that cannot be written.
     """
     written = []
     for name, run in named(runs):

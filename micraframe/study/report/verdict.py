@@ -121,7 +121,7 @@ def _budget(results: Sequence[MethodResult], gap: GapOf, primary: Column) -> lis
         if claim.rivals:
             named = [each.name for each in claim.rivals[:_MOST_NAMED]]
             named += [f"{len(claim.rivals) - _MOST_NAMED} more"] if len(claim.rivals) > _MOST_NAMED else []
-            text += f". It cannot be told apart from {listed(named)}"
+            text += f". It cannot be distinguished from {listed(named)}"
         sentences.append(f"{text}.")
     return sentences
 
