@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, final
 
 import numpy as np
@@ -39,6 +38,7 @@ from micraframe.types import (
     DatasetInfo,
     FitContext,
     FloatArray,
+    PrefixedProgress,
     Progress,
     Sample,
     Scores,
@@ -137,7 +137,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             low, high = expit(logit(threshold) + np.array([-params.band, params.band])).tolist()
             parts = (train, valid if self._student.uses_validation else ())
             train_masks, valid_masks = (
-                pseudo_masks(part, model, low, high, _Prefixed(context.progress, name)) for part in parts
+                pseudo_masks(part, model, low, high, PrefixedProgress(context.progress, name)) for part in parts
             )
             if not any(packed[:-1].any() for packed in train_masks):
                 raise DataError(
@@ -290,22 +290,10 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
     )
 
 
-@final
-class _Prefixed(Progress):
-    """Reports to another progress callback, each label with a name before it."""
-
-    def __init__(self, progress: Progress, name: str) -> None:
-        self._progress = progress
-        self._name = name
-
-    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
-        self._progress.advance(f"{self._name}: {label}", done, total, numbers)
-
-
 def _part_of(context: FitContext, name: str, seed: int) -> FitContext:
     """Return the context of one of several trainings."""
     folder = None if context.folder is None else context.folder / name
-    return dataclasses.replace(context, seed=seed, folder=folder, progress=_Prefixed(context.progress, name))
+    return dataclasses.replace(context, seed=seed, folder=folder, progress=PrefixedProgress(context.progress, name))
 
 
 def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -522,6 +522,19 @@ class Progress:
 
     def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
         """Report that `done` of `total` steps are finished, and values to display, such as a loss."""
+
+
+@final
+class PrefixedProgress(Progress):
+    """Passes progress on to another callback, each label with a name before it."""
+
+    def __init__(self, inner: Progress, name: str) -> None:
+        self._inner = inner
+        self._name = name
+
+    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Report progress."""
+        self._inner.advance(f"{self._name}: {label}", done, total, numbers)
 
 
 class EpochLogger(ABC):

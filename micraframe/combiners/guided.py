@@ -11,12 +11,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy import ndimage
 
 from micraframe import registry
-from micraframe.combiners.layers import stretch
+from micraframe.combiners.layers import refined_status, stretch
 from micraframe.config import Choice, CombinerChoice
 from micraframe.interfaces import Combiner
 from micraframe.parameters import Parameters
 from micraframe.thresholds import Polarity
-from micraframe.types import FloatArray, Maps, Scores, Status
+from micraframe.types import FloatArray, Maps, Scores
 
 
 @final
@@ -80,10 +80,7 @@ class Guided(Combiner["Guided.Params"]):
                 refined[index] = guided_filter(values, guide, params.radius or stride, params.epsilon)
             notes.append(note)
         refined, contrast = stretch(refined)
-        status: tuple[Status, ...] = tuple(
-            "constant" if before == "ok" and not has_contrast else before
-            for before, has_contrast in zip(inner.status, contrast, strict=True)
-        )
+        status = refined_status(inner.status, contrast)
         return dataclasses.replace(inner, maps=refined, status=status, notes=tuple(notes))
 
 

@@ -56,6 +56,19 @@ def sign_status(values: FloatArray) -> Status:
     return "negative" if values.any() else "empty"
 
 
+def refined_status(status: Sequence[Status], contrast: npt.NDArray[np.bool_]) -> tuple[Status, ...]:
+    """Return the statuses of refined maps: as before, but `constant` where an `ok` map has lost its contrast.
+
+    Args:
+        status: Of each of M maps before.
+        contrast: bool (M,): whether the refined maps have contrast.
+    """
+    return tuple(
+        "constant" if before == "ok" and not has_contrast else before
+        for before, has_contrast in zip(status, contrast, strict=True)
+    )
+
+
 def stretch(values: Array) -> tuple[Array, npt.NDArray[np.bool_]]:
     """Scale each map (M, h, w) to [0, 1]: (x - min) / (max - min).
 

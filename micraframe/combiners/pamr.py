@@ -11,11 +11,11 @@ import numpy.typing as npt
 from pydantic import Field, PositiveInt
 
 from micraframe import registry
-from micraframe.combiners.layers import differs, stretch
+from micraframe.combiners.layers import differs, refined_status, stretch
 from micraframe.config import Choice, CombinerChoice
 from micraframe.interfaces import Combiner
 from micraframe.parameters import Parameters
-from micraframe.types import FloatArray, Maps, Scores, Status
+from micraframe.types import FloatArray, Maps, Scores
 
 Array = npt.NDArray[Any]
 
@@ -57,10 +57,7 @@ class Pamr(Combiner["Pamr.Params"]):
         for _ in range(self.params.iterations):
             refined = average(refined, weights, self.params.dilations)
         contrast = differs(refined.min((1, 2)), refined.max((1, 2)))
-        status: tuple[Status, ...] = tuple(
-            "constant" if before == "ok" and not has_contrast else before
-            for before, has_contrast in zip(inner.status, contrast, strict=True)
-        )
+        status = refined_status(inner.status, contrast)
         return dataclasses.replace(inner, maps=np.clip(refined, 0, 1), status=status)
 
 

@@ -39,6 +39,7 @@ from micraframe.types import (
     FitContext,
     Origin,
     Prediction,
+    PrefixedProgress,
     Progress,
     Sample,
     Scores,
@@ -219,7 +220,7 @@ def fit(
     folder.write_sample_names(run, names)
     del samples, names
     gc.collect()  # what is left of the dataset and the full annotation in reference cycles
-    callback, loggers = _Prefixed(progress, str(run)), create_loggers(study.loggers)
+    callback, loggers = PrefixedProgress(progress, str(run)), create_loggers(study.loggers)
     context = FitContext(run.seed, folder.scratch(run), study.device, study.precision, callback, loggers)
     fitted = pipelines.fit(choice, seen["train"], seen["valid"], run.info, context, run.compared.head, study.tiling)
     return fitted, work
@@ -468,16 +469,3 @@ class _KeptStep(Progress):
         if now - self._last >= (_KEEP_EVERY if label == self._label else 1.0):
             self._label, self._last = label, now
             self._folder.write_step(self._run, Step(label, done, total, dict(numbers)))
-
-
-@final
-class _Prefixed(Progress):
-    """Passes progress on with the name of a run."""
-
-    def __init__(self, inner: Progress, name: str) -> None:
-        self._inner = inner
-        self._name = name
-
-    def advance(self, label: str, done: int, total: int, numbers: Mapping[str, float] = MappingProxyType({})) -> None:
-        """Report progress."""
-        self._inner.advance(f"{self._name}: {label}", done, total, numbers)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
+from shape_files import write_shapes
 
 import micraframe
 from micraframe import catalog, cli
@@ -76,15 +77,7 @@ def command(monkeypatch, capsys) -> Command:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of twelve images of discs and squares, their labels, and their masks in a folder per class."""
     folder = tmp_path_factory.mktemp("shapes")
-    lines = ["image,disc,square"]
-    for sample in full_samples(12, (40, 40)):
-        assert sample.masks is not None
-        assert sample.labels is not None
-        write_png(folder / "images" / f"{sample.id}.png", (sample.image[0] * 255).astype(np.uint8))
-        for class_, mask in zip(("disc", "square"), sample.masks, strict=True):
-            write_png(folder / "masks" / class_ / f"{sample.id}.png", mask)
-        lines.append(f"{sample.id}.png,{int(sample.labels[0])},{int(sample.labels[1])}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    write_shapes(folder, 12, (40, 40))
     (folder / "train.yaml").write_text(TRAIN.format(folder=folder))
     return folder
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from shape_files import write_shapes
 
 from micraframe import pipeline, registry, tuning
 from micraframe.batch.labelled import labelled_images
@@ -21,7 +22,6 @@ from micraframe.interfaces import Thresholds
 from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.modelfile import DESCRIPTION, WEIGHTS, load_model
 from micraframe.pipeline import Pipeline
-from micraframe.testing import full_samples
 from micraframe.types import Annotation, Sample
 
 CONFIG = """
@@ -180,15 +180,7 @@ def test_tuning_again_forgets_the_earlier_thresholds(folder: Path, model: Path, 
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of images of discs and squares, their masks, and a model that was trained on half the size."""
     folder = tmp_path_factory.mktemp("shapes")
-    lines = ["image,disc,square"]
-    for sample in full_samples(8, (40, 44)):
-        assert sample.masks is not None
-        assert sample.labels is not None
-        write_png(folder / "images" / f"{sample.id}.png", (sample.image[0] * 255).astype(np.uint8))
-        for class_, mask in zip(("disc", "square"), sample.masks, strict=True):
-            write_png(folder / "masks" / class_ / f"{sample.id}.png", mask)
-        lines.append(f"{sample.id}.png,{int(sample.labels[0])},{int(sample.labels[1])}")
-    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    write_shapes(folder, 8, (40, 44))
     masks = f"{{disc: {folder}/masks/disc, square: {folder}/masks/square}}"
     params = f"{{images: {folder}/images, labels: {folder}/labels.csv, masks: {masks}, scale: 0.5, test: 0}}"
     text = CONFIG.replace("modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}", "folder")
