@@ -131,7 +131,7 @@ class Audit:
 
 
 def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
-    """Examine a dataset; it reads every image once.
+    """Examine a dataset; it reads every image twice, whole and as samples.
 
     Args:
         dataset: As configured.
