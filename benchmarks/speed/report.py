@@ -23,6 +23,7 @@ from micraframe.runtime.files import write_json, write_text
 GROUPS = {
     "maps": "maps:records",
     "masks": "masks:records",
+    "preset": "preset:records",
     "sweep": "sweep:records",
     "agreement": "agreement:records",
     "training": "training:records",

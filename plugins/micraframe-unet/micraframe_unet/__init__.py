@@ -18,5 +18,6 @@ def micraframe_components() -> list[Component]:
             "U-Net: masks from masks, polygons, boxes, scribbles or points",
             citation="Ronneberger, O., Fischer, P. and Brox, T. U-Net: convolutional networks for biomedical image "
             "segmentation. MICCAI, 234-241 (2015).",
+            example={"widths": [4, 8], "training": {"epochs": 1, "batch_size": 4}},
         )
     ]
