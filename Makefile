@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
 
-.PHONY: demo test bench install clean
+.PHONY: demo test bench docs install clean
 .DEFAULT_GOAL := test
 
 demo: .venv/installed
@@ -20,6 +20,12 @@ test: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	$(BIN)/python -m benchmarks.speed
+
+# Nothing is fetched while building; warnings are errors.
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m sphinx -W -n --keep-going -q docs docs/_build/html
+	@echo 'Site: docs/_build/html/index.html'
 
 install: .venv/installed
 

@@ -42,7 +42,7 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
         )
 
     learns_from = frozenset({Annotation.LABELS})
-    default_head = ("micraframe/semantic", {"mask_threshold": {"name": "fixed", "value": 0.5}})
+    default_head = ("micraframe/semantic", {"smoothing": 1.0, "mask_threshold": {"name": "fixed", "value": 0.5}})
 
     def __init__(self, params: BestFromLabels.Params) -> None:
         super().__init__(params)
@@ -84,7 +84,12 @@ def recipe(params: BestFromLabels.Params) -> dict[str, Any]:
         "extractor": {"name": "micraframe/views", "params": {"extractor": evidence}} if params.mirrored else evidence,
         "combiner": evidence,
     }
-    student = {"widths": params.student_widths, "norm": "narrow", "training": training}
+    student = {
+        "widths": params.student_widths,
+        "norm": "narrow",
+        "loss": "generalised-cross-entropy",
+        "training": training,
+    }
     return {
         "teacher": {"name": "micraframe/micra-net", "params": teacher},
         "student": {"name": "micraframe-unet/unet", "params": student},

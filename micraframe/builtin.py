@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from micraframe.plugin import Component, hookimpl
 
@@ -211,6 +212,11 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
             "Distance of each class's mask from the true mask: of centroids and of contours",
         ),
         (
+            "object-distances",
+            "metrics.object_distances:ObjectDistanceMetric",
+            "Median distance of matched objects and of their contours",
+        ),
+        (
             "localisation",
             "metrics.localisation:LocalisationMetric",
             "Pixel average precision and pointing game of each class's map",
@@ -220,11 +226,54 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
 """Name, module within micraframe and class, and summary of the components of each kind."""
 
 
+_NUCLEI: Final = Path(__file__).with_name("datasets") / "nuclei"
+
+_MICRA_NET: Final = {
+    "backbone": {"name": "micraframe/unet-encoder", "params": {"widths": [4, 8]}},
+    "dropout": 0.0,
+    "training": {"epochs": 2, "batch_size": 3},
+}
+
+EXAMPLES: Final[Mapping[tuple[str, str], Mapping[str, Any]]] = {
+    ("dataset", "modified-digits"): {"size": 64, "counts": [1, 2], "train": 6, "valid": 3, "test": 3},
+    ("dataset", "folder"): {"images": str(_NUCLEI / "images"), "masks": str(_NUCLEI / "masks")},
+    ("method", "micra-net"): _MICRA_NET,
+    ("method", "presence-otsu"): {"classifier": {"name": "micraframe/micra-net", "params": _MICRA_NET}},
+    ("method", "best-from-labels"): {
+        "teacher_widths": [4, 8],
+        "student_widths": [4, 8],
+        "epochs": 8,
+        "batch_size": 2,
+    },
+    ("method", "self-training"): {
+        "teacher": {"name": "micraframe/micra-net", "params": _MICRA_NET},
+        "student": {"name": "unet", "params": {"widths": [4, 8], "training": {"epochs": 2}}},
+        "threshold": 0.5,
+    },
+}
+"""Parameters with which the conformance kit tries a component out, where they are not the defaults."""
+
+OPT_OUTS: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+    ("extractor", "views"): {
+        "presence-as-predicted": "presence is the mean over the views, by which classes are chosen too"
+    },
+}
+"""Checks of the conformance kit that a component does not pass, and why."""
+
+
 @hookimpl
 def micraframe_components() -> list[Component]:
     """Return the records of the built-in components."""
     return [
-        Component(kind, name, f"micraframe.{target}", summary, citation=CITATIONS.get(name, ""))
+        Component(
+            kind,
+            name,
+            f"micraframe.{target}",
+            summary,
+            citation=CITATIONS.get(name, ""),
+            example=EXAMPLES.get((kind, name), {}),
+            opt_out=OPT_OUTS.get((kind, name), {}),
+        )
         for kind, records in COMPONENTS.items()
         for name, target, summary in records
     ]

@@ -24,6 +24,7 @@ from micraframe.batching import with_images
 from micraframe.config import Choice, resolve_choice
 from micraframe.datasets.sources import LazySamples
 from micraframe.errors import ConfigError, DataError, InterfaceError, ModelError, counted, reason_of
+from micraframe.heads.sizes import has_auto, with_sizes, with_values, without_auto
 from micraframe.interfaces import ClassRule, Head, Method, Model, ScoredTile, Thresholds
 from micraframe.modelfile import (
     ModelFile,
@@ -230,6 +231,8 @@ def fit(
 ) -> Pipeline:
     """Train a method and return the pipeline with its head.
 
+    Values of the head that are `auto` are found on the validation samples, or else the training samples.
+
     Args:
         method: Name of the method, or name and parameters.
         train: Training samples, which hold only the annotation that the method learns from.
@@ -254,7 +257,9 @@ def fit(
         rehearse(trial, train[0].image.shape[1:])
     model = built.fit(train, valid, info, context)
     origin = provenance(context.seed, info.fingerprint, numerics(context.device, context.precision))
-    return Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+    fitted = Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
+    sized = with_sizes(chosen, valid if len(valid) else train, fitted.score, info)
+    return dataclasses.replace(fitted, head=sized)
 
 
 def untrained(
@@ -272,7 +277,7 @@ def untrained(
     if (model := built.untrained(info)) is None:
         return None
     name, chosen = _build_head(head or default_head(built))
-    return Pipeline(method, model, name, chosen, info, tiling)
+    return Pipeline(method, model, name, without_auto(chosen), info, tiling)
 
 
 def rehearse(pipeline: Pipeline, size: tuple[int, ...]) -> None:
@@ -351,13 +356,15 @@ def load(
         folder: What `Pipeline.save` wrote.
         device: `auto` (a GPU when there is one), or a torch device.
         head: Another head: its name, or name and parameters. A mask threshold that is left out is that of the method's
-            default head: 0.5 for methods whose maps are probabilities.
+            default head: 0.5 for methods whose maps are probabilities. What is `auto` is that of the saved head, if it
+            is of the same name.
         tiling: Other tiling; None for none.
         **params: Parameters of the method that do not influence what it learned, such as `combiner`.
 
     Raises:
         ModelError: If the folder is not a saved model.
-        ConfigError: If a parameter does not exist, or determines what was learned.
+        ConfigError: If a parameter does not exist, or determines what was learned; or the head has an `auto` for which
+            the saved one has no number.
     """
     saved = load_model(Path(folder))
     choice = override(saved.method, params, str(folder))
@@ -370,6 +377,13 @@ def load(
         ) from error
     kept = saved.tiling if tiling is KEEP else tiling
     name, built = _build_head(saved.head if head is None else _with_threshold(Choice.model_validate(head), method))
+    if has_auto(built) and saved.head.name == name:
+        built = with_values(built, saved.head.params)
+    if has_auto(built):
+        raise ConfigError(
+            f"{folder}: expected numbers for smoothing and minimum_size of head {name.rpartition('/')[2]}, got auto, "
+            "which only train and tune --sizes can find; give numbers, or run tune --sizes"
+        )
     loaded = Pipeline(choice, model, name, built, saved.info, kept, provenance=saved.provenance)
     if head is not None:
         return loaded

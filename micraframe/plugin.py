@@ -16,8 +16,9 @@ uses them, so a plugin never slows down the command line:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import pluggy
 
@@ -48,6 +49,8 @@ class Component:
         summary: One line for lists.
         install: What to `pip install` if the target's module cannot be imported; empty if it needs nothing optional.
         citation: What to cite for it; studies that use it print this in their references.
+        example: Parameters with which the conformance kit tries it out: those that are required, or make it fast.
+        opt_out: Checks of the conformance kit that the example does not pass, each with the reason.
 
     Raises:
         ValueError: If the kind, name or target is not of this form.
@@ -59,6 +62,8 @@ class Component:
     summary: str
     install: str = ""
     citation: str = ""
+    example: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    opt_out: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -1,7 +1,8 @@
 """Prices of annotation: seconds of an annotator's time, from published timings.
 
-Seconds are per image or crop, per class judged present or absent, and per object drawn. If a source gives no range,
-half and twice its number are used. What a source does not report is taken from `micranet2022`.
+Seconds are per image or crop, per class judged present or absent, per object drawn, and per whole image, which its
+crops share. If a source gives no range, half and twice its number are used. What a source does not report is taken from
+`micranet2022`.
 
 - `micranet2022` (Bilodeau et al. 2022, Methods): 2 s to judge a crop, however many classes there are; 14 s for the
   outline of an axon; a point, a box and an outline cost as 1 : 2 : 4. A scribble is not reported; it is assumed to take
@@ -29,7 +30,18 @@ from micraframe.builtin import MICRA_NET
 from micraframe.parameters import Parameters
 from micraframe.types import Task, Work
 
-Preset = Literal["micranet2022", "per-class", "coco2014", "bearman2016", "papadopoulos2017", "microsam2024"]
+Preset = Literal[
+    "micranet2022",
+    "micranet2022-ctc",
+    "micranet2022-p-vivax",
+    "micranet2022-f-actin",
+    "micranet2022-em",
+    "per-class",
+    "coco2014",
+    "bearman2016",
+    "papadopoulos2017",
+    "microsam2024",
+]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -57,11 +69,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class UnitPrice:
-    """The cost of a task: per image (fixed), per object, and per class judged present or absent."""
+    """The cost of a task: per image or crop, per object, per class judged, and per whole image, which crops share."""
 
     image: Cost = Cost()
     object: Cost = Cost()
     judgement: Cost = Cost()
+    whole_image: Cost = Cost()
 
 
 def _about(value: float) -> Cost:
@@ -79,12 +92,29 @@ _MICRANET: Mapping[Task, UnitPrice] = {
     "outline": UnitPrice(_LOOK, _about(14)),
 }
 
+
+def _by_image(outlines: float) -> Mapping[Task, UnitPrice]:
+    """Return prices where all outlines of a whole image take so many seconds: points, boxes, outlines as 1 : 2 : 4."""
+    shares: Mapping[Task, float] = {"point": 1 / 4, "scribble": 1 / 2, "box": 1 / 2, "outline": 1}
+    return {**_MICRANET, **{task: UnitPrice(whole_image=_about(outlines * share)) for task, share in shares.items()}}
+
+
+_MARKERS = _about(1800)
+"""Markers of all axons in a tile of 10,240 px."""
+
 _JUDGEMENT = Cost(2, 1, 4)
 """One class of a crop: the paper's 2 s for a crop, with 1 s from Bearman et al. (2016) as the lowest value."""
 
 PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
     {
         "micranet2022": _MICRANET,
+        "micranet2022-ctc": _by_image(900),
+        "micranet2022-p-vivax": _by_image(120),
+        "micranet2022-f-actin": _by_image(2 * 48),
+        "micranet2022-em": {
+            task: UnitPrice(object=unit.object if task == "outline" else Cost(), whole_image=_MARKERS)
+            for task, unit in _MICRANET.items()
+        },
         "per-class": {task: UnitPrice(object=unit.object, judgement=_JUDGEMENT) for task, unit in _MICRANET.items()},
         "coco2014": {**_MICRANET, "outline": UnitPrice(_LOOK, Cost(66.5, 54, 79))},
         "bearman2016": {
@@ -101,7 +131,10 @@ PRESETS: Mapping[Preset, Mapping[Task, UnitPrice]] = MappingProxyType(
 
 SOURCES: Mapping[Preset, str] = MappingProxyType(
     {
-        "micranet2022": MICRA_NET,
+        **dict.fromkeys(
+            ("micranet2022", "micranet2022-ctc", "micranet2022-p-vivax", "micranet2022-f-actin", "micranet2022-em"),
+            MICRA_NET,
+        ),
         "per-class": f"{MICRA_NET} With its 2 s for each class of a crop, which is an assumption.",
         "coco2014": "Lin, T.-Y. et al. Microsoft COCO: common objects in context. ECCV, 740-755 (2014).",
         "bearman2016": "Bearman, A., Russakovsky, O., Ferrari, V. and Fei-Fei, L. What's the point: semantic "
@@ -126,6 +159,9 @@ class TaskPrices(Parameters):
     judgement: float | None = Field(None, ge=0, description="Seconds per class judged present or absent.")
     judgement_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per class judged.")
     judgement_high: float | None = Field(None, ge=0, description="Highest plausible seconds per class judged.")
+    whole_image: float | None = Field(None, ge=0, description="Seconds per whole image, which its crops share.")
+    whole_image_low: float | None = Field(None, ge=0, description="Lowest plausible seconds per whole image.")
+    whole_image_high: float | None = Field(None, ge=0, description="Highest plausible seconds per whole image.")
 
 
 class Prices(Parameters):
@@ -133,8 +169,9 @@ class Prices(Parameters):
 
     preset: Preset = Field(
         "micranet2022",
-        description="Published timings: micranet2022, coco2014, bearman2016, papadopoulos2017 or microsam2024; or "
-        "per-class, which charges labels for each class.",
+        description="Published timings: micranet2022, or micranet2022-ctc, -p-vivax, -f-actin or -em for these "
+        "datasets; coco2014, bearman2016, papadopoulos2017 or microsam2024; or per-class, which charges labels for "
+        "each class.",
     )
     tasks: dict[Task, TaskPrices] = Field(
         {}, description="Other prices by task: image-level, point, scribble, box or outline."
@@ -144,7 +181,8 @@ class Prices(Parameters):
     def _in_order(self) -> Prices:
         for task, given in self.tasks.items():
             found = unit_price(task, self)
-            for unit, cost in (("image", found.image), ("object", found.object), ("judgement", found.judgement)):
+            for unit in ("image", "object", "judgement", "whole_image"):
+                cost = getattr(found, unit)
                 if cost.low <= cost.seconds <= cost.high:
                     continue
                 remedy = "" if getattr(given, unit) is not None else f"; {self.preset} gives the value: give {unit} too"
@@ -156,12 +194,13 @@ class Prices(Parameters):
 
 
 def unit_price(task: Task, prices: Prices) -> UnitPrice:
-    """Return what a task costs per image, per object and per class judged."""
+    """Return what a task costs per image, per object, per class judged and per whole image."""
     preset, given = PRESETS[prices.preset][task], prices.tasks.get(task, TaskPrices())
     return UnitPrice(
         _replaced(preset.image, given.image, given.image_low, given.image_high),
         _replaced(preset.object, given.object, given.object_low, given.object_high),
         _replaced(preset.judgement, given.judgement, given.judgement_low, given.judgement_high),
+        _replaced(preset.whole_image, given.whole_image, given.whole_image_low, given.whole_image_high),
     )
 
 
@@ -173,7 +212,8 @@ def price(work: Work, prices: Prices) -> Cost:
         prices: The prices of a study.
     """
     unit = unit_price(work.task, prices)
-    return unit.image * work.images + unit.object * work.objects + unit.judgement * work.judgements
+    by_image = unit.image * work.images + unit.whole_image * work.whole_images
+    return by_image + unit.object * work.objects + unit.judgement * work.judgements
 
 
 def crossed(costs: Mapping[Key, Cost], weak: Collection[Key]) -> tuple[dict[Key, float], dict[Key, float]]:

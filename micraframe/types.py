@@ -493,6 +493,7 @@ class Work:
             fraction in each.
         decisions: Crops judged, points set, or edge pixels drawn.
         judgements: Classes that were judged to be present or absent: one for each image and class.
+        further_crops: Those of the `images` that are crops of a whole image which is counted already.
     """
 
     task: Task
@@ -500,9 +501,10 @@ class Work:
     objects: float = 0
     decisions: int = 0
     judgements: int = 0
+    further_crops: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.images, self.objects, self.decisions, self.judgements) < 0:
+        if min(self.images, self.objects, self.decisions, self.judgements, self.further_crops) < 0:
             raise DataError(f"expected counts of work that are not negative, got {self}")
 
     def __add__(self, other: Work) -> Work:
@@ -514,7 +516,13 @@ class Work:
             self.objects + other.objects,
             self.decisions + other.decisions,
             self.judgements + other.judgements,
+            self.further_crops + other.further_crops,
         )
+
+    @property
+    def whole_images(self) -> int:
+        """The whole images that were looked at; their crops share them."""
+        return self.images - self.further_crops
 
 
 class Progress:

@@ -1,140 +1,120 @@
-"""Every built-in component passes the conformance kit, which finds what is wrong with others."""
+"""Every built-in component passes the conformance kit, with the example in its record; and so does every plugin's."""
 
 from __future__ import annotations
 
+import json
+import sys
+
 import pytest
 
-from micraframe import catalog
+from micraframe import catalog, cli
 from micraframe.plugin import Component
 from micraframe.testing import check
 
-MICRA_NET = {
-    "backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}},
-    "dropout": 0.0,
-    "training": {"epochs": 2, "batch_size": 3},
-}
-QUICK = {
-    ("dataset", "modified-digits"): {"size": 64, "counts": [1, 2], "train": 6, "valid": 3, "test": 3},
-    # With views, presence is a mean over them, not what the classifier predicts for the image alone.
-    ("extractor", "views"): {"flips": False},
-    ("method", "micra-net"): MICRA_NET,
-    ("method", "presence-otsu"): {"classifier": {"name": "micra-net", "params": MICRA_NET}},
-    ("method", "best-from-labels"): {"teacher_widths": [4, 8], "student_widths": [4, 8], "epochs": 8, "batch_size": 2},
-    ("method", "self-training"): {
-        "teacher": {"name": "micra-net", "params": MICRA_NET},
-        "student": {"name": "unet", "params": {"widths": [4, 8], "training": {"epochs": 2}}},
-        "threshold": 0.5,
-    },
-}
-NEEDS_FILES = {("dataset", "folder")}
+ENTRIES = [entry for entry in catalog().entries() if entry.plugin.name == "micraframe"]
+"""The tests of first-party plugins check theirs."""
 
-ENTRIES = [
-    entry
-    for entry in catalog().entries()
-    if entry.plugin.name == "micraframe" and (entry.component.kind, entry.component.name) not in NEEDS_FILES
+VARIANTS = [
+    ("extractor", "views", {"flips": False}),
+    ("extractor", "views", {"flips": False, "extractor": "grad-cam"}),
+    (
+        "method",
+        "micra-net",
+        {
+            "backbone": {"name": "unet", "params": {"widths": [4, 8], "upsampling": "bilinear"}},
+            "dropout": 0.0,
+            "pooling": "log-sum-exp",
+            "training": {
+                "epochs": 2,
+                "batch_size": 3,
+                "objectives": ["dense-negatives", "mix-consistency", "size"],
+                "average": 0.9,
+            },
+            "extractor": "evidence",
+            "combiner": "evidence",
+        },
+    ),
 ]
+"""Parameters besides those of the examples."""
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.component.kind}-{entry.component.name}")
 def test_conformance(entry):
-    kind, name = entry.component.kind, entry.component.name
-    check(kind, entry.qualified, **QUICK.get((kind, name), {}))
+    check(entry.component.kind, entry.qualified)
 
 
-def test_a_classifier_that_pools_evidence_passes_too():
-    training = {
-        "epochs": 2,
-        "batch_size": 3,
-        "objectives": ["dense-negatives", "mix-consistency", "size"],
-        "average": 0.9,
-    }
-    check(
-        "method",
-        "micra-net",
-        backbone={"name": "unet", "params": {"widths": [4, 8], "upsampling": "bilinear"}},
-        dropout=0.0,
-        pooling="log-sum-exp",
-        training=training,
-        extractor="evidence",
-        combiner="evidence",
+@pytest.mark.parametrize(("kind", "name", "params"), VARIANTS)
+def test_conformance_with_other_parameters(kind, name, params):
+    check(kind, name, **params)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["micraframe", "conformance", *words])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture
+def mixed(install):
+    """Install a plugin with a component that works, one that is wrong, and some that cannot be tried."""
+    install(
+        "mixed",
+        [
+            Component("combiner", "good", "micraframe.combiners.last_layer:LastLayer", "Works"),
+            Component("combiner", "random", "wrong_components:combiner_adds_random_numbers", "Breaks a promise"),
+            Component("combiner", "far", "mixed_far:Far", "Needs what is not here", install="mixed[far]"),
+            Component("dataset", "files", "micraframe.datasets.folder:Folder", "Requires a folder"),
+            Component("dataset", "lost", "mixed_lost:Lost", "Its files are elsewhere"),
+        ],
+        mixed_far="import far_distribution",
+        mixed_lost="""
+            from micraframe.errors import DataError
+            from wrong_components import RightDataset
+
+            class Lost(RightDataset):
+                def info(self):
+                    raise DataError("images: folder not found; get the data from example.org")
+        """,
     )
 
 
-EXTRACTOR = """
-from micraframe.errors import ModelError
-from micraframe.interfaces import Extractor
-from micraframe.parameters import Parameters
-
-class Broken(Extractor[Parameters]):
-    def prepare(self, classifier):
-        {change}
-"""
-
-COMBINER = """
-import numpy as np
-from micraframe.interfaces import Combiner
-from micraframe.parameters import Parameters
-from micraframe.types import Scores
-
-class Broken(Combiner[Parameters]):
-    def combine(self, maps, image):
-        values = np.zeros((len(maps.classes), *maps.size), np.float32)
-        {change}
-        return Scores(maps.presence, maps.classes, values)
-"""
-
-METRIC = """
-import numpy as np
-from micraframe.interfaces import Column, Metric
-from micraframe.parameters import Parameters
-
-class Broken(Metric[Parameters]):
-    def columns(self):
-        return (Column("broken", "a broken number"),)
-
-    def measure(self, prediction, truth):
-        return {change}
-"""
-
-HEAD = """
-import numpy as np
-from micraframe.interfaces import Head, HeadParams
-from micraframe.types import Prediction
-
-class Broken(Head[HeadParams]):
-    def decide(self, scores, image, info):
-        masks = np.zeros((3, *scores.size), bool)
-        {change}
-        return Prediction(scores, self.present(scores.presence), masks)
-"""
+def test_the_command_lists_what_was_checked_what_failed_and_what_could_not_be_tried(command, mixed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    code, out, _ = command("mixed")
+    lines = out.splitlines()
+    assert code == 1
+    assert "combiner mixed/good: 15 checks run" in lines
+    assert any(line.startswith("combiner mixed/random: 4 checks run, 1 failed, ") for line in lines)
+    assert any(line.startswith("  same-bytes: expected combine to return the same bytes") for line in lines)
+    assert any("combiner mixed/far: 0 checks run" in line and "pip install 'mixed[far]'" in line for line in lines)
+    assert any("dataset mixed/files: 0 checks run" in line and "it requires images" in line for line in lines)
+    assert any("dataset mixed/lost: " in line and "not here: images: folder not found" in line for line in lines)
+    assert lines[-1] == "1 component failed"
 
 
-@pytest.mark.parametrize(
-    ("kind", "source", "change", "message"),
-    [
-        ("extractor", EXTRACTOR, "raise ModelError('not this one')", "^extractor broken: not this one"),
-        (
-            "combiner",
-            COMBINER,
-            "values = values.swapaxes(1, 2).copy()",
-            "^combiner broken: expected maps of classes .* and size",
-        ),
-        ("combiner", COMBINER, "values += 2", r"^combiner broken: scores: expected maps in \[0, 1\]"),
-        ("combiner", COMBINER, "values += np.random.default_rng().random(dtype=np.float32)", "same maps, same bytes"),
-        ("combiner", COMBINER, "maps.maps[0][:] = 0", "does not write to its inputs"),
-        ("combiner", COMBINER, "image[0, 0, 0] = 2", "leaves its inputs"),
-        ("metric", METRIC, "{}", r"columns have statistics; \['broken'\] are missing"),
-        ("metric", METRIC, "{'broken': np.zeros(3)}", "broken has one number per class"),
-        ("metric", METRIC, "{'broken': np.full(2, np.inf)}", "broken is finite"),
-        ("metric", METRIC, "{'broken': np.full(2, 2.0)}", "broken is from 0.0 to 1.0"),
-        ("metric", METRIC, "truth.masks.fill(1) or {'broken': np.zeros(2)}", "does not write to its inputs"),
-        ("head", HEAD, "masks[:] = True", "an absent class has no mask"),
-        ("head", HEAD, "masks = masks[:, 1:]", "masks have the image's size"),
-        ("head", HEAD, "scores.maps[:] = 0", "does not write to its inputs"),
-    ],
-)
-def test_the_kit_finds_what_is_wrong(install, kind, source, change, message):
-    entry = Component(kind, "broken", "broken_component:Broken", "Breaks a promise")
-    install("broken_plugin", [entry], broken_component=source.replace("{change}", change))
-    with pytest.raises(AssertionError, match=message):
-        check(kind, "broken")
+def test_the_command_prints_json(command, mixed):
+    code, out, _ = command("mixed", "--json")
+    records = json.loads(out)
+    assert code == 1
+    assert [each["check"] for each in records if each["outcome"] == "failed"] == ["same-bytes"]
+    assert {each["outcome"] for each in records} == {"passed", "failed", "not applicable"}
+    assert {each["plugin"] for each in records} == {"mixed"}
+
+
+def test_a_plugin_that_passes_a_rejected_one_and_an_unknown_one(command, install):
+    install("fine", [Component("combiner", "good", "micraframe.combiners.last_layer:LastLayer", "Works")])
+    assert command("fine")[0] == 0
+    install("old", "MICRAFRAME_API = 0")
+    with pytest.warns(match="plugin 'old' of old 1.0 was rejected"):
+        code, out, _ = command("old")
+    assert code == 1
+    assert "plugin old was rejected: PluginError: old: expected MICRAFRAME_API = 2, got 0" in out.replace("\n    ", " ")
+    code, _, err = command("fin")
+    assert code == 2
+    assert "there is no plugin 'fin'; did you mean 'fine'?" in err

@@ -85,16 +85,21 @@ def total_work(works: Iterable[SampleWork]) -> tuple[Work, ...]:
         distinct objects of the whole images that the crops show / objects in the crops, whole and in parts,
 
     which is exact if every object is drawn. Crops that were looked at and dropped as ambiguous count as judged images.
+    A whole image whose crops are drawn in and judged counts where it is drawn in.
     """
     listed = list(works)
+    drawn_in = {each.part.image for each in listed if each.work.task != "image-level"}
     total: dict[Task, Work] = {}
     for task in dict.fromkeys(each.work.task for each in listed):
         same = [each for each in listed if each.work.task == task]
-        total[task] = dataclasses.replace(_sum(same), objects=_objects(same))
+        crops = [each.part.image for each in same if each.part.image]
+        further = len(crops) - len(set(crops) - (drawn_in if task == "image-level" else set()))
+        total[task] = dataclasses.replace(_sum(same), objects=_objects(same), further_crops=further)
     dropped = round(sum(each.part.judged - 1 for each in listed))
     if dropped:
         judgements = round(sum((each.part.judged - 1) * each.work.judgements for each in listed))
-        looks = Work("image-level", dropped, 0, dropped, judgements)
+        further = round(sum(each.part.judged - 1 for each in listed if each.part.image))
+        looks = Work("image-level", dropped, 0, dropped, judgements, further)
         total[looks.task] = total[looks.task] + looks if looks.task in total else looks
     return tuple(total.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +15,26 @@ import numpy.typing as npt
 from micraframe import registry
 from micraframe.batch.evaluate import Record, as_records, read_planes
 from micraframe.datasets.paths import images_in
+from micraframe.datasets.tables import columns_of, read_table
 from micraframe.errors import ConfigError, DataError, MicraframeError, counted
 from micraframe.images import read_class_names
 from micraframe.interfaces import Metric, Statistics
 from micraframe.metrics.agreement import one_against_all
-from micraframe.metrics.reduction import stack, summarise
+from micraframe.metrics.reduction import MEAN_OVER_IMAGES, stack, summarise
+from micraframe.objects import components, count
 from micraframe.types import IntArray, Prediction, Sample, Scores
 
 METRICS: Final[dict[str, dict[str, Any]]] = {
     "micraframe/overlap": {},
     "micraframe/objects": {"iou": [0.5]},
     "micraframe/distances": {},
+    "micraframe/object-distances": {},
 }
 _OMITTED = "iou_if_present"
 """It shows whether a method recognises images without the class; between annotators, IoU is enough."""
+
+SECONDS: Final = "seconds_per_object"
+"""The time that an annotation took, divided by the number of objects in it."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +64,21 @@ class AnnotatorComparison(NamedTuple):
     failures: dict[str, str]
 
 
-def compare_annotators(folders: Sequence[Path], instances: bool = False) -> AnnotatorComparison:
+def compare_annotators(
+    folders: Sequence[Path], instances: bool = False, times: Path | None = None
+) -> AnnotatorComparison:
     """Measure each annotator's masks, image by image, with each other annotator's as the truth.
 
     Args:
         folders: One per annotator, with files of the same names, except for suffixes: masks (H, W), or TIFFs of K
             planes, one for each class. Non-zero pixels are the class.
         instances: Whether the masks contain numbered objects; otherwise these are the connected components.
+        times: A table of the time that annotations took: image, annotator (the folder's name) and seconds.
 
     Raises:
         ConfigError: If there are not at least two different folders.
-        DataError: If a folder is missing or contains no images, or two of the same name.
+        DataError: If a folder is missing or contains no images, or two of the same name; or the table has other
+            columns, an unknown annotator, or a time that is no positive number.
     """
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ConfigError(
@@ -75,6 +86,8 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
             f"{', '.join(map(str, folders)) or 'none'}; name one more"
         )
     files = dict(zip(_names(folders), map(images_in, folders), strict=True))
+    seconds = {} if times is None else _read_times(times, list(files))
+    per_object: dict[str, list[float]] = {annotator: [] for annotator in files}
     metrics = [registry.build("metric", name, **params) for name, params in METRICS.items()]
     found: dict[str, list[list[Statistics]]] = {}
     failures: dict[str, str] = {}
@@ -89,6 +102,10 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
                     f"{len(masks[0])}; split or merge the masks"
                 )
             found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
+            for annotator, objects in zip(files, masks, strict=True):
+                number = count(objects if instances else components(objects != 0))
+                if number and (annotator, image) in seconds:
+                    per_object[annotator].append(seconds[annotator, image] / number)
         except MicraframeError as error:
             failures[image] = str(error)
     records: list[Record] = []
@@ -106,7 +123,31 @@ def compare_annotators(folders: Sequence[Path], instances: bool = False) -> Anno
                 if statistic != _OMITTED
                 for class_, value in zip(classes, values, strict=True)
             )
+        if timed := per_object[annotator]:
+            mean: Record = {"value": float(np.mean(timed)), "images": len(timed), "reduction": MEAN_OVER_IMAGES}
+            records.append({"annotator": annotator, "metric": SECONDS, "class": "all", **mean})
     return AnnotatorComparison(records, measured, len(found), failures)
+
+
+def _read_times(path: Path, annotators: Sequence[str]) -> dict[tuple[str, str], float]:
+    """Return how many seconds each annotator took for each image."""
+    table = read_table(path)
+    if set(columns_of(table)) != {"annotator", "seconds"}:
+        raise DataError(f"{path}: expected columns image, annotator and seconds, got {', '.join(columns_of(table))}")
+    found = {}
+    for image, rows in table.items():
+        for row in rows:
+            annotator, text = row.cells["annotator"], row.cells["seconds"]
+            if annotator not in annotators:
+                raise DataError(f"{row.place}: expected one of the folders {', '.join(annotators)}, got {annotator!r}")
+            try:
+                seconds = float(text)
+            except ValueError:
+                seconds = math.nan
+            if not 0 < seconds < math.inf:
+                raise DataError(f"{row.place}: expected a positive number of seconds, got {text!r}; correct it")
+            found[annotator, image] = seconds
+    return found
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

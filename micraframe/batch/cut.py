@@ -31,6 +31,7 @@ def cut_files(
     stride: int | None,
     classes: Sequence[str],
     progress: Progress | None = None,
+    scale: float = 1.0,
 ) -> tuple[int, int, dict[str, str]]:
     """Cut every image of a folder into crops, which the dataset `folder` reads.
 
@@ -46,6 +47,8 @@ def cut_files(
         stride: Distance from one crop to the next, at most `size`; None places them side by side.
         classes: Names of the classes.
         progress: Progress callback.
+        scale: The `scale` that the dataset will have, after which size and stride count. Crops are not resized, so that
+            the model knows the scale of its files: one of 64 px at a scale of 0.25 is cut with 256 px.
 
     Returns:
         The number of crops, the number of images that they are of, and the reason for each failure by the name of the
@@ -57,9 +60,10 @@ def cut_files(
         DataError: If there are no images.
         BatchError: If none of them can be cut.
     """
-    _check(output, size, stride, classes)
+    _check(output, size, stride, classes, scale)
     files = images_in(images)
-    cropping, progress = Cropping(size, stride), progress or Progress()
+    cropping = Cropping(round(size / scale), stride and max(1, round(stride / scale)))
+    progress = progress or Progress()
     failures: dict[str, str] = {}
     count = 0
     with atomic_folder(output) as folder:
@@ -101,7 +105,9 @@ def _cut(path: Path, folder: Path, cropping: Cropping) -> list[tuple[str, str, i
     return rows
 
 
-def _check(output: Path, size: int, stride: int | None, classes: Sequence[str]) -> None:
+def _check(output: Path, size: int, stride: int | None, classes: Sequence[str], scale: float) -> None:
+    if not 0 < scale < np.inf:
+        raise ConfigError(f"expected a scale above 0, got {scale:g}")
     if stride is not None and not 1 <= stride <= size:
         raise ConfigError(f"expected a stride from 1 to the size of a crop, {size}, got {stride}")
     taken = {*HEADER, *IMAGE_COLUMNS, SPLIT_COLUMN, CLASS_COLUMN}

@@ -27,7 +27,7 @@ from micraframe.datasets.tables import (
     row_labels,
     row_objects,
 )
-from micraframe.errors import DataError, MicraframeError
+from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.images import IMAGE_SUFFIXES, read_labels
 from micraframe.interfaces import Statistics
 from micraframe.metrics.detection import DetectionMetric, pooled_curves
@@ -72,13 +72,13 @@ class Truth(NamedTuple):
         path: A table, or a folder of masks.
         rows: The table; None for masks.
         columns: `BOX_COLUMNS`, `POINT_COLUMNS`, or nothing for a table of labels.
-        instances: Whether masks contain numbered objects.
+        instances: Whether masks contain numbered objects; None: they must not.
     """
 
     path: Path
     rows: Rows | None
     columns: tuple[str, ...]
-    instances: bool
+    instances: bool | None
 
 
 class Evaluation(NamedTuple):
@@ -105,7 +105,7 @@ def evaluate_files(
     truth: Path,
     metrics: Sequence[Choice] = (),
     distance: float = 10.0,
-    instances: bool = False,
+    instances: bool | None = None,
 ) -> Evaluation:
     """Measure what `predict_files` wrote, and average it as a study does (see `micraframe.metrics.reduction`).
 
@@ -122,9 +122,11 @@ def evaluate_files(
             measured if there are predicted points.
         distance: Largest distance in pixels between a point and the centre of the true object that it hits, for a
             metric `detection` that names none.
-        instances: Whether the masks contain numbered true objects; otherwise these are the connected components.
+        instances: Whether the masks contain numbered true objects; otherwise these are the connected components. None:
+            the same, but masks that look numbered are refused.
 
     Raises:
+        ConfigError: If `instances` is None, and a mask has several values other than 0.
         DataError: If there is no table of predictions or no truth, or the truth has other classes.
     """
     table = _read_table(predictions / TABLE)
@@ -142,6 +144,8 @@ def evaluate_files(
             prediction = _prediction(predictions, name, rows, classes, points)
             sample = _truth_sample(known, name, classes, prediction)
             statistics[name] = [metric.measure(prediction, sample) for metric in built]
+        except ConfigError:  # of the whole call, not of one image
+            raise
         except MicraframeError as error:
             failures[name] = str(error)
         except Exception as error:  # a plugin's metric may raise anything; the other images are still evaluated
@@ -212,7 +216,7 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
     return dict(table)
 
 
-def _read_truth(path: Path, classes: tuple[str, ...], instances: bool) -> Truth:
+def _read_truth(path: Path, classes: tuple[str, ...], instances: bool | None) -> Truth:
     """Read the table of the truth, if it is one, and check what concerns all images at once."""
     if path.is_dir():
         return Truth(path, None, (), instances)
@@ -320,6 +324,11 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
             name, image, labels=present, boxes=objects if is_box else None, points=None if is_box else objects
         )
     labels = truth_masks(truth.path, stem, classes)
+    if truth.instances is None and is_numbered(labels):
+        raise ConfigError(
+            f"{truth.path}: expected binary masks, got {len(np.unique(labels)) - 1} values other than 0 in those of "
+            f"{name!r}; add --instances if they number objects, or --binary if each of them means the class"
+        )
     masks = labels != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(
@@ -329,6 +338,12 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
     image = np.zeros((1, *masks.shape[1:]), np.float32)
     instances = labels if truth.instances else None
     return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks, instances=instances)
+
+
+def is_numbered(planes: IntArray) -> bool:
+    """Return whether a mask of any class, (K, H, W), has several values other than 0."""
+    positive = [plane[plane != 0] for plane in planes]
+    return any(values.size > 0 and values.min() != values.max() for values in positive)
 
 
 def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:

@@ -101,7 +101,13 @@ class Findings:
     outlines: tuple[dict[str, Any], ...]
 
 
-def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_size_um: float | None) -> Findings:
+def findings(
+    image: str,
+    prediction: Prediction,
+    classes: Sequence[str],
+    pixel_size_um: float | None,
+    corner: tuple[int, int] = (0, 0),
+) -> Findings:
     """Return what was found in an image.
 
     Args:
@@ -109,6 +115,7 @@ def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_s
         prediction: In the image's pixels.
         classes: Names of the K classes.
         pixel_size_um: Edge of a pixel in micrometres.
+        corner: Row and column, in the image, of the first pixel of the part of it that was predicted.
     """
     labels = instances_of(prediction)
     rows: list[ObjectFinding] = []
@@ -125,18 +132,18 @@ def findings(image: str, prediction: Prediction, classes: Sequence[str], pixel_s
                 name,
                 number,
                 len(y),
-                float(y.mean()) + window[0].start,
-                float(x.mean()) + window[1].start,
+                float(y.mean()) + corner[0] + window[0].start,
+                float(x.mean()) + corner[1] + window[1].start,
                 math.nan if plane is None else float(plane[window][inside].mean(dtype=np.float64)),
                 math.nan if pixel_size_um is None else pixel_size_um,
             )
             rows.append(row)
-            polygons = geojson.outlines(inside, (window[0].start, window[1].start))
+            polygons = geojson.outlines(inside, (corner[0] + window[0].start, corner[1] + window[1].start))
             outlines.append(geojson.feature(polygons, f"{name} {number}", (index, name), _measurements(row)))
     return Findings(
         tuple(_classes(image, prediction, classes, None if labels is None else rows)),
         None if labels is None else tuple(rows),
-        None if prediction.points is None else tuple(_points(image, prediction.points, classes)),
+        None if prediction.points is None else tuple(_points(image, prediction.points, classes, corner)),
         tuple(outlines),
     )
 
@@ -156,10 +163,12 @@ def _classes(
         )
 
 
-def _points(image: str, points: Sequence[FloatArray], classes: Sequence[str]) -> Iterator[PointFinding]:
+def _points(
+    image: str, points: Sequence[FloatArray], classes: Sequence[str], corner: tuple[int, int]
+) -> Iterator[PointFinding]:
     for name, rows in zip(classes, points, strict=True):
         for y, x, score in rows.astype(np.float64):
-            yield PointFinding(image, name, float(y), float(x), float(score))
+            yield PointFinding(image, name, float(y) + corner[0], float(x) + corner[1], float(score))
 
 
 def _measurements(row: ObjectFinding) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from micraframe.batch.evaluate import truth_masks
+from micraframe.batch.evaluate import is_numbered, truth_masks
 from micraframe.batch.predict import expand, read_file
 from micraframe.errors import DataError
 from micraframe.images import nearest
@@ -20,6 +20,7 @@ def labelled_images(info: DatasetInfo, images: Path, masks: Path | None) -> tupl
         info: Of the model.
         images: A folder of image files.
         masks: A folder of masks named as the images are, as `evaluate_files` reads it; None: no image has any class.
+            Masks with several values other than 0 also number objects.
 
     Raises:
         DataError: If there is no image, a file cannot be read, an image has no mask, or one of another size.
@@ -33,13 +34,21 @@ def labelled_images(info: DatasetInfo, images: Path, masks: Path | None) -> tupl
         if masks is None:
             found.append(Sample(file.name, image.scored, labels=absent))
             continue
-        outlined = truth_masks(masks, file.stem, info.classes) != 0
+        outlined = truth_masks(masks, file.stem, info.classes)
         if outlined.shape[1:] != image.shown.shape[1:]:
             raise DataError(
                 f"{file}: expected masks of its size {image.shown.shape[1:]}, got {outlined.shape[1:]} in {masks}"
             )
         outlined = nearest(outlined, (image.scored.shape[1], image.scored.shape[2]))
-        found.append(Sample(file.name, image.scored, labels=np.asarray(outlined.any((1, 2))), masks=outlined))
+        found.append(
+            Sample(
+                file.name,
+                image.scored,
+                labels=np.asarray(outlined.any((1, 2))),
+                masks=outlined != 0,
+                instances=outlined if is_numbered(outlined) else None,
+            )
+        )
     if not found:
         raise DataError(f"{images}: expected a folder with one or more images, got none")
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +15,18 @@ from scipy import stats
 from micraframe import registry
 from micraframe.batch.evaluate import as_records
 from micraframe.batch.splits import SampleLabels
+from micraframe.config import Choice
+from micraframe.heads.instance import InstanceHead
+from micraframe.interfaces import Statistics
 from micraframe.metrics.reduction import stack, summarise
 from micraframe.pipeline import Pipeline
 from micraframe.types import BoolArray, FloatArray, Progress, Sample
 
 CHANCE: Final = 0.5
 """The balanced accuracy of every constant answer, and the area under the ROC curve of one."""
+
+MOST_IMAGES: Final = 100
+"""Largest number of images on which `f1_without_contact` compares objects, evenly chosen."""
 
 _MEASURED: Final = {
     "micraframe/classification": ("correct", "average_precision"),
@@ -145,6 +151,70 @@ def complaints(found: Sequence[Learned]) -> list[str]:
                 "constant answer has 0.50; check the labels, train longer, or change learning_rate or dropout"
             )
     return said
+
+
+def contact_complaints(pipeline: Pipeline, found: Sequence[Learned], samples: Sequence[Sample]) -> Iterator[str]:
+    """Yield a sentence if subtracting the map of the contact class does harm, or probably does.
+
+    Args:
+        pipeline: A trained pipeline.
+        found: How well classes are decided.
+        samples: With numbered objects, by which it is known; otherwise the accuracy of the contact class decides.
+    """
+    if not _subtracts(pipeline):
+        return
+    name = pipeline.info.classes[pipeline.info.roles.index("contact")]
+    advice = "set contact_map: none for the head (remodel --set contact_map=none), or improve this class's labels"
+    compared = f1_without_contact(pipeline, samples)
+    if compared is not None:
+        subtracted, alone, count = compared
+        if subtracted < alone:
+            yield (
+                f"class {name!r}: subtracting its map lowers F1 of objects (IoU of 0.5 or more) on {count} images with "
+                f"numbered objects from {alone:.3f} to {subtracted:.3f}; {advice}"
+            )
+    elif any(one.class_ == name and not one.decides for one in found):
+        yield f"class {name!r}: its map is subtracted, although it was not learned, and may cut objects; {advice}"
+
+
+def f1_without_contact(pipeline: Pipeline, samples: Sequence[Sample]) -> tuple[float, float, int] | None:
+    """Return pooled F1 of objects at an IoU of 0.5, with and without the contact map subtracted, and the images used.
+
+    Args:
+        pipeline: A trained pipeline, whose head may subtract the map of a contact class.
+        samples: Up to `MOST_IMAGES` of those with numbered objects are used.
+
+    Returns:
+        None if nothing is subtracted, or no sample has numbered objects.
+    """
+    count = min(len(samples), MOST_IMAGES)
+    chosen = [samples[number * len(samples) // count] for number in range(count)] if _subtracts(pipeline) else []
+    truths = [sample for sample in chosen if sample.instances is not None]
+    if not truths:
+        return None
+    params = pipeline.head.params.model_dump(mode="json") | {"contact_map": "none"}
+    heads = (pipeline, pipeline.with_head(Choice(name=pipeline.head_name, params=params)))
+    metric = registry.build("metric", "micraframe/objects", iou=(0.5,))
+    statistics: tuple[list[Statistics], ...] = ([], [])
+    for truth, scores in zip(truths, pipeline.score(sample.image for sample in truths), strict=True):
+        for several, decides in zip(statistics, heads, strict=True):
+            several.append(metric.measure(decides.decide(scores, truth.image), truth))
+    contact = [pipeline.info.roles.index("contact")]
+    subtracted, alone = (
+        next(
+            each.overall
+            for each in summarise(metric, stack(several, len(pipeline.info.classes)), contact)
+            if each.column.name == "object_f1_pooled@0.5"
+        )
+        for several in statistics
+    )
+    return float(subtracted), float(alone), len(truths)
+
+
+def _subtracts(pipeline: Pipeline) -> bool:
+    params = pipeline.head.params
+    subtracts = isinstance(params, InstanceHead.Params) and params.contact_map != "none"
+    return subtracts and "contact" in pipeline.info.roles
 
 
 def measure(pipeline: Pipeline, samples: Sequence[Sample], progress: Progress) -> list[MeasuredNumber]:

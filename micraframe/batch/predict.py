@@ -105,9 +105,15 @@ def predict_files(
 
     Raises:
         ConfigError: If `output` holds images to predict, or files that no prediction wrote and this one would replace;
-            if it is no folder, or another process is predicting into it.
+            if it is no folder, or another process is predicting into it; or if score maps are to be written, and the
+            head asks for none.
         DataError: If a path does not exist, or there is no image at all.
     """
+    if scores and not pipeline.head.classes_to_explain(np.ones(len(pipeline.info.classes), np.float32)):
+        raise ConfigError(
+            f"--scores: expected a head that uses score maps, got {pipeline.head_name.rpartition('/')[2]}, for which "
+            "none are made; choose another --head, or leave out --scores"
+        )
     if missing := [str(path) for path in images if not path.exists()]:
         raise DataError(f"{', '.join(missing)}: no such file or folder; correct the path")
     files = list(expand(images))

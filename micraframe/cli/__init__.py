@@ -11,11 +11,14 @@ from micraframe.cli import (
     catalog,
     check,
     compare_annotators,
+    conformance,
     crops,
     data,
     demo,
     evaluate,
     finetune,
+    import_zoo,
+    new_plugin,
     predict,
     remodel,
     study,
@@ -38,12 +41,14 @@ app.command("demo", short_help="Run a comparison on embedded data; minutes, no n
 app.command("list", short_help="List the components that can be used.")(catalog.list_components)
 app.command("show", short_help="Show a component and its parameters.")(catalog.show)
 app.command("plugins", short_help="List plugins, and why any was rejected.")(catalog.plugins)
+app.command("conformance", short_help="Check that a plugin's components keep their promises.")(conformance.conformance)
 app.command("check", short_help="Check a configuration: its components, networks and data.")(check.check)
 app.add_typer(data.app, name="data", short_help="Examine a dataset before training on it.")
 app.command("crops", short_help="Cut images into crops, with a table of labels to fill in.")(crops.crops)
 app.command("train", short_help="Train a method on a dataset.")(train.train)
 app.command("finetune", short_help="Continue training a model on another dataset.")(finetune.finetune)
 app.command("tune", short_help="Tune a saved model's thresholds on labelled images.")(tune.tune)
+app.command("import-zoo", short_help="Convert published MICRA-Net models.")(import_zoo.import_zoo)
 app.command("remodel", short_help="Change a saved model's head or parameters; nothing is trained.")(remodel.remodel)
 app.command("predict", short_help="Predict images with a saved model.")(predict.predict)
 app.command("evaluate", short_help="Measure predictions against the truth.")(evaluate.evaluate)
@@ -52,6 +57,7 @@ app.command("compare-annotators", short_help="Measure how well annotators agree.
 )
 app.command("sweep", short_help="Find the classes in a very large image.")(sweep.sweep)
 app.add_typer(study.app, name="study", short_help="Compare methods and annotations.")
+app.command("new-plugin", short_help="Write a plugin that works at once, to make yours.")(new_plugin.new_plugin)
 
 
 def print_version(requested: bool) -> None:

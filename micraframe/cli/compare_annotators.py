@@ -27,6 +27,14 @@ def compare_annotators(
         bool,
         typer.Option("--instances", help="Masks contain numbered objects; otherwise each connected component is one."),
     ] = False,
+    times: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV of how long annotations took, with columns image, annotator (the name of a folder) and "
+            "seconds; adds the time per object.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare annotators with one another: each annotator's masks against everyone else's.
@@ -40,7 +48,7 @@ def compare_annotators(
     from micraframe.errors import BatchError
     from micraframe.runtime.tables import write_csv
 
-    found = batch.compare_annotators(folders, instances)
+    found = batch.compare_annotators(folders, instances, times)
     print_measures(found.records, "annotator", as_json)
     if output is not None:
         write_csv(output, found.measured, AnnotatorStatistic)

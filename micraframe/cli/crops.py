@@ -16,13 +16,22 @@ def crops(
         str, typer.Option(help="Names of the classes, separated by commas: ring,fiber.", show_default=False)
     ],
     output: Annotated[Path, typer.Option(help="New folder for crops and labels.csv.", show_default=False)],
-    size: Annotated[int, typer.Option(min=8, help="Height and width of a crop in pixels.")] = 128,
+    size: Annotated[int, typer.Option(min=8, help="Height and width of a crop in pixels, after --scale.")] = 128,
     stride: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Distance from one crop to the next in pixels. Default: side by side.", show_default=False
+            min=1,
+            help="Distance from one crop to the next in pixels, after --scale. Default: side by side.",
+            show_default=False,
         ),
     ] = None,
+    scale: Annotated[
+        float,
+        typer.Option(
+            help="Factor by which training will resize the images, such as 0.25: crops are cut larger by as much, and "
+            "keep the pixels of the files."
+        ),
+    ] = 1.0,
 ) -> None:
     """Cut images into crops and write a table to fill in: for each crop, 1 or 0 in the column of each class.
 
@@ -33,7 +42,7 @@ def crops(
     from micraframe.errors import BatchError, counted
 
     names = [name.strip() for name in classes.split(",")]
-    count, done, failures = cut_files(images, output, size, stride, names, progress())
+    count, done, failures = cut_files(images, output, size, stride, names, progress(), scale)
     print(
         f"Wrote {counted(count, 'crop')} of {counted(done, 'image')}. Fill in 1 or 0 in {output / LABELS}, and read it "
         "with:\n"
@@ -43,5 +52,7 @@ def crops(
     # The range of a crop is not that of its image: without this, empty crops would be stretched to noise.
     print("    normalisation: {kind: percentile, scope: train}")
     print("    unlabelled: skip  # leaves out crops without a label")
+    if scale != 1:
+        print(f"    scale: {scale:g}")
     if failures:
         raise BatchError(f"crops to {output}", failures, done)

@@ -47,11 +47,14 @@ def evaluate(
         ),
     ] = 10.0,
     instances: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--instances", help="True masks contain numbered objects; otherwise each connected component is one."
+            "--instances/--binary",
+            help="True masks contain numbered objects; or all values other than 0 mean the class, and each connected "
+            "component is an object. Default: --binary, but masks with several such values are refused.",
+            show_default=False,
         ),
-    ] = False,
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure predictions against the truth: presence of classes, masks, objects, counts and positions.

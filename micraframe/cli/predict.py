@@ -68,7 +68,10 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    scores: Annotated[bool, typer.Option("--scores", help="Also write the score maps, as float32 TIFF.")] = False,
+    scores: Annotated[
+        bool,
+        typer.Option("--scores", help="Also write the score maps, as float32 TIFF; not with head classification."),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Predict images with a saved model.

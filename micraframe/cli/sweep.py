@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from micraframe.cli.output import AsJson, Device, duration, print_json, progress
-from micraframe.cli.predict import StudyOrigin, with_study_thresholds
+from micraframe.cli.predict import Combiner, Extractor, Head, StudyOrigin, with_study_thresholds
 
 if TYPE_CHECKING:
     from micraframe.sweep.ome_zarr import NgffVersion
@@ -50,6 +50,17 @@ def sweep(
         typer.Option(help="Presence thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
     ] = None,
     origin: StudyOrigin = None,
+    masks: Annotated[
+        bool,
+        typer.Option(
+            "--masks",
+            help="Also write the masks and objects in the proposals, by the model's extractor, combiner and head, or "
+            "those given here. The probability map itself is the classifier's, and uses none of them.",
+        ),
+    ] = False,
+    head: Head = None,
+    combiner: Combiner = None,
+    extractor: Extractor = None,
     tile: Annotated[
         int,
         typer.Option(help="Side of the tiles, in pixels, computed one at a time; larger ones need more memory."),
@@ -65,9 +76,12 @@ def sweep(
 
     It prints a summary; report.json in the output folder, or --json, has all details.
     """
+    from micraframe.config import parse_choice
+    from micraframe.errors import ConfigError
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.sweep import SweepOptions, sweep_image
+    from micraframe.sweep.regions import MASKS, OBJECTS, OUTLINES
     from micraframe.sweep.run import GEOJSON, MAP, OVERLAY, REPORT, TABLE
 
     options = SweepOptions(
@@ -80,19 +94,24 @@ def sweep(
         ngff=cast("NgffVersion", ngff),
     )
     pipeline = with_study_thresholds(load(model, device), thresholds, origin)
+    named = {"head": head, "combiner": combiner, "extractor": extractor}
+    others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
+    if others and not masks:
+        raise ConfigError(f"--{next(iter(others))}: expected --masks too, which alone uses it; add it")
+    segmenting = with_study_thresholds(load(model, device, **others), thresholds, origin) if masks else None
 
     def say(note: str) -> None:
         typer.echo(note, err=True)
 
     with reuse_freed_memory():
-        report = sweep_image(pipeline, image, output, options, progress(), say, model)
+        report = sweep_image(pipeline, image, output, options, progress(), say, model, segmenting)
     if as_json:
         flat: dict[str, Any] = asdict(report)
         agreement = flat.pop("agreement") or {}
         print_json([flat | {f"agreement: {key}": value for key, value in agreement.items()}])
         return
     print("\n".join(summary(report)))
-    for name in (TABLE, GEOJSON, OVERLAY, MAP, REPORT):
+    for name in (TABLE, GEOJSON, OVERLAY, MAP, REPORT, *((MASKS, OBJECTS, OUTLINES) if masks else ())):
         print(f"File: {output / name}")
 
 
@@ -100,6 +119,8 @@ def summary(report: SweepReport) -> Iterator[str]:
     """Yield lines with what was found, how long it took, and caveats."""
     height, width = report.window
     yield f"Proposals: {report.proposals}, covering {report.area:.2%} of the image"
+    if report.objects is not None:
+        yield f"Objects in them: {report.objects}"
     yield f"Windows: {report.windows} of {height} x {width} pixels, {report.step} pixels apart"
     for mode, seconds in report.seconds.items():
         yield f"Computing time ({mode}): {duration(seconds)}"

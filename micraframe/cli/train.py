@@ -118,7 +118,7 @@ def train_and_save(
             trained.save(model)
         print(f"Trained {trained.method.name} on {len(train)} samples, with {len(valid)} for validation.")
         print(f"Annotation time: {_annotation_time([*train_work, *valid_work])}.")
-        _print_learned(trained, valid, splits["valid"])
+        _print_learned(trained, valid, splits["valid"], dataset.samples("valid"))
         _print_test(trained, test, output / "test.csv", reporter)
         print(f"Model: {model}")
 
@@ -141,9 +141,18 @@ def _print_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequen
     print(flush=True)
 
 
-def _print_learned(trained: Pipeline, valid: Sequence[Sample], known: Sequence[SampleLabels]) -> None:
-    """Print how well the presence of classes is decided on validation samples, and warn where it is not."""
-    from micraframe.batch.learned import complaints, learned
+def _print_learned(
+    trained: Pipeline, valid: Sequence[Sample], known: Sequence[SampleLabels], truth: Sequence[Sample]
+) -> None:
+    """Print how well the presence of classes is decided on validation samples, and warn where it is not.
+
+    Args:
+        trained: A trained pipeline.
+        valid: The samples, as training saw them.
+        known: Their labels.
+        truth: The same samples with all annotation, for the warning that subtracting a contact map does harm.
+    """
+    from micraframe.batch.learned import complaints, contact_complaints, learned
 
     found = learned(trained, valid, known)
     if found:
@@ -152,7 +161,7 @@ def _print_learned(trained: Pipeline, valid: Sequence[Sample], known: Sequence[S
             [{"class": one.class_, "balanced accuracy": one.balanced_accuracy, "AUC": one.auc} for one in found],
             as_json=False,
         )
-    for complaint in complaints(found):
+    for complaint in (*complaints(found), *contact_complaints(trained, found, truth)):
         print(f"warning: {complaint}", file=sys.stderr)
 
 
@@ -171,8 +180,13 @@ def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, report
             rows.setdefault(one.class_, {"class": one.class_, **dict.fromkeys(names, math.nan)})[one.metric] = one.value
         print_records(list(rows.values()), as_json=False)
         print()
+    elif len(samples):
+        print(f"Test: the labels of the {len(samples)} test samples are not known, so nothing was measured.")
     else:
-        print("Test: no samples with known labels.")
+        print(
+            "Test: the dataset has no test samples, so nothing was measured. Measure other images with micraframe "
+            "predict and micraframe evaluate, or set the dataset's share of test images."
+        )
 
 
 @contextmanager

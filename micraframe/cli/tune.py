@@ -51,6 +51,13 @@ def tune(
             "--negatives", help="The images show none of the classes; they set the mask threshold, and need no mask."
         ),
     ] = False,
+    sizes: Annotated[
+        bool,
+        typer.Option(
+            "--sizes",
+            help="First set the head's smoothing and minimum_size from these images, as `auto` does in training.",
+        ),
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Tune a trained model's thresholds on images that it has not learned from, and save them in a new model.
@@ -58,6 +65,7 @@ def tune(
     The old model stays as it is, and the new one shares its weights. Origin validation also uses images that have
     labels but no masks: for presence. Everything that the model predicts states where its thresholds come from.
     """
+    from micraframe.batch.learned import contact_complaints
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
 
@@ -66,15 +74,19 @@ def tune(
     origin, samples = _samples(old.info, data, masks, negatives, origin)
     progress().advance(f"tune on {len(samples)} images", 0, 0)
     with reuse_freed_memory():
-        untuned = old.without_tuning()
+        untuned = _sized(old.without_tuning(), samples) if sizes else old.without_tuning()
         thresholds = _tuned(untuned, samples, origin, presence=not negatives)
     new = untuned.with_thresholds(thresholds, origin)
     new.save(output, like=model)
     print_records(_changes(old, new), as_json=False)
+    if sizes:
+        print(", ".join(f"{name}: {getattr(new.head.params, name):g}" for name in ("smoothing", "minimum_size")))
     outlined = sum(sample.masks is not None or sample.instances is not None for sample in samples)
     print(f"Images: {len(samples)}; masks of {outlined or 'none'} of them were read")
     if thresholds.quality is not None:
         print(f"Mean IoU on these images: {thresholds.quality:.3f}")
+    for complaint in contact_complaints(new, (), samples):
+        print(f"warning: {complaint}", file=sys.stderr)
     print(f"Model: {output}")
 
 
@@ -148,6 +160,21 @@ def _tuned(pipeline: Pipeline, samples: Sequence[Sample], origin: Tuned, presenc
             f"head {pipeline.head_name} and thresholds {', '.join(by_labels) or 'of no origin'}; use another --origin"
         )
     return by_labels[origin] if presence else replace(by_labels[origin], presence=None)
+
+
+def _sized(pipeline: Pipeline, samples: Sequence[Sample]) -> Pipeline:
+    """Return the pipeline with smoothing and minimum size from the objects of these images."""
+    from dataclasses import replace
+
+    from micraframe.errors import ConfigError
+    from micraframe.heads.masks import MaskParams
+    from micraframe.heads.sizes import with_sizes
+
+    params = pipeline.head.params
+    if not isinstance(params, MaskParams):
+        raise ConfigError(f"--sizes: expected a head that smooths maps, got {pipeline.head_name}; leave it out")
+    auto = type(pipeline.head)(params.model_copy(update={"smoothing": "auto", "minimum_size": "auto"}))
+    return replace(pipeline, head=with_sizes(auto, samples, pipeline.score, pipeline.info))
 
 
 def _changes(old: Pipeline, new: Pipeline) -> list[dict[str, str]]:

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from micraframe.datasets.annotation import ImageAnnotation, mean_object_areas
+from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import AMBIGUOUS, NEGATIVE, POSITIVE, LabelRule, grid, judge_windows
-from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
+from micraframe.datasets.image_dataset import ImageDataset, label_rule
 from micraframe.datasets.normalisation import NormalisationParams
 from micraframe.errors import DataError
 from micraframe.interfaces import Dataset
@@ -131,7 +131,7 @@ class Audit:
 
 
 def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
-    """Examine a dataset; it reads every image twice, whole and as samples.
+    """Examine a dataset; it reads every image once, and again those whose objects it measures.
 
     Args:
         dataset: As configured.
@@ -147,16 +147,18 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
     names: dict[Split, list[str]] = {}
     seen: Counter[tuple[int, int]] = Counter()
     for split in SPLITS:
-        names[split], rows = [], []
-        for sample in dataset.samples(split):
-            names[split].append(sample.part.image or sample.id)
-            rows.append(_labels(sample))
-            seen[sample.image.shape[1], sample.image.shape[2]] += 1
-        labels[split] = np.array(rows, np.bool_).reshape(-1, len(info.classes))
-    if isinstance(dataset, ImageDataset):
-        used = {name for several in names.values() for name in several}
-        shapes = (source.read_image().shape for source in dataset.sources() if source.name in used)
-        seen = Counter((shape[1], shape[2]) for shape in shapes)
+        if isinstance(dataset, ImageDataset):  # labels follow from annotation, so images are read for their sizes alone
+            keys = dataset.keys(split)
+            found = [(key.source.name, key.labels) for key in keys]
+            shapes = [source.read_image().shape for source in {key.source.name: key.source for key in keys}.values()]
+        else:
+            found, shapes = [], []
+            for sample in dataset.samples(split):
+                found.append((sample.part.image or sample.id, tuple(_labels(sample).tolist())))
+                shapes.append(sample.image.shape)
+        names[split] = [name for name, _ in found]
+        labels[split] = np.array([row for _, row in found], np.bool_).reshape(-1, len(info.classes))
+        seen.update((shape[1], shape[2]) for shape in shapes)
     counts = tuple(
         ClassCount(split, class_, len(set(names[split])), len(column), int(column.sum()), int((~column).sum()))
         for split in SPLITS
@@ -178,7 +180,7 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         proposal = propose([object_size], share, min(map(min, seen)), "labels and --object-size: read no masks")
     elif params and sizes:
         rule, medians = (
-            _label_rule(params, measured, len(info.classes)),
+            label_rule(params, map(_annotation, measured), len(info.classes)),
             [float(np.median(w)) for w in widths if len(w)],
         )
         share = measured_negatives(
@@ -314,13 +316,6 @@ def _sizes(class_: str, width: Floats, diameter: Floats, crop: int | None) -> Ob
     small, typical, large = np.quantile(diameter, (0.1, 0.5, 0.9)).tolist()
     too_large = float(np.mean(diameter > crop)) if crop else 0.0
     return ObjectSizes(class_, len(width), (low, middle, high), (small, typical, large), too_large)
-
-
-def _label_rule(params: ImageDatasetParams, images: Sequence[Sample], count: int) -> LabelRule:
-    if params.positive_rule != "object":
-        return LabelRule(params.positive_rule, getattr(params, params.positive_rule))
-    areas = mean_object_areas(map(_annotation, images), count)
-    return LabelRule("object", tuple(np.nan_to_num(areas, nan=1.0).tolist()))
 
 
 def _annotation(image: Sample) -> ImageAnnotation:

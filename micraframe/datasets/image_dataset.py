@@ -6,7 +6,7 @@ import dataclasses
 import functools
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar, final
 
@@ -55,6 +55,11 @@ class ImageDatasetParams(Parameters):
     crop: int | None = Field(None, ge=8, description="Height and width of crops in pixels; null keeps images whole.")
     stride: int | None = Field(
         None, ge=1, description="Distance from one crop to the next in pixels; null places crops side by side."
+    )
+    whole_images: tuple[Split, ...] = Field(
+        (),
+        description="Splits whose images are not cut into crops, such as test: for methods that learn from crops and "
+        "find objects in large images.",
     )
     positive_rule: PositiveRule = Field(
         "share",
@@ -126,6 +131,20 @@ class ImageDatasetParams(Parameters):
         return self.scale
 
 
+def label_rule(params: ImageDatasetParams, annotations: Iterable[ImageAnnotation], count: int) -> LabelRule:
+    """Return when one of `count` classes counts as present.
+
+    Args:
+        params: Of the dataset.
+        annotations: Of the images whose mean object is the measure of `positive_rule: object`, and read for it alone;
+            for a class without an object in them, that is NaN.
+        count: Number of classes.
+    """
+    if params.positive_rule != "object":
+        return LabelRule(params.positive_rule, getattr(params, params.positive_rule))
+    return LabelRule("object", tuple(mean_object_areas(annotations, count).tolist()))
+
+
 D = TypeVar("D", bound=ImageDatasetParams)
 
 
@@ -189,6 +208,16 @@ class ImageDataset(Dataset[D]):
         """
         return self.__collection.samples(split)
 
+    @final
+    def keys(self, split: Split) -> Sequence[SampleKey]:
+        """Return what the samples of a split are made of, and their labels: annotation is read for it, but no image.
+
+        Raises:
+            ConfigError: As `info`.
+            DataError: If a file is missing or broken; the message names it.
+        """
+        return self.__collection.keys(split)
+
     @functools.cached_property
     def __collection(self) -> _ImageCollection:
         classes, contact = self.classes(), self.params.contact_class
@@ -233,6 +262,8 @@ class _ImageCollection:
         params, classes = self._params, self._classes
         if not self._makes_contact:
             ignored = ignored | {"contact_distance"}
+        if not params.whole_images:  # so that datasets keep the fingerprint that they had before this parameter
+            ignored = ignored | {"whole_images"}
         return DatasetInfo(
             name=name,
             classes=classes,
@@ -247,9 +278,12 @@ class _ImageCollection:
             scale=params.factor,
         )
 
-    def samples(self, split: Split) -> LazySamples[SampleKey]:
+    def keys(self, split: Split) -> Sequence[SampleKey]:
         if split not in self._found:  # all annotation of the split is read for this
             self._found[split] = self._keys(split)
+        return self._found[split]
+
+    def samples(self, split: Split) -> LazySamples[SampleKey]:
         read = functools.lru_cache(_CACHED)(self._whole)
 
         def make(key: SampleKey) -> Sample:
@@ -258,7 +292,7 @@ class _ImageCollection:
             part = dataclasses.replace(sample.part, judged=key.judged)
             return dataclasses.replace(sample, labels=np.array(key.labels, np.bool_), part=part)
 
-        return LazySamples(self._found[split], make)
+        return LazySamples(self.keys(split), make)
 
     def _keys(self, split: Split) -> Sequence[SampleKey]:
         """Return what the samples of a split are made of."""
@@ -292,32 +326,29 @@ class _ImageCollection:
 
     @functools.cached_property
     def _label_rule(self) -> LabelRule:
-        kind, count = self._params.positive_rule, len(self._classes) - self._makes_contact
-        # Any contact is enough: a touch is seen however little of it a crop shows.
-        contact = (0.0,) * self._makes_contact
-        if kind != "object":
-            least = getattr(self._params, kind)
-            return LabelRule(kind, (least,) * count + contact if contact else least)
         training = (source for source in self._sources if source.split == "train" and source.read_annotation)
         annotations = (self._annotation(source)[0] for source in training)
-        areas = mean_object_areas(annotations, len(self._classes))[:count]
-        if np.isnan(areas).any():
-            empty = self._classes[int(np.argmax(np.isnan(areas)))]
+        rule = label_rule(self._params, annotations, len(self._classes))
+        least = np.broadcast_to(rule.least, len(self._classes))[: len(self._classes) - self._makes_contact]
+        if np.isnan(least).any():
+            empty = self._classes[int(np.argmax(np.isnan(least)))]
             raise DataError(f"positive_rule: object, but no training image has an object of class {empty!r}")
-        return LabelRule("object", (*areas.tolist(), *contact))
+        # Any contact is enough: a touch is seen however little of it a crop shows.
+        return LabelRule(rule.kind, (*least.tolist(), 0.0)) if self._makes_contact else rule
 
     def _keys_of(self, source: SourceImage) -> tuple[list[SampleKey], int]:
         """Return what the samples of an image are made of, and how many windows were judged to find them."""
         params = self._params
         if source.labels is not None:
             return [SampleKey(source, None, source.labels)], 1
-        cropping = Cropping(params.crop, params.stride, params.max_crops_per_image, params.seed)
+        crop = None if source.split in params.whole_images else params.crop
+        cropping = Cropping(crop, params.stride, params.max_crops_per_image, params.seed)
         annotation, size = self._annotation(source)
         windows = cropping.windows(size)
         answers = judge_windows(annotation, size, windows, self._label_rule)
         handling = params.ambiguous_test_crops if source.split == "test" else params.ambiguous_train_crops
         kept = [
-            (window if params.crop else None, tuple(labels.tolist()))
+            (window if crop else None, tuple(labels.tolist()))
             for window, answer in zip(windows, answers, strict=True)
             if (labels := resolve_ambiguous(answer, handling)) is not None
         ]

@@ -9,7 +9,7 @@ from pydantic import Field
 from scipy import ndimage
 from skimage.morphology import local_maxima
 
-from micraframe.heads.masks import MaskParams, predict_masks, segment
+from micraframe.heads.masks import MaskParams, minimum_area, predict_masks, segment
 from micraframe.interfaces import Head
 from micraframe.objects import centroids, components
 from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Scores
@@ -37,11 +37,12 @@ class DetectionHead(Head["DetectionHead.Params"]):
             DataError: If the scores have no map of a class that is in the image.
         """
         present = self.present(scores.presence)
+        least = minimum_area(self.params, info)
         locate = component_points if self.params.points == "components" else peak_points
         points = [np.zeros((0, 3), np.float32)] * len(present)
         found = {}
         for index in np.flatnonzero(present).tolist():
-            found[index] = segment(scores, index, image, self.params)
+            found[index] = segment(scores, index, image, self.params, least)
             located = suppress(locate(found[index].mask, found[index].values), self.params.distance)
             points[index] = located * np.array([1, 1, scores.presence[index]], np.float32)
         return predict_masks(scores, present, found, self.params, points=tuple(points))

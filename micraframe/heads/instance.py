@@ -7,7 +7,15 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 
-from micraframe.heads.masks import MaskParams, coarse_or_combined, mask_status, predict_masks, scale, segment
+from micraframe.heads.masks import (
+    MaskParams,
+    coarse_or_combined,
+    mask_status,
+    minimum_area,
+    predict_masks,
+    scale,
+    segment,
+)
 from micraframe.heads.regions import drop_small, split_touching
 from micraframe.interfaces import Head
 from micraframe.objects import components
@@ -27,10 +35,10 @@ class InstanceHead(Head["InstanceHead.Params"]):
         mask_threshold: ThresholdRule = Field(
             ThresholdRule(nonzero=True), description="Threshold of the map, after the contact map is subtracted."
         )
-        contact_map: Literal["coarse", "combined"] = Field(
+        contact_map: Literal["coarse", "combined", "none"] = Field(
             "coarse",
             description="Which map of the contact class is subtracted: the deepest layer's (the paper's; of a model "
-            "without layers, the combined one) or the combined one, smoothed and rescaled as all are.",
+            "without layers, the combined one); the combined one, smoothed and rescaled as all are; or none.",
         )
         split: Literal["components", "watershed"] = Field(
             "components", description="Objects are connected components, or these cut at their necks (watershed)."
@@ -46,17 +54,19 @@ class InstanceHead(Head["InstanceHead.Params"]):
             DataError: If the scores have no map of a class that is in the image.
         """
         present = self.present(scores.presence)
-        contact = info.roles.index("contact") if "contact" in info.roles else None
+        subtracts = "contact" in info.roles and self.params.contact_map != "none"
+        contact = info.roles.index("contact") if subtracts else None
         minus = None if contact is None or not present[contact] else self._contact(scores, contact, image)
+        least = minimum_area(self.params, info)
         instances = np.zeros((len(present), *scores.size), np.int32)
         found = {}
         for index in np.flatnonzero(present).tolist():
-            whole = segment(scores, index, image, self.params, None if index == contact else minus)
+            whole = segment(scores, index, image, self.params, least, None if index == contact else minus)
             if self.params.split == "watershed":
                 labels: IntArray = split_touching(whole.mask, self.params.distance)
             else:
                 labels = components(whole.mask[None])[0]
-            instances[index] = drop_small(labels, self.params.minimum_size)
+            instances[index] = drop_small(labels, least)
             mask = instances[index] > 0
             found[index] = whole._replace(mask=mask, status=mask_status(mask, whole.status))
         return predict_masks(scores, present, found, self.params, instances=instances)

@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 from scipy import ndimage
 
+from micraframe.errors import ConfigError
 from micraframe.heads.regions import fill_holes, keep_maximum, remove_small
 from micraframe.interfaces import MaskHeadParams
 from micraframe.thresholds import Polarity, cut, foreground, presence_records
-from micraframe.types import BoolArray, FloatArray, IntArray, Prediction, Scores, Status, Threshold
+from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Prediction, Scores, Status, Threshold
 
 Region = Literal["none", "coarse", "foreground", "coarse-and-foreground"]
+
+Size = Annotated[float, Field(ge=0)] | Literal["auto"]
+"""A number, or `auto`, for which training and `tune` find one: see `micraframe.heads.sizes`."""
 
 
 class MaskParams(MaskHeadParams):
     """The parameters of a head that segments maps."""
 
-    smoothing: float = Field(0.0, ge=0, description="Sigma in pixels of a Gaussian filter over the map; 0 for none.")
+    smoothing: Size = Field(
+        0.0,
+        description="Sigma of a Gaussian filter over the map, in pixels of the map; 0 for none. auto: a tenth of the "
+        "diameter of the median object, as training or tune finds it.",
+    )
     rescale: Region = Field(
         "none",
         description="Map the range of the values in this region to [0, 1] and clip the others: none, coarse (where the "
         "deepest layer's map is above 0; of a model without layers, the map itself), foreground (Otsu of the image), "
         "coarse-and-foreground.",
+    )
+    smoothing_after: float = Field(
+        0.0, ge=0, description="Sigma in pixels of another Gaussian filter, after rescaling; 0 for none."
     )
     region: Region = Field(
         "none", description="Region whose pixels determine the threshold; the mask is confined to it."
@@ -38,8 +49,11 @@ class MaskParams(MaskHeadParams):
     components: Literal["all", "maximum"] = Field(
         "all", description="Keep all connected components, or only the one that holds the map's maximum."
     )
-    minimum_size: float = Field(
-        0.0, ge=0, description="Remove components of fewer square pixels, counted after the dataset's `scale`."
+    minimum_size: Size = Field(
+        0.0,
+        description="Remove components of fewer square pixels, counted in the image file, before the dataset's "
+        "`scale`. auto: a quarter of the median object, as training or tune finds it; where objects are known from "
+        "labels only, at most what all but 5 % of the images without the class stay below.",
     )
 
 
@@ -58,15 +72,21 @@ class Segmentation(NamedTuple):
 
 
 def segment(
-    scores: Scores, index: int, image: FloatArray, params: MaskParams, minus: FloatArray | None = None
+    scores: Scores,
+    index: int,
+    image: FloatArray,
+    params: MaskParams,
+    least: float = 0,
+    minus: FloatArray | None = None,
 ) -> Segmentation:
-    """Segment one class: smooth, rescale, threshold, fill holes, choose components.
+    """Segment one class: smooth, rescale, smooth again, threshold, fill holes, choose components.
 
     Args:
         scores: Of the image.
         index: The class.
         image: float32 (C, H, W).
         params: How.
+        least: Remove components of fewer pixels: `minimum_area`.
         minus: float32 (H, W): subtracted from the map before it is thresholded; negative differences become 0.
 
     Raises:
@@ -81,17 +101,31 @@ def segment(
         mask = fill_holes(mask, params.fill_holes)
     if params.components == "maximum":
         mask = keep_maximum(mask, values)
-    if params.minimum_size:
-        mask = remove_small(mask, params.minimum_size)
+    if least:
+        mask = remove_small(mask, least)
     return Segmentation(mask, values, mask_status(mask, scores.status[scores.row(index)] if contrast else "constant"))
 
 
 def scale(scores: Scores, index: int, image: FloatArray, params: MaskParams) -> tuple[FloatArray, bool]:
     """Return the map of a class, float32 (H, W), smoothed and rescaled, and whether it had contrast to rescale."""
     values: FloatArray = scores.maps[scores.row(index)]
-    if params.smoothing:
-        values = ndimage.gaussian_filter(values, params.smoothing)
-    return _rescale(values, _region(params.rescale, coarse_or_combined(scores, index), image, params.polarity))
+    if sigma := _number(params.smoothing, "smoothing"):
+        values = ndimage.gaussian_filter(values, sigma)
+    values, contrast = _rescale(
+        values, _region(params.rescale, coarse_or_combined(scores, index), image, params.polarity)
+    )
+    if params.smoothing_after:
+        values = ndimage.gaussian_filter(values, params.smoothing_after)
+    return values, contrast
+
+
+def minimum_area(params: MaskParams, info: DatasetInfo) -> float:
+    """Return the minimum size in square pixels of the image that is decided on, which was resized by `info.scale`.
+
+    Raises:
+        ConfigError: If it is `auto`.
+    """
+    return _number(params.minimum_size, "minimum_size") * info.scale**2
 
 
 def coarse_or_combined(scores: Scores, index: int) -> FloatArray:
@@ -133,6 +167,12 @@ def predict_masks(
     value = rule.value if rule.name == "fixed" and rule.value is not None else np.nan
     records = (*presence_records(params.presence_threshold), Threshold("mask", value, rule=str(rule)))
     return Prediction(scores, present, masks, instances, points, tuple(status), records)
+
+
+def _number(size: Size, name: str) -> float:
+    if size == "auto":
+        raise ConfigError(f"{name}: expected a number, got auto, which only train and tune --sizes can find; give one")
+    return size
 
 
 def _region(region: Region, coarse: FloatArray, image: FloatArray, polarity: Polarity) -> BoolArray | None:

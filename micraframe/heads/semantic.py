@@ -7,7 +7,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field
 
-from micraframe.heads.masks import MaskParams, mask_status, predict_masks, segment
+from micraframe.heads.masks import MaskParams, mask_status, minimum_area, predict_masks, segment
 from micraframe.heads.regions import remove_small
 from micraframe.interfaces import Head
 from micraframe.types import BoolArray, DatasetInfo, FloatArray, Prediction, Scores
@@ -17,8 +17,8 @@ from micraframe.types import BoolArray, DatasetInfo, FloatArray, Prediction, Sco
 class SemanticHead(Head["SemanticHead.Params"]):
     """One mask per class that is in the image; the masks of other classes are empty.
 
-    The steps per class, in order: smoothing, rescaling, threshold within the region, filling of holes, choice of
-    components. Then overlaps between classes are resolved, and small components removed.
+    The steps per class, in order: smoothing, rescaling, smoothing, threshold within the region, filling of holes,
+    choice of components. Then overlaps between classes are resolved, and small components removed.
     """
 
     class Params(MaskParams):
@@ -33,12 +33,13 @@ class SemanticHead(Head["SemanticHead.Params"]):
             DataError: If the scores have no map of a class that is in the image.
         """
         present = self.present(scores.presence)
+        least = minimum_area(self.params, info)
         indices = np.flatnonzero(present).tolist()
-        found = {index: segment(scores, index, image, self.params) for index in indices}
+        found = {index: segment(scores, index, image, self.params, least) for index in indices}
         if self.params.overlap == "argmax" and found:
             masks = without_overlap(*(np.stack(arrays) for arrays in list(zip(*found.values(), strict=True))[:2]))
             for index, mask in zip(indices, masks, strict=True):
-                kept = remove_small(mask, self.params.minimum_size) if self.params.minimum_size else mask
+                kept = remove_small(mask, least) if least else mask
                 found[index] = found[index]._replace(mask=kept, status=mask_status(kept, found[index].status))
         return predict_masks(scores, present, found, self.params)
 

@@ -28,7 +28,8 @@ from micraframe.sweep.image import LargeImage, open_image
 from micraframe.sweep.intensities import fix, passes
 from micraframe.sweep.ome_zarr import NgffVersion, write_map
 from micraframe.sweep.picture import draw, shrink
-from micraframe.sweep.proposals import Proposal, in_common, propose, write_geojson
+from micraframe.sweep.proposals import LARGEST, Proposal, in_common, propose, write_geojson
+from micraframe.sweep.regions import forget_regions, write_regions
 from micraframe.sweep.tiles import DIGITS, SweepMeasurements, TileStore, forget_others
 from micraframe.sweep.windows import lay_windows, probability_map
 from micraframe.thresholds import PresenceThreshold, otsu
@@ -141,6 +142,7 @@ class SweepReport:
         seconds: Computing time, by mode, including interrupted sweeps.
         agreement: Between dense and exact, in mode `both`.
         notes: Caveats, one sentence each.
+        objects: Number of objects that were found within the proposals; None if no masks were made.
     """
 
     image: str
@@ -163,6 +165,7 @@ class SweepReport:
     seconds: dict[str, float]
     agreement: SweepAgreement | None
     notes: tuple[str, ...]
+    objects: int | None = None
 
 
 def sweep_image(
@@ -173,13 +176,15 @@ def sweep_image(
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
     model: Path | None = None,
+    segmenting: Pipeline | None = None,
 ) -> SweepReport:
     """Find where in an image, which may be larger than memory, the classes are.
 
     Writes to `output`: the probability map as OME-Zarr, ranked proposals as CSV and as GeoJSON for QuPath, an overview
     picture, the probabilities of all windows as `windows-dense.csv` or `windows-exact.csv`, and `report.json`. The
     results of each tile are kept in `tiles/`: a sweep of the same image with the same model resumes from there. The
-    outputs of an earlier sweep are replaced when everything is computed.
+    outputs of an earlier sweep are replaced when everything is computed. With `segmenting`, also the masks and objects
+    in the proposals.
 
     Args:
         pipeline: A trained MICRA-Net.
@@ -189,15 +194,21 @@ def sweep_image(
         progress: Progress callback.
         say: Called with each of the report's notes as soon as it is known.
         model: Folder that the pipeline was loaded from, for the report.
+        segmenting: Also predicts the proposals: see `micraframe.sweep.regions`. It may have another head, combiner or
+            extractor than the pipeline, whose probability map uses none of these.
 
     Raises:
         ConfigError: If no window is given and the model does not know the size of its training images.
-        ModelError: If the model is not a MICRA-Net; or mode is not `exact`, and the classifier pools evidence or has a
-            decoder, or the network's deepest layer depends on the whole image everywhere.
+        ModelError: If the model is not a MICRA-Net; or the head of `segmenting` makes no masks; or mode is not `exact`,
+            and the classifier pools evidence or has a decoder, or the network's deepest layer depends on the whole
+            image everywhere.
         DataError: If the image cannot be read, or does not have as many channels as the training images.
     """
     if not isinstance(pipeline.model, MicraNetModel):
         raise ModelError(f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}")
+    every = np.ones(len(pipeline.info.classes), np.float32)
+    if segmenting is not None and not segmenting.head.classes_to_explain(every):
+        raise ModelError(f"expected a head that makes masks, got {segmenting.head_name}; choose another --head")
     notes = _Notes(say)
     channels = pipeline.info.channels
     with open_image(image) as opened:
@@ -215,6 +226,7 @@ def sweep_image(
             progress or Progress(),
             notes,
             model,
+            segmenting,
         )
 
 
@@ -241,6 +253,7 @@ def _sweep(
     progress: Progress,
     notes: _Notes,
     model: Path | None,
+    segmenting: Pipeline | None,
 ) -> SweepReport:
     info = pipeline.info
     classes = info.classes
@@ -290,7 +303,7 @@ def _sweep(
         probabilities[mode], seconds[mode] = _run(mode, engine, measured, tiles, progress, notes)
         maps[mode] = probability_map(probabilities[mode], rows, columns)
     threshold = _threshold(pipeline, options, maps[modes[0]])
-    proposals = {mode: propose(each, classes, block, size, window, threshold) for mode, each in maps.items()}
+    proposals = {mode: propose(each, classes, block, size, window, threshold, LARGEST) for mode, each in maps.items()}
 
     area = _covered(proposals[modes[0]], block, size)
     if area > MOST_AREA:
@@ -307,6 +320,11 @@ def _sweep(
     write_map(output / MAP, maps[first], classes, block, options.ngff)
     write_csv(output / TABLE, proposals[first], Proposal)
     write_geojson(output / GEOJSON, proposals[first], classes)
+    objects = None
+    if segmenting is None:
+        forget_regions(output)
+    else:
+        objects = write_regions(segmenting, image, measured.normalisation, proposals[first], output, progress)
     small, factor = shrink(image)
     write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
     report = SweepReport(
@@ -332,6 +350,7 @@ def _sweep(
         if options.mode == "both"
         else None,
         notes=tuple(notes.all),
+        objects=objects,
     )
     write_json(output / REPORT, asdict(report))
     return report

@@ -46,13 +46,6 @@ class MixConsistency(Parameters):
 
     kind: Literal["mix-consistency"] = "mix-consistency"
     weight: float = Field(1.0, gt=0, description="Weight relative to the label loss.")
-    share: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="Share of a batch's images that are mixed, at least two; each mixture costs more than twice as "
-        "much as an image.",
-    )
 
 
 class Size(Parameters):
@@ -206,19 +199,17 @@ class WithObjectives(nn.Module):
             elif isinstance(one, Size):
                 losses = size_penalty(evidence, present, one.low, one.high).mean(1)
             else:
-                losses = self._mix_consistency(images, present, one.share)
+                losses = self._mix_consistency(images, present)
             columns.append(one.weight * losses[:, None])
         return torch.cat(columns, 1)
 
-    def _mix_consistency(self, images: Tensor, present: Tensor, share: float) -> Tensor:
-        """Return the loss of each image, (B,): of those that are not mixed 0, so that the mean is that of the mixed."""
+    def _mix_consistency(self, images: Tensor, present: Tensor) -> Tensor:
+        """Return the loss of each image, (B,)."""
         assert self.average is not None
-        total, count = len(images), min(max(round(share * len(images)), 2), len(images))
-        images, present = images[:count], present[:count]
         with torch.no_grad():
             found = self.average.evidence(self.average.features(images)[-1]).sigmoid() * present[:, :, None, None]
-            partners = torch.randperm(count).to(images.device)
-            cells = draw_rectangles(count, (found.shape[2], found.shape[3])).to(images.device)
+            partners = torch.randperm(len(images)).to(images.device)
+            cells = draw_rectangles(len(images), (found.shape[2], found.shape[3])).to(images.device)
             targets = mix(found, partners, cells)
             rows, columns = (
                 torch.arange(side, device=images.device).div(self.classifier.layers[-1].stride, rounding_mode="floor")
@@ -228,7 +219,7 @@ class WithObjectives(nn.Module):
             mixed = mix(images, partners, pixels).contiguous(memory_format=torch.channels_last)
         evidence = self.classifier.evidence(self.classifier.features(mixed)[-1])
         losses = functional.binary_cross_entropy_with_logits(evidence, targets.to(evidence.dtype), reduction="none")
-        return functional.pad(losses.mean((1, 2, 3)) * (total / count), (0, total - count))
+        return losses.mean((1, 2, 3))
 
     @torch.no_grad()
     def _follow(self) -> None:

@@ -179,3 +179,20 @@ def test_objects_of_real_images_are_drawn_once(
     objects = work_of("full", *wholes)["outline"].objects
     assert work_of("full", *samples)["outline"].objects == pytest.approx(objects)
     assert math.isclose(apart / objects, times, rel_tol=0.15)
+
+
+def test_crops_of_a_whole_image_share_it() -> None:
+    instances = np.zeros((1, 40, 40), np.int32)
+    instances[0, 2:8, 2:8] = 1
+    whole = [sample(instances, "a"), sample(instances, "b"), sample(np.zeros_like(instances), "c")]
+    crops = [
+        replace(cut, labels=cut.instances.any((1, 2)))
+        for each in whole
+        for y in (0, 20)
+        for cut in [crop_sample(each, Window(y, 0, 20, 40), each.instances)]
+    ]
+    assert {task: work.whole_images for task, work in work_of("image-level", *crops).items()} == {"image-level": 3}
+    # The lower halves of a and b are judged, too, but it is not for them that somebody opened the images.
+    found = {task: (work.images, work.whole_images) for task, work in work_of("full", *crops).items()}
+    assert found == {"outline": (2, 2), "image-level": (4, 1)}
+    assert work_of("full", *whole)["outline"].whole_images == 2

@@ -75,6 +75,26 @@ def test_crops_are_parts_of_their_images(images: Path, tmp_path: Path) -> None:
     assert {path.suffix for path in (tmp_path / "crops" / "images").iterdir()} == {".png", ".tif"}
 
 
+def test_with_a_scale_crops_are_as_much_larger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    field = RNG.integers(0, 256, (70, 96)).astype(np.uint8)
+    write_png(tmp_path / "fields" / "a.png", field)
+    words = ["--classes", "ring", "--size", "8", "--stride", "6", "--scale", "0.25"]
+    app(["crops", str(tmp_path / "fields"), *words, "--output", str(tmp_path / "crops")], standalone_mode=False)
+    rows = table(tmp_path / "crops")
+    assert [(int(row["y"]), int(row["x"])) for row in rows] == [(w.y, w.x) for w in grid((70, 96), 32, 24)]
+    first = read_image(tmp_path / "crops" / "images" / rows[1]["image"])
+    np.testing.assert_array_equal(first[0], field[:32, 24:56])
+    fill_in(tmp_path / "crops", lambda number, row: {"ring": str(number % 2)})
+    printed = capsys.readouterr().out
+    written = parse(printed[printed.index("dataset:") :], Written, "printed").dataset
+    dataset = registry.build("dataset", written["name"], **written["params"], valid=0, test=0)
+    assert dataset.info().scale == 0.25
+    samples = [sample for split in SPLITS for sample in dataset.samples(split)]
+    assert {sample.image.shape for sample in samples} == {(1, 8, 8)}
+    with pytest.raises(ConfigError, match="expected a scale above 0, got 0"):
+        cut_files(tmp_path / "fields", tmp_path / "other", 8, None, ["ring"], scale=0)
+
+
 def test_a_bad_image_does_not_end_the_batch(images: Path, tmp_path: Path) -> None:
     (images / "broken.png").write_bytes(b"no picture")
     count, done, failures = cut_files(images, tmp_path / "crops", 8, None, ["ring"])

@@ -12,8 +12,8 @@ from sklearn.metrics import average_precision_score
 from micraframe.batch import evaluate_files
 from micraframe.batch.evaluate import curve_points
 from micraframe.config import Choice
-from micraframe.errors import DataError, PluginError
-from micraframe.images import write_png, write_tiff
+from micraframe.errors import ConfigError, DataError, PluginError
+from micraframe.images import read_labels, write_png, write_tiff
 
 CLASSES = ("disc", "square")
 PRESENCE = {"a": (0.9, 0.2), "b": (0.4, 0.8), "c": (0.7, 0.6)}
@@ -50,6 +50,18 @@ def truth(tmp_path: Path) -> Path:
 
 def numbers(found):
     return {(row["metric"], row["class"]): row["value"] for row in found.records}
+
+
+def test_numbered_masks_are_not_taken_for_binary_ones(predictions, truth):
+    binary = evaluate_files(predictions, truth, [Choice(name="objects")])
+    labels = read_labels(truth / "disc" / "b.png").astype(np.uint8)
+    labels[6:8] *= 2
+    write_png(truth / "disc" / "b.png", labels)
+    with pytest.raises(ConfigError, match="expected binary masks, got 2 values other than 0.*--instances.*--binary"):
+        evaluate_files(predictions, truth)
+    assert evaluate_files(predictions, truth, [Choice(name="objects")], instances=False).records == binary.records
+    several = numbers(evaluate_files(predictions, truth, [Choice(name="objects")], instances=True))
+    assert several["object_f1_pooled@0.5", "disc"] != numbers(binary)["object_f1_pooled@0.5", "disc"]
 
 
 def test_means_and_pooled_numbers_are_averaged_as_in_a_study(predictions, truth):

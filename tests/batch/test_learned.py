@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
-from micraframe.batch.learned import complaints, judge
+from micraframe.batch.learned import complaints, contact_complaints, f1_without_contact, judge
 from micraframe.batch.splits import SampleLabels, class_balance, sample_labels, write_splits
+from micraframe.config import Choice
+from micraframe.interfaces import Model
+from micraframe.pipeline import Pipeline
+from micraframe.registry import build
 from micraframe.testing import full_samples
-from micraframe.types import Annotation
+from micraframe.types import Annotation, DatasetInfo, Normalisation, Sample, Scores
 
 LABELS = np.arange(40) % 2 == 0
 
@@ -53,6 +59,68 @@ def test_good_ranks_with_a_bad_threshold_are_told_apart():
     (said,) = complaints([judge("a", LABELS, presence, presence >= 0.5)])
     assert "presence_threshold" in said
     assert complaints([judge("a", LABELS, presence, presence >= 0.2)]) == []
+
+
+class Maps(Model):
+    """Returns the channels of an image as the maps of its classes, all of them present."""
+
+    def score(self, images, rule):
+        for image in images:
+            yield Scores(np.ones(len(image), np.float32), tuple(range(len(image))), image)
+
+    def state(self):
+        return {}
+
+
+def touching(contact: np.ndarray, head: str = "instance", numbered: bool = True, **params):
+    """Return a pipeline, and a sample of two squares that touch, with this map of contact."""
+    squares = np.zeros((2, 20, 40), np.int32)
+    squares[0, 4:16, 4:20], squares[0, 4:16, 20:36] = 1, 2
+    info = DatasetInfo("cells", ("cell", "touch"), 2, Normalisation(), "0" * 64, roles=("object", "contact"))
+    image = np.stack([squares[0] > 0, contact]).astype(np.float32)
+    fixed = {"name": "fixed", "value": 0.5}
+    built = build("head", head, mask_threshold=fixed, **params)
+    sample = Sample("a", image, labels=np.array([True, True]), instances=squares if numbered else None)
+    return Pipeline(Choice(name="test/maps"), Maps(), f"micraframe/{head}", built, info), sample
+
+
+def between() -> np.ndarray:
+    contact = np.zeros((20, 40), np.float32)
+    contact[:, 19:21] = 1
+    return contact
+
+
+def test_a_contact_map_that_separates_objects_does_good():
+    pipeline, sample = touching(between())
+    # Uncut, both squares are one object, whose IoU with one of them is 0.5: one hit of one predicted and two true ones.
+    assert f1_without_contact(pipeline, [sample] * 3) == pytest.approx((1, 2 / 3, 3))
+    assert list(contact_complaints(pipeline, [], [sample])) == []
+
+
+def test_a_contact_map_that_cuts_through_objects_does_harm():
+    elsewhere = np.roll(between(), 8, axis=1) + np.roll(between(), -8, axis=1)
+    both = np.maximum(between(), elsewhere)
+    pipeline, sample = touching(both)
+    single = dataclasses.replace(sample, instances=(sample.instances > 0).astype(np.int32))
+    assert f1_without_contact(pipeline, [single]) == (0.0, 1.0, 1)
+    (said,) = contact_complaints(pipeline, [], [single])
+    assert "'touch'" in said
+    assert "from 1.000 to 0.000" in said
+    assert "contact_map=none" in said
+
+
+def test_without_numbered_objects_the_accuracy_of_the_contact_class_decides():
+    pipeline, sample = touching(between(), numbered=False)
+    poor, good = (judge("touch", LABELS, answer, answer >= 0.5) for answer in (LABELS * 0 + 0.9, LABELS * 0.9))
+    assert len(list(contact_complaints(pipeline, [poor], [sample]))) == 1
+    assert list(contact_complaints(pipeline, [good], [sample])) == []
+
+
+@pytest.mark.parametrize(("head", "params"), [("semantic", {}), ("instance", {"contact_map": "none"})])
+def test_where_nothing_is_subtracted_there_is_no_complaint(head, params):
+    pipeline, sample = touching(between(), head, **params)
+    assert f1_without_contact(pipeline, [sample]) is None
+    assert list(contact_complaints(pipeline, [judge("touch", LABELS, LABELS * 0 + 0.9, LABELS | True)], [])) == []
 
 
 def test_labels_come_from_whatever_annotation_there_is(tmp_path):

@@ -154,6 +154,12 @@ def test_a_head_without_masks_writes_tables_only(tmp_path):
     assert (row["present"], row["area"], row["objects"]) == ("1", "", "")
 
 
+def test_score_maps_of_a_head_without_masks_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--scores: expected a head that uses score maps, got classification"):
+        predict_files(pipeline("classification"), [picture(tmp_path / "a.png")], tmp_path / "o", scores=True)
+    assert not (tmp_path / "o").exists()
+
+
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_outputs_are_in_pixels_of_the_file_where_images_are_resized(tmp_path, scale):
     info = dataclasses.replace(INFO, scale=scale, pixel_size_um=1.0)

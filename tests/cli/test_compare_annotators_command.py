@@ -137,3 +137,32 @@ def test_images_with_another_number_of_classes_are_named(compare, folders):
     assert code == 1
     assert "c: expected 1 class as in the images before, got 2" in err
     assert {row["images"] for row in json.loads(out) if row["metric"] == "iou"} == {2}
+
+
+def test_time_per_object(compare, folders, tmp_path):
+    # Nobody timed cat; on b, ann marks two objects.
+    write_png(folders[0] / "b.png", square(4) + square(20))
+    (tmp_path / "times.csv").write_text("image,annotator,seconds\na.png,ann,10\nb.png,ann,30\nb,ben,8\nother,ben,9\n")
+    code, out, _ = compare(*folders, "--times", tmp_path / "times.csv", "--json")
+    assert code == 0
+    found = {row["annotator"]: row for row in json.loads(out) if row["metric"] == "seconds_per_object"}
+    assert {name: (row["value"], row["images"]) for name, row in found.items()} == {"ann": (12.5, 2), "ben": (8.0, 1)}
+    for text, reason in (
+        ("image,annotator,seconds\na,eve,10\n", "expected one of the folders ann, ben, cat, got 'eve'"),
+        ("image,annotator,seconds\na,ann,soon\n", "expected a positive number of seconds, got 'soon'"),
+        ("image,annotator,seconds\na,ann,0\n", "expected a positive number of seconds, got '0'"),
+        ("image,seconds\na,10\n", "expected columns image, annotator and seconds, got seconds"),
+    ):
+        (tmp_path / "times.csv").write_text(text)
+        code, _, err = compare(*folders, "--times", tmp_path / "times.csv")
+        assert code == 1
+        assert reason in err
+
+
+def test_objects_are_associated(compare, folders):
+    _, out, _ = compare(*folders, "--json")
+    found = {(row["annotator"], row["metric"]): row["value"] for row in json.loads(out)}
+    # On a, the others' squares are 3 px away on either side; on b all agree.
+    assert found["ben", "object_centroid_distance"] == pytest.approx(1.5)
+    assert found["cat", "object_centroid_distance"] == pytest.approx(2.25)
+    assert 0 < found["ben", "object_contour_distance"] < found["cat", "object_contour_distance"]

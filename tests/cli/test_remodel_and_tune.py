@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -15,12 +17,13 @@ from shape_files import write_shapes
 from micraframe import pipeline, registry, tuning
 from micraframe.batch.labelled import labelled_images
 from micraframe.cli import app
-from micraframe.config import Train, load
+from micraframe.config import Choice, Train, load
 from micraframe.errors import ConfigError, DataError
-from micraframe.images import write_png
+from micraframe.images import read_labels, write_png
 from micraframe.interfaces import Thresholds
 from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.modelfile import DESCRIPTION, WEIGHTS, load_model
+from micraframe.objects import objects_of
 from micraframe.pipeline import Pipeline
 from micraframe.types import Annotation, Sample
 
@@ -187,6 +190,72 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.yaml").write_text(text.replace("{name: folder}", f"{{name: folder, params: {params}}}"))
     run("train", folder / "train.yaml", "--output", folder / "run")
     return folder
+
+
+@pytest.fixture(scope="module")
+def sized(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a model of the same images, whose head finds its smoothing and minimum size in training."""
+    folder = tmp_path_factory.mktemp("sized")
+    text = (shapes / "train.yaml").read_text()
+    auto = "{name: instance, params: {smoothing: auto, minimum_size: auto, presence_threshold: 0.3}}"
+    (folder / "train.yaml").write_text(text.replace("{name: semantic, params: {presence_threshold: 0.3}}", auto))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        run("train", folder / "train.yaml", "--output", folder / "run")
+    (folder / "printed.txt").write_text(printed.getvalue())
+    return folder / "run" / "model"
+
+
+def test_training_says_that_there_are_no_test_images(sized: Path) -> None:
+    printed = (sized.parents[1] / "printed.txt").read_text()
+    assert "Test: the dataset has no test samples" in printed
+    assert "micraframe evaluate" in printed
+
+
+def test_training_finds_what_is_auto_and_other_heads_need_it(sized: Path) -> None:
+    found = head_params(sized)
+    assert all(isinstance(found[name], float) for name in ("smoothing", "minimum_size"))
+    assert found["smoothing"] > 0
+    again = pipeline.load(sized, "cpu", head=Choice(name="instance", params={"minimum_size": "auto", "smoothing": 9}))
+    assert (again.head.params.minimum_size, again.head.params.smoothing) == (found["minimum_size"], 9)
+    with pytest.raises(ConfigError, match="expected numbers for smoothing and minimum_size of head semantic, got auto"):
+        pipeline.load(sized, "cpu", head=Choice(name="semantic", params={"smoothing": "auto"}))
+
+
+def test_tuning_sets_sizes_from_the_masks(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = shapes / "run" / "model"
+    words = [model, shapes / "images", "--masks", shapes / "masks", "--sizes"]
+    run("tune", *words, "--output", tmp_path / "new", "--device", "cpu")
+    areas = np.concatenate(
+        [
+            np.bincount(labels.ravel())[1:]
+            for sample in labelled_images(load_model(model).info, shapes / "images", shapes / "masks")
+            for labels in objects_of(sample)
+        ]
+    )
+    found = head_params(tmp_path / "new")
+    assert found["minimum_size"] == pytest.approx(np.median(areas), abs=0.1)  # a quarter, at a scale of 0.5
+    assert found["smoothing"] == pytest.approx(0.1 * np.sqrt(4 * np.median(areas) / np.pi), abs=0.01)
+    assert f"minimum_size: {found['minimum_size']:g}" in capsys.readouterr().out
+    assert head_params(model)["minimum_size"] == 0
+    run("remodel", model, "--head", "classification", "--output", tmp_path / "classes")
+    words[0] = tmp_path / "classes"
+    with pytest.raises(ConfigError, match="--sizes: expected a head that smooths maps"):
+        run("tune", *words, "--output", tmp_path / "other", "--device", "cpu")
+
+
+def test_masks_with_several_values_number_objects(shapes: Path, tmp_path: Path) -> None:
+    for class_ in ("disc", "square"):
+        for path in (shapes / "masks" / class_).iterdir():
+            mask = read_labels(path) > 0
+            numbered = mask.astype(np.uint8)
+            numbered[:20] *= 7
+            write_png(tmp_path / class_ / path.name, numbered)
+    info = load_model(shapes / "run" / "model").info
+    binary = labelled_images(info, shapes / "images", shapes / "masks")
+    for one, other in zip(binary, labelled_images(info, shapes / "images", tmp_path), strict=True):
+        np.testing.assert_array_equal(one.masks, other.masks)
+        assert one.instances is None
+        assert other.instances is None or set(np.unique(other.instances)) == {0, 1, 7}
 
 
 def test_a_folder_of_images_with_masks(shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

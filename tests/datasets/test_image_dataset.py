@@ -185,3 +185,19 @@ def test_lazy_samples_make_what_is_asked_for() -> None:
     assert made == [6, 4, 5]
     with pytest.raises(IndexError):
         samples[3]
+
+
+def test_images_of_some_splits_stay_whole() -> None:
+    changes = {number: {"labels": None, "read_annotation": partial(masks, number)} for number in range(6)}
+    params = {"crop": 10, "ambiguous_train_crops": "negative"}
+    cut, whole = build(changes, **params), build(changes, **params, whole_images=("test",))
+    assert {sample.image.shape for sample in whole.samples("test")} == {(1, 20, 24)}
+    for sample in whole.samples("test"):
+        assert sample.masks is not None
+        assert sample.labels.tolist() == sample.masks.any((1, 2)).tolist()
+    for split in ("train", "valid"):
+        pairs = zip(cut.samples(split), whole.samples(split), strict=True)
+        assert all(one.id == other.id and one.image.shape == other.image.shape for one, other in pairs)
+    assert whole.info().image_size == (10, 10)
+    assert whole.info().fingerprint != cut.info().fingerprint
+    assert cut.info().fingerprint == build(changes, **params, whole_images=()).info().fingerprint

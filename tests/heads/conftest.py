@@ -28,6 +28,7 @@ def decide() -> Decide:
         status: tuple[Any, ...] = (),
         image: Any = None,
         contact: int | None = None,
+        scale: float = 1.0,
         **params: Any,
     ) -> Prediction:
         maps = np.array(maps, np.float32)
@@ -40,7 +41,7 @@ def decide() -> Decide:
         )
         names = tuple(f"class {index}" for index in range(len(presence)))
         roles = tuple("contact" if index == contact else "object" for index in range(len(presence)))
-        info = DatasetInfo("heads", names, 1, Normalisation(), "0" * 64, roles=roles)
+        info = DatasetInfo("heads", names, 1, Normalisation(), "0" * 64, roles=roles, scale=scale)
         if image is None:
             image = np.zeros((1, *maps.shape[1:]), np.float32)
         prediction = build("head", f"micraframe/{head}", **params).decide(scores, image, info)

@@ -49,6 +49,13 @@ def test_nothing_is_subtracted_from_an_image_without_contact(decide):
     assert not found.instances[1].any()
 
 
+def test_nothing_is_subtracted_if_the_head_says_so(decide):
+    cells, contact = touching()
+    maps, presence = [cells, contact], [0.9, 0.9]
+    found = decide("instance", maps, presence, contact=1, contact_map="none", mask_threshold=FIXED)
+    assert np.array_equal(found.instances, decide("instance", maps, presence, mask_threshold=FIXED).instances)
+
+
 def test_the_default_threshold_ignores_zero_pixels(decide):
     values = np.zeros((30, 30))
     values[2:12, 2:12] = 0.3

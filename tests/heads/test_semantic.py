@@ -115,6 +115,16 @@ def test_smoothing_is_gaussian(decide):
     assert np.array_equal(found.masks[0], ndimage.gaussian_filter(values[0], 1.5) > 0.5)
 
 
+def test_smoothing_after_rescaling_is_of_the_clipped_values(decide):
+    values = np.random.default_rng(0).random((1, 13, 8)).astype(np.float32)
+    coarse = (values > 0.3) & (values < 0.6)
+    inside = values[coarse]
+    clipped = np.clip((values[0] - inside.min()) / (inside.max() - inside.min()), 0, 1)
+    fixed = {"name": "fixed", "value": 0.5}
+    found = decide("semantic", values, [0.9], coarse=coarse, rescale="coarse", smoothing_after=2, mask_threshold=fixed)
+    assert np.array_equal(found.masks[0], ndimage.gaussian_filter(clipped, 2) > 0.5)
+
+
 def test_only_the_component_with_the_maximum(decide):
     values = np.maximum(spot(20, 20, 4, 4), 0.9 * spot(20, 20, 15, 15))[None]
     both = decide("semantic", values, [0.9])

@@ -41,6 +41,19 @@ def test_the_papers_numbers() -> None:
     assert (microsam.low, microsam.seconds) == (0.72, 3.27)
 
 
+def test_the_papers_timings_of_whole_images() -> None:
+    work = Work("outline", images=30, objects=50, further_crops=28)
+    seconds = {name: price(work, Prices(preset=f"micranet2022-{name}")).seconds for name in ("ctc", "p-vivax", "em")}
+    assert seconds == {"ctc": 2 * 900, "p-vivax": 2 * 120, "em": 2 * 1800 + 50 * 14}
+    boxes = Work("box", images=30, objects=50, further_crops=28)
+    assert price(boxes, Prices(preset="micranet2022-f-actin")).seconds == 2 * 48
+    labels = Work("image-level", images=30, further_crops=28)
+    assert price(labels, Prices(preset="micranet2022-ctc")).seconds == 30 * 2
+    assert price(labels, Prices(preset="micranet2022-em")).seconds == 2 * 1800
+    prices = Prices.model_validate({"tasks": {"outline": {"whole_image": 10, "whole_image_high": 12}}})
+    assert price(work, prices) == Cost(60 + 700 + 20, 30 + 350 + 20, 120 + 1400 + 24)
+
+
 def test_seconds_are_per_image_and_per_object() -> None:
     given = {"image": 3, "image_low": 1, "image_high": 4, "object": 10, "object_high": 20}
     prices = Prices.model_validate({"tasks": {"outline": given}})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -87,6 +88,29 @@ def test_boxes_are_taken_greedily_and_never_overlap(seed, threshold, window, row
 def test_the_flank_of_an_object_is_no_proposal():
     found = propose(tent((30, 40), 1, 9, 1, 8)[None], ("a",), 8, (240, 320), (32, 32), threshold=0.2)
     assert boxes_of(found).tolist() == [[0, 56, 32, 88]]
+
+
+def test_an_object_larger_than_a_window_has_one_box_and_a_section_many():
+    plane = np.zeros((1, 30, 60), np.float32)
+    plane[0, 2:9, 3:12] = 0.9  # 7 x 9 blocks, where a window has 3 x 3
+    plane[0, 20:22, 40:42] = 0.8  # smaller than a window
+    size, window = (240, 480), (24, 24)
+    several = propose(plane, ("a",), 8, size, window)
+    assert len(several) > 2
+    first, second = propose(plane, ("a",), 8, size, window, largest=3)
+    assert boxes_of([first]).tolist() == [[2 * 8, 3 * 8, 9 * 8, 12 * 8]]
+    assert first.score == pytest.approx(0.9)
+    assert second == dataclasses.replace(several[-1], rank=2)
+    assert propose(plane, ("a",), 8, size, window, largest=2.9) == several
+    section = np.full((1, 30, 60), 0.9, np.float32)
+    assert propose(section, ("a",), 8, size, window, largest=3) == propose(section, ("a",), 8, size, window)
+
+
+def test_a_narrow_object_gets_a_box_at_least_as_wide_as_a_window():
+    plane = np.zeros((1, 12, 12), np.float32)
+    plane[0, 0, 2:10] = 0.9
+    found = propose(plane, ("a",), 10, (120, 120), (40, 40), largest=3)
+    assert boxes_of(found).tolist() == [[0, 20, 40, 100]]
 
 
 def test_each_class_may_have_its_own_threshold():

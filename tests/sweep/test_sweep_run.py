@@ -24,6 +24,7 @@ from micraframe.classifier import Classifier
 from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError, ModelError
+from micraframe.images import read_labels
 from micraframe.interfaces import Thresholds
 from micraframe.micranet import MicraNet, MicraNetModel
 from micraframe.pipeline import Pipeline
@@ -72,6 +73,11 @@ def model(fitted, tmp_path_factory):
     return folder
 
 
+def rows_of(path):
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 def results(folder):
     return {name: (folder / name).read_bytes() for name in OUTPUTS} | {
         "map": zarr.open_group(folder / "probability.ome.zarr", mode="r")["0"][:].tobytes()
@@ -101,6 +107,53 @@ def test_spots_are_found(fitted, image, tmp_path):
     over = zarr.open_group(tmp_path / "probability.ome.zarr", mode="r")["0"]
     assert over.shape == (1, 25, 34)
     assert over[0, 46 // 8, 56 // 8] > 0.5 > over[0, 10, 20]
+
+
+def test_masks_of_the_proposals_are_those_of_another_pipeline(fitted, image, tmp_path):
+    fixed = Choice(name="instance", params={"mask_threshold": {"name": "fixed", "value": 0.5}, "minimum_size": 4})
+    segmenting = fitted.with_head(fixed)
+    plain = sweep_image(fitted, image, tmp_path / "plain", OPTIONS)
+    report = sweep_image(fitted, image, tmp_path / "masks", OPTIONS, segmenting=segmenting)
+    assert plain.objects is None
+    assert results(tmp_path / "plain") == results(tmp_path / "masks")
+    proposals = rows_of(tmp_path / "masks" / "proposals.csv")
+    objects = rows_of(tmp_path / "masks" / "objects.csv")
+    assert len(objects) == report.objects == 2
+    found = sorted((float(row["y"]), float(row["x"])) for row in objects)
+    np.testing.assert_allclose(found, [(45.5, 55.5), (155.5, 205.5)], atol=2)
+    normalised = (image / 255).astype(np.float32)[None]
+    for one in proposals:
+        y, x, height, width = (int(one[name]) for name in ("y", "x", "height", "width"))
+        top, left = max(0, y - height // 2), max(0, x - width // 2)
+        part = normalised[:, top : y + height + height // 2, left : x + width + width // 2]
+        (prediction,) = segmenting.predict([part])
+        expected = prediction.masks[0][y - top : y - top + height, x - left : x - left + width]
+        written = read_labels(tmp_path / "masks" / "proposal-masks" / f"{int(one['rank']):04}.tif")
+        assert expected.any()
+        np.testing.assert_array_equal(np.squeeze(written) > 0, expected)
+    outlines = json.loads((tmp_path / "masks" / "objects.geojson").read_text())["features"]
+    corners = np.concatenate([np.array(one["geometry"]["coordinates"][0]) for one in outlines])
+    assert ((corners >= [50, 40]) & (corners <= [212, 162])).all()
+    assert np.ptp(corners, axis=0).min() > 100
+    sweep_image(fitted, image, tmp_path / "masks", OPTIONS)
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {
+        path.name for path in (tmp_path / "plain").iterdir()
+    }
+    with pytest.raises(ModelError, match="expected a head that makes masks, got .*classification"):
+        sweep_image(fitted, image, tmp_path, OPTIONS, segmenting=fitted.with_head("classification"))
+
+
+def test_an_object_belongs_to_the_proposal_that_contains_its_centroid(fitted, image, tmp_path):
+    options = dataclasses.replace(OPTIONS, window=(16, 16), overlap=0.5)
+    fixed = Choice(name="semantic", params={"mask_threshold": {"name": "fixed", "value": 0.5}, "minimum_size": 4})
+    sweep_image(fitted, image, tmp_path, options, segmenting=fitted.with_head(fixed))
+    proposals = {row["rank"]: row for row in rows_of(tmp_path / "proposals.csv")}
+    objects = rows_of(tmp_path / "objects.csv")
+    assert len({(row["y"], row["x"]) for row in objects}) == len(objects) > 0
+    for row in objects:
+        one = proposals[row["rank"]]
+        for axis, side in (("y", "height"), ("x", "width")):
+            assert int(one[axis]) - 0.5 <= float(row[axis]) < int(one[axis]) + int(one[side]) - 0.5
 
 
 def test_both_modes_are_compared(fitted, image, tmp_path):
@@ -361,6 +414,26 @@ def test_the_command_takes_the_thresholds_of_a_study(model, image, tmp_path):
     assert zarr.open_group(tmp_path / "out" / "probability.ome.zarr", mode="r").metadata.zarr_format == 2
     done = CliRunner().invoke(app, [*tuned, "--presence-threshold", "0.4"], catch_exceptions=False)
     assert json.loads(done.stdout)[0]["presence_threshold"] == 0.4
+
+
+def test_the_command_segments_proposals_with_another_head_and_combiner(model, image, tmp_path):
+    tifffile.imwrite(tmp_path / "image.tif", image)
+    arguments = ["sweep", str(model), str(tmp_path / "image.tif"), "--output", str(tmp_path / "out")]
+    others = ["--head", "instance:mask_threshold={name: fixed, value: 0.5}", "--combiner", "last-layer"]
+    refused = CliRunner().invoke(app, [*arguments, *others])
+    assert isinstance(refused.exception, ConfigError)
+    assert "expected --masks too" in str(refused.exception)
+    done = CliRunner().invoke(app, [*arguments, *others, "--masks"], catch_exceptions=False)
+    found = len(rows_of(tmp_path / "out" / "objects.csv"))
+    assert found > 0
+    assert f"Objects in them: {found}" in done.stdout
+    head = Choice(name="instance", params={"mask_threshold": {"name": "fixed", "value": 0.5}})
+    segmenting = micraframe.load(model, "cpu", head=head, combiner="last-layer")
+    report = sweep_image(
+        micraframe.load(model, "cpu"), tmp_path / "image.tif", tmp_path / "same", segmenting=segmenting
+    )
+    assert report.objects == found
+    assert (tmp_path / "same" / "objects.csv").read_bytes() == (tmp_path / "out" / "objects.csv").read_bytes()
 
 
 def test_impossible_sweeps_are_rejected(fitted, image, tmp_path):

@@ -177,20 +177,6 @@ def test_a_network_that_sees_pixels_alone_is_consistent() -> None:
     assert network(images, torch.zeros(6, 2, dtype=torch.bool))[:, 2].min() > 1
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.5, 4), (0.01, 2), (1.0, 8)])
-def test_a_share_of_the_images_is_mixed_and_weighs_as_much_as_all(share: float, count: int) -> None:
-    network = WithObjectives(make(), (MixConsistency(share=share),), 0.5).train()
-    all_mixed = WithObjectives(make(), (MixConsistency(),), 0.5).train()
-    all_mixed.load_state_dict(network.state_dict())
-    images, labels = torch.rand(8, 1, 9, 10), torch.ones(8, 2, dtype=torch.bool)
-    torch.manual_seed(1)
-    losses = network(images, labels)[:, 2]
-    torch.manual_seed(1)
-    expected = all_mixed(images[:count], labels[:count])[:, 2]
-    torch.testing.assert_close(losses[:count], expected * (8 / count))
-    assert torch.equal(losses[count:], torch.zeros(8 - count))
-
-
 def test_the_average_follows_the_weights_and_is_what_is_validated() -> None:
     classifier = make()
     network = WithObjectives(classifier, (), 0.9).train()

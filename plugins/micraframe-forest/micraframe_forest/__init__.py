@@ -18,5 +18,6 @@ def micraframe_components() -> list[Component]:
             "A random forest on ilastik's pixel features, from scribbles, points, boxes or masks",
             citation="Berg, S. et al. ilastik: interactive machine learning for (bio)image analysis. Nature Methods "
             "16, 1226-1232 (2019).",
+            example={"trees": 5, "pixels": 500},
         )
     ]

@@ -34,7 +34,9 @@ class DetectedObjectsHead(Head["DetectedObjectsHead.Params"]):
             description="Probability above which a pixel belongs to an object; only fixed, since each object has a map "
             "of its own.",
         )
-        minimum_size: float = Field(0.0, ge=0, description="Drop objects of fewer square pixels.")
+        minimum_size: float = Field(
+            0.0, ge=0, description="Drop objects of fewer square pixels of the image file, before `scale`."
+        )
         min_visible_fraction: float = Field(
             0.5,
             ge=0,
@@ -64,7 +66,7 @@ class DetectedObjectsHead(Head["DetectedObjectsHead.Params"]):
             limit = params.presence_threshold
             counted = found.select(reaches(found.scores, limit[index] if isinstance(limit, tuple) else limit))
             labels, heights = separate(counted, scores.size, cut, params.min_visible_fraction)
-            instances[index] = drop_small(labels, params.minimum_size)
+            instances[index] = drop_small(labels, params.minimum_size * info.scale**2)
             status[index] = mask_status(instances[index] > 0, "ok")
             kept = np.unique(labels[instances[index] > 0]) - 1
             points[index] = np.column_stack([*centroids(instances[index : index + 1]), heights[kept]])

@@ -12,7 +12,6 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from micraframe.backbones.encoder import Norm
-from micraframe.backbones.unet import Upsampling
 from micraframe.batching import batches
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
 from micraframe.parameters import Parameters
@@ -55,9 +54,6 @@ class UNet(Method["UNet.Params"]):
             (16, 32, 64, 128), min_length=1, description="Filters of each stage of unet-encoder; the paper's for MNIST."
         )
         norm: Norm = "torch"
-        upsampling: Upsampling = Field(
-            "transposed", description="How the decoder of unet-encoder enlarges a layer: as in backbone unet."
-        )
         pretrained: bool = Field(
             False, description="Start from the encoder's published weights (not for unet-encoder)."
         )
@@ -118,15 +114,8 @@ class UNet(Method["UNet.Params"]):
     def _network(self, info: DatasetInfo, seed: int, pretrained: bool) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            params = self.params
             return create(
-                params.encoder,
-                info.channels,
-                len(info.classes),
-                params.widths,
-                params.norm,
-                params.upsampling,
-                pretrained,
+                self.params.encoder, info.channels, len(info.classes), self.params.widths, self.params.norm, pretrained
             )
 
 

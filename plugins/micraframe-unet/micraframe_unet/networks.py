@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from micraframe import registry
 from micraframe.backbones.encoder import Norm
-from micraframe.backbones.unet import Upsampling
 from micraframe.errors import MissingDependency, ModelError, reason_of
 
 OWN = "unet-encoder"
@@ -24,7 +23,6 @@ def create(
     classes: int,
     widths: tuple[int, ...] = (16, 32, 64, 128),
     norm: Norm = "torch",
-    upsampling: Upsampling = "transposed",
     pretrained: bool = False,
 ) -> nn.Module:
     """Return a network that maps images (B, C, H, W), of any H and W, to logits (B, K, H, W).
@@ -35,7 +33,6 @@ def create(
         classes: Number of classes K.
         widths: Filters of each stage of `unet-encoder`.
         norm: How the batch normalisation of `unet-encoder` is computed in training.
-        upsampling: How the decoder of `unet-encoder` enlarges a layer.
         pretrained: Start from the encoder's published weights (not for `unet-encoder`).
 
     Raises:
@@ -47,9 +44,7 @@ def create(
         return Padded(network, network.encoder.output_stride)
     if pretrained:
         raise ModelError(f"encoder {OWN!r} has no published weights; set pretrained: false")
-    backbone, layers = registry.build(
-        "backbone", "micraframe/unet", widths=widths, norm=norm, upsampling=upsampling
-    ).create(channels)
+    backbone, layers = registry.build("backbone", "micraframe/unet", widths=widths, norm=norm).create(channels)
     logits = nn.Conv2d(layers[-1].channels, classes, kernel_size=1)
     return Padded(PixelLogits(backbone, logits), max(layer.stride for layer in layers))
 

@@ -1,0 +1,1 @@
+"""The metrics that the MICRA-Net paper made for its data."""
