@@ -9,7 +9,8 @@ statistics of the compared metrics, and `runs.json`:
 
     micraframe study run STUDY --against benchmarks/studies/NAME --method NEW --output runs/new
 
-compares a new method with these results without running any of them.
+compares a new method with these results without running any of them. Of a study that measures `review`, its curves are
+drawn too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import polars as pl
+from micraframe_paper.metrics.review import draw_review
 from PIL import Image
 
 from micraframe import config
@@ -39,9 +42,12 @@ def publish(run: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
         old.unlink()
+    study = config.read(run / "study.yaml", Study)
+    if any(metric.name.endswith("review") for metric in study.metrics):
+        draw_review(pl.read_csv(run / "rows.csv"), run / "figures" / "review.svg")
     for path in (*(run / name for name in FILES), *run.glob("criteria.csv"), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
-    export(config.read(run / "study.yaml", Study), StudyFolder(run.absolute()), target)
+    export(study, StudyFolder(run.absolute()), target)
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)

@@ -23,9 +23,11 @@ METRICS = {
     "iou": "IoU",
     "iou_if_present": "IoU (images containing the class)",
     "object_auc": "AUC of object F1",
+    "detection_f1_pooled": "F1 of detections",
+    "reviewed_area": "share of the pixels to look at for a recall of 0.9",
 }
 MARK = re.compile(r"(<!-- table: ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "paper").glob("*.md")))
 
 
 def summaries(folder: Path) -> list[dict[str, str]]:
@@ -33,17 +35,17 @@ def summaries(folder: Path) -> list[dict[str, str]]:
     return [row for row in _read(folder / "summary.csv") if row["thresholds"] == "fixed"]
 
 
-def hours(folder: Path) -> dict[tuple[str, str], float]:
-    """Return the hours of annotation of each annotator and method of a study, mean over seeds."""
-    found: dict[tuple[str, str], list[float]] = {}
+def hours(folder: Path) -> dict[tuple[str, str, str], float]:
+    """Return the hours of annotation of each dataset, annotator and method of a study, mean over seeds."""
+    found: dict[tuple[str, str, str], list[float]] = {}
     for row in _read(folder / "costs.csv"):
         if row["thresholds"] == "fixed":
-            found.setdefault((row["annotator"], row["method"]), []).append(float(row["seconds"]) / 3600)
+            found.setdefault(_row_key(row), []).append(float(row["seconds"]) / 3600)
     return {key: sum(spent) / len(spent) for key, spent in found.items()}
 
 
 def table(folder: Path, chosen: Sequence[str] = ()) -> str:
-    """Return a study's table as Markdown: a row per method, a column per metric, mean and 95 % interval.
+    """Return a study's table as Markdown: a row per dataset and method, a column per metric, mean and 95 % interval.
 
     Args:
         folder: The study's results.
@@ -54,32 +56,46 @@ def table(folder: Path, chosen: Sequence[str] = ()) -> str:
     """
     rows, spent = summaries(folder), hours(folder)
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    methods = list(dict.fromkeys((row["annotator"], row["method"]) for row in rows))
-    if unknown := set(chosen) - {method for _, method in methods}:
+    methods = list(dict.fromkeys(map(_row_key, rows)))
+    datasets = list(dict.fromkeys(row["dataset"] for row in rows))
+    if unknown := set(chosen) - {method for *_, method in methods}:
         raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
     if chosen:
-        methods = [each for name in chosen for each in methods if each[1] == name]
-    found = {(row["annotator"], row["method"], row["metric"]): row for row in rows}
+        methods = [each for dataset in datasets for name in chosen for each in methods if each[::2] == (dataset, name)]
+    found = {(*_row_key(row), row["metric"]): row for row in rows}
     measured = {metric: title for metric, title in METRICS.items() if any(row["metric"] == metric for row in rows)}
+    several = len(datasets) > 1
     lines = [
-        "| method | training annotation | hours | " + " | ".join(measured.values()) + " |",
-        "|---|---|---:|" + "---|" * len(measured),
+        "| dataset " * several + "| method | training annotation | hours | " + " | ".join(measured.values()) + " |",
+        "|---" * several + "|---|---|---:|" + "---|" * len(measured),
     ]
-    for annotator, method in methods:
-        numbers = [_number(found.get((annotator, method, metric))) for metric in measured]
-        cells = [method, annotation_text(annotator), f"{spent[annotator, method]:.2g}", *numbers]
+    for dataset, annotator, method in methods:
+        key = dataset, annotator, method
+        numbers = [_number(found.get((*key, metric))) for metric in measured]
+        cells = [dataset] * several + [method, annotation_text(annotator), f"{spent[key]:.2g}", *numbers]
         lines.append("| " + " | ".join(cells) + " |")
-    row = rows[0]
+    described = [_tested(rows, dataset) for dataset in datasets]
+    lines += ["", f"*{'; '.join(described)}, {provenance['date']}.*", ""]
+    return "\n".join(lines)
+
+
+def _row_key(row: dict[str, str]) -> tuple[str, str, str]:
+    return row["dataset"], row["annotator"], row["method"]
+
+
+def _tested(rows: Sequence[dict[str, str]], dataset: str) -> str:
+    """Return on what, and with how many models, the numbers of a dataset were measured."""
+    same = [row for row in rows if row["dataset"] == dataset]
+    row = same[0]
     images = f"{row['n']} test images"
     if int(row.get("groups") or row["n"]) < int(row["n"]):
         images += f" of {row['groups']} fields"
     if "seeds" in row:  # a study from before trained models were counted
         trained = f"{row['seeds']} seed(s)"
     else:
-        models = max(int(each["models"]) for each in rows)
+        models = max(int(each["models"]) for each in same)
         trained = f"{models} trained models per method" if models > 1 else "one trained model per method"
-    lines += ["", f"*{row['dataset']}: {images}, {trained}, {provenance['date']}.*", ""]
-    return "\n".join(lines)
+    return f"{dataset}: {images}, {trained}"
 
 
 def _read(path: Path) -> list[dict[str, str]]:

@@ -67,6 +67,17 @@ def bounding_boxes(instances: IntArray) -> tuple[FloatArray, ...]:
     )
 
 
+def boxes_of(sample: Sample) -> tuple[FloatArray, ...]:
+    """Return the boxes around a sample's objects, as `bounding_boxes`, or those that it has, if only these are known.
+
+    Raises:
+        DataError: If it has no instances, masks or boxes.
+    """
+    if sample.instances is None and sample.masks is None and sample.boxes is not None:
+        return sample.boxes
+    return bounding_boxes(objects_of(sample))
+
+
 def box_window(box: FloatArray) -> tuple[slice, slice]:
     """Return the rows and columns of the pixels that a box (y0, x0, y1, x1), end exclusive, touches."""
     y0, x0, y1, x1 = box

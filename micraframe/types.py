@@ -83,6 +83,7 @@ class Sample:
         group: Name of what a split must keep together: a patient, a slide, a field.
         source: Path or description of the image's origin.
         part: How it was made from a whole image.
+        normalisation: How the image was normalised; None: its values are in the units of its file, or it is not known.
 
     Raises:
         DataError: If an array has the wrong type or shape, or the image is empty or not finite.
@@ -100,6 +101,7 @@ class Sample:
     group: str | None = None
     source: str = ""
     part: ImagePart = ImagePart()
+    normalisation: Normalisation | None = None
 
     def __post_init__(self) -> None:
         check_image(self.image, self.id)

@@ -124,8 +124,8 @@ def test_an_afternoon(add_site: AddSite) -> None:
     }
     ran = follow("afternoon.md", add_site, smaller)
     assert [line.split()[1] for line in ran] == ["new-plugin", "install", "conformance", "study", "study"]
-    folder = Path("runs/agreement")
-    labels = {compared.label for compared in config.load(DEMO, Study).methods} | {"labels, agreement", "labels, mean"}
+    folder = Path("runs/ranks")
+    labels = {compared.label for compared in config.load(DEMO, Study).methods} | {"labels, rank mean", "labels, mean"}
     with (folder / "summary.csv").open() as table:
         assert {row["method"] for row in csv.DictReader(table)} == labels
     report = (folder / "report.html").read_text(encoding="utf-8")
@@ -133,7 +133,7 @@ def test_an_afternoon(add_site: AddSite) -> None:
     with (folder / "statistics.csv").open() as table:
         planned = [tuple(row.values()) for row in csv.DictReader(table) if "planned" in row.values()]
     assert {row[4:6] for row in planned} == {
-        (f"labels, {name} (image-level)", "labels, MICRA-Net (paper) (image-level)") for name in ("agreement", "mean")
+        (f"labels, {name} (image-level)", "labels, MICRA-Net (paper) (image-level)") for name in ("rank mean", "mean")
     }
 
 

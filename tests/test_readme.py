@@ -15,7 +15,7 @@ from micraframe.config import Train
 from micraframe.types import Sample
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = readme.PAGES
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -66,7 +66,7 @@ def results(tmp_path):
     head = "dataset,annotator,method,thresholds,metric,mean,low,high,n,groups,models\n"
     (tmp_path / "summary.csv").write_text(head + row.format("m") + row.format("n"))
     (tmp_path / "costs.csv").write_text(
-        "annotator,method,thresholds,seconds\nfull,m,fixed,3600\nfull,n,fixed,3600\nfull,n,fixed,10800\n"
+        "dataset,annotator,method,thresholds,seconds\nd,full,m,fixed,3600\nd,full,n,fixed,3600\nd,full,n,fixed,10800\n"
     )
     (tmp_path / "provenance.json").write_text('{"date": "2026-01-02"}')
     return tmp_path
@@ -83,6 +83,28 @@ def test_a_table_of_chosen_methods(results):
         readme.table(results, ["n", "other"])
     text = f"<!-- table: {results}; n; m -->\n<!-- end -->"
     assert readme.render(text).index("| n |") < readme.render(text).index("| m |")
+
+
+def test_a_table_of_several_datasets_has_a_row_for_each(results):
+    for name in ("summary.csv", "costs.csv"):
+        text = (results / name).read_text()
+        others = [line for line in text.splitlines() if line.startswith("d,")]
+        changed = [
+            f"e{line[1:]}".replace("0.5", "0.75").replace("3600", "7200").replace(",4,", ",7,") for line in others
+        ]
+        (results / name).write_text(text + "\n".join(changed) + "\n")
+    lines = readme.table(results).splitlines()
+    assert lines[0].startswith("| dataset | method |")
+    assert [line for line in lines if "full annotation" in line] == [
+        "| d | m | full annotation | 1 | 0.500 |",
+        "| d | n | full annotation | 2 | 0.500 |",
+        "| e | m | full annotation | 2 | 0.750 |",
+        "| e | n | full annotation | 2.5 | 0.750 |",
+    ]
+    tested = "test images of 1 fields, one trained model per method"
+    assert lines[-1] == f"*d: 4 {tested}; e: 7 {tested}, 2026-01-02.*"
+    chosen = [line[:9] for line in readme.table(results, ["n", "m"]).splitlines() if "full annotation" in line]
+    assert chosen == ["| d | n |", "| d | m |", "| e | n |", "| e | m |"]
 
 
 def test_the_masks_of_an_image_are_put_together_from_those_of_its_crops():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from micraframe.interfaces import Annotator
-from micraframe.objects import count, objects_of
+from micraframe.objects import boxes_of, count
 from micraframe.types import Annotation, ImagePart, IntArray, Sample, Task, Work
 
 
@@ -72,7 +72,7 @@ def annotate(
     annotated, work = annotator.annotate(sample, seed)
     if not work.objects:
         work = dataclasses.replace(work, task="image-level", decisions=max(work.decisions, 1))
-    pieces = count(objects_of(sample)) if work.objects and sample.part.image else 0
+    pieces = sum(map(len, boxes_of(sample))) if work.objects and sample.part.image else 0
     return annotated.keep(allowed), SampleWork(work, sample.part, pieces)
 
 

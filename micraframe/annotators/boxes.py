@@ -8,7 +8,7 @@ from typing import final
 from pydantic import Field
 
 from micraframe.interfaces import Annotator
-from micraframe.objects import bounding_boxes, fill, objects_of
+from micraframe.objects import boxes_of, fill
 from micraframe.parameters import Parameters
 from micraframe.types import Annotation, Sample, Work
 
@@ -26,9 +26,9 @@ class Boxes(Annotator["Boxes.Params"]):
         """Return the sample with its labels and boxes.
 
         Raises:
-            DataError: If the sample has neither masks nor instances.
+            DataError: If the sample has no masks, instances or boxes.
         """
-        boxes = bounding_boxes(objects_of(sample))
+        boxes = boxes_of(sample)
         height, width = sample.image.shape[1:]
         masks = fill(boxes, (height, width)) if self.params.filled else None
         drawn = sum(map(len, boxes))

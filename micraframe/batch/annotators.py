@@ -134,7 +134,7 @@ def _read_times(path: Path, annotators: Sequence[str]) -> dict[tuple[str, str], 
     table = read_table(path)
     if set(columns_of(table)) != {"annotator", "seconds"}:
         raise DataError(f"{path}: expected columns image, annotator and seconds, got {', '.join(columns_of(table))}")
-    found = {}
+    found: dict[tuple[str, str], float] = {}
     for image, rows in table.items():
         for row in rows:
             annotator, text = row.cells["annotator"], row.cells["seconds"]
@@ -146,6 +146,8 @@ def _read_times(path: Path, annotators: Sequence[str]) -> dict[tuple[str, str], 
                 seconds = math.nan
             if not 0 < seconds < math.inf:
                 raise DataError(f"{row.place}: expected a positive number of seconds, got {text!r}; correct it")
+            if (annotator, image) in found:
+                raise DataError(f"{row.place}: expected one time of {annotator} for {image}, got another; remove one")
             found[annotator, image] = seconds
     return found
 

@@ -326,7 +326,7 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
     labels = truth_masks(truth.path, stem, classes)
     if truth.instances is None and is_numbered(labels):
         raise ConfigError(
-            f"{truth.path}: expected binary masks, got {len(np.unique(labels)) - 1} values other than 0 in those of "
+            f"{truth.path}: expected binary masks, got {np.count_nonzero(np.unique(labels))} values other than 0 in those of "
             f"{name!r}; add --instances if they number objects, or --binary if each of them means the class"
         )
     masks = labels != 0

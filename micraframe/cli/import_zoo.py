@@ -21,7 +21,7 @@ def import_zoo(
     ],
     dataset: Annotated[
         str | None,
-        typer.Option(help="f-actin, ctc, em-axon or p-vivax: what they learned from. By default, the file tells."),
+        typer.Option(help="f-actin, ctc, em-axon or p-vivax: what they learned from. Default: inferred from the file."),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="official, as in the published code, or paper, as in its text.")

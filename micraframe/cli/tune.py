@@ -66,10 +66,13 @@ def tune(
     labels but no masks: for presence. Everything that the model predicts states where its thresholds come from.
     """
     from micraframe.batch.learned import contact_complaints
+    from micraframe.errors import ConfigError
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
 
     refuse_existing(output)
+    if sizes and negatives:
+        raise ConfigError("--sizes: expected images with objects to measure, got --negatives; leave one out")
     old = load(model, device)
     origin, samples = _samples(old.info, data, masks, negatives, origin)
     progress().advance(f"tune on {len(samples)} images", 0, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -138,10 +138,16 @@ def crop_boxes(boxes: FloatArray, window: Window) -> FloatArray:
 
     A box is clipped to the window; one that lies outside it is dropped.
     """
+    clipped, inside = _clipped(boxes, window)
+    return clipped[inside]
+
+
+def _clipped(boxes: FloatArray, window: Window) -> tuple[FloatArray, BoolArray]:
+    """Return boxes (N, 4), clipped and in a window's coordinates, and which of them have pixels there, (N,)."""
     corner = np.array([window.y, window.x, window.y, window.x], np.float32)
     end = np.array([window.height, window.width] * 2, np.float32)
     clipped = np.clip(boxes - corner, 0, end)
-    return np.asarray(clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)])
+    return clipped, np.asarray((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
 
 
 def crop_points(points: FloatArray, window: Window) -> FloatArray:
@@ -158,10 +164,15 @@ def crop_sample(sample: Sample, window: Window, objects: IntArray | None = None)
     Args:
         sample: The whole image.
         window: The window to cut out.
-        objects: Numbered objects of the whole image, int32 (K, H, W); the part records which of them it shows.
+        objects: Numbered objects of the whole image, int32 (K, H, W); the part records which of them it shows. Where
+            only boxes are known, it records which of these.
     """
     place = (..., *window.place)
-    shown = () if objects is None else (np.unique(labels[labels > 0]) for labels in objects[place])
+    shown: Iterable[npt.NDArray[np.integer]] = ()
+    if objects is not None:
+        shown = (np.unique(labels[labels > 0]) for labels in objects[place])
+    elif sample.boxes is not None and sample.masks is None and sample.instances is None:
+        shown = (np.flatnonzero(_clipped(part, window)[1]) for part in sample.boxes)
     return dataclasses.replace(
         sample,
         id=f"{sample.id}@y{window.y}x{window.x}",

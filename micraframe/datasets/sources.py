@@ -137,6 +137,7 @@ def read_whole(
             pixel_size_um=pixel_size_um,
             group=source.group or source.name,
             source=source.place,
+            normalisation=normalisation,
         )
 
 

@@ -52,8 +52,7 @@ class MaskParams(MaskHeadParams):
     minimum_size: Size = Field(
         0.0,
         description="Remove components of fewer square pixels, counted in the image file, before the dataset's "
-        "`scale`. auto: a quarter of the median object, as training or tune finds it; where objects are known from "
-        "labels only, at most what all but 5 % of the images without the class stay below.",
+        "`scale`. auto: a quarter of the median object, as training or tune finds it.",
     )
 
 

@@ -5,8 +5,7 @@ With A the area of the median object and d = sqrt(4 A / pi) its diameter, both i
     smoothing = `SMOOTHED` d,    minimum size = `SMALLEST` A
 
 Objects are known from masks, numbered objects or boxes. From labels alone they are the components that the head itself
-finds in images with the class, without those smaller than `SPECK` of the largest one in their image. The minimum size is
-then at most the largest component of an image without the class, in all but 1 - `CLEAN` of these images.
+finds in images with the class, without those smaller than `SPECK` of the largest one in their image.
 """
 
 from __future__ import annotations
@@ -19,12 +18,11 @@ import numpy.typing as npt
 
 from micraframe.interfaces import ClassRule, Head, Thresholds
 from micraframe.objects import components, objects_of
-from micraframe.types import BoolArray, DatasetInfo, FloatArray, IntArray, Sample, Scores
+from micraframe.types import DatasetInfo, FloatArray, IntArray, Sample, Scores
 
 SMOOTHED: Final = 0.1
 SMALLEST: Final = 0.25
 SPECK: Final = 0.1
-CLEAN: Final = 0.95
 
 MOST_IMAGES: Final = 100
 """Largest number of images that are looked at, evenly chosen."""
@@ -66,13 +64,9 @@ def with_sizes(head: Head[Any], samples: Sequence[Sample], score: Score, info: D
     chosen = [samples[number * len(samples) // count] for number in range(count)]
     objects = [index for index, role in enumerate(info.roles) if role == "object"]
     known = np.concatenate([np.zeros(0), *(_known_areas(sample, objects) for sample in chosen)])
-    largest = np.inf
-    if known.size:
-        area = float(np.median(known))
-    else:
-        area, largest = _found_areas(head, chosen, score, info, objects)
-    smoothing = SMOOTHED * np.sqrt(4 * area / np.pi)
-    minimum = min(SMALLEST * area, largest) / info.scale**2
+    areas = known if known.size else _found_areas(head, chosen, score, info, objects)
+    area = float(np.median(areas)) if areas.size else 0.0
+    smoothing, minimum = SMOOTHED * np.sqrt(4 * area / np.pi), SMALLEST * area / info.scale**2
     return with_values(head, {"smoothing": round(float(smoothing), 2), "minimum_size": round(minimum, 1)})
 
 
@@ -89,32 +83,24 @@ def _known_areas(sample: Sample, classes: Sequence[int]) -> npt.NDArray[np.float
 
 def _found_areas(
     head: Head[Any], samples: Sequence[Sample], score: Score, info: DatasetInfo, classes: Sequence[int]
-) -> tuple[float, float]:
-    """Return the area of the median object, and the largest component in nearly all images without the class."""
+) -> npt.NDArray[np.float64]:
+    """Return the areas of the components of these classes that the head finds in images with the class."""
     labelled = [(sample.image, sample.labels) for sample in samples if sample.labels is not None]
     # At a threshold of 0, a class counts as present; contact is subtracted only where the head would.
     own = np.broadcast_to(head.params.presence_threshold, len(info.classes)).tolist()
     presence = tuple(0.0 if role == "object" else each for role, each in zip(info.roles, own, strict=True))
     forced = without_auto(head).with_thresholds(Thresholds(presence))
-    every = score((image for image, _ in labelled), lambda presence: range(len(presence)))
+    every = score((image for image, _ in labelled), forced.classes_to_explain)
     found: list[npt.NDArray[np.float64]] = [np.zeros(0)]
-    largest: list[float] = []
     for (image, labels), scores in zip(labelled, every, strict=True):
         prediction = forced.decide(scores, image, info)
-        masks: BoolArray | None = prediction.masks
-        instances: IntArray | None = prediction.instances
-        if instances is None and masks is not None:
-            instances = components(masks)
-        for index in classes if instances is not None else ():
-            assert instances is not None
-            areas = _areas(instances[index])
+        assert prediction.masks is not None
+        instances = components(prediction.masks) if prediction.instances is None else prediction.instances
+        for index in classes:
             if labels[index]:
+                areas = _areas(instances[index])
                 found.append(areas[areas >= SPECK * areas.max(initial=0)])
-            else:
-                largest.append(areas.max(initial=0))
-    every_area = np.concatenate(found)
-    area = float(np.median(every_area)) if every_area.size else 0.0
-    return area, float(np.quantile(largest, CLEAN)) if largest else np.inf
+    return np.concatenate(found)
 
 
 def _areas(labels: IntArray) -> npt.NDArray[np.float64]:

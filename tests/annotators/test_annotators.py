@@ -128,6 +128,18 @@ def test_masks_alone_are_enough(name: str) -> None:
     assert (weaker.instances is None) == (name not in ("polygons", "altered", "dilated"))
 
 
+def test_boxes_alone_are_enough_for_boxes() -> None:
+    boxes = (np.array([[1.5, 2, 6, 9], [4, 4, 10, 12]], np.float32), np.zeros((0, 4), np.float32))
+    sample = Sample("smear", np.zeros((1, 12, 12), np.float32), labels=np.array([True, False]), boxes=boxes)
+    for filled in (False, True):
+        weaker, work = registry.build("annotator", "boxes", filled=filled).annotate(sample, 0)
+        assert all(map(np.array_equal, weaker.boxes, boxes))
+        assert work == Work("box", 1, 2, 2, 2)
+        assert (weaker.masks is not None) == filled
+    with pytest.raises(DataError, match="'smear': expected instances or masks"):
+        registry.build("annotator", "full").annotate(sample, 0)
+
+
 def test_work_counts_what_is_drawn() -> None:
     instances = np.zeros((2, 40, 40), np.int32)
     instances[0, 5:10, 5:10], instances[0, 20:25, 5:10], instances[1, 20:24, 20:24] = 1, 2, 1

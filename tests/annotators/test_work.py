@@ -16,7 +16,7 @@ from micraframe.annotators.annotate import annotate_samples
 from micraframe.config import Study, read
 from micraframe.datasets.crops import Window, crop_sample, grid
 from micraframe.images import write_png
-from micraframe.objects import components, count
+from micraframe.objects import bounding_boxes, components, count
 from micraframe.pricing import Cost, Prices, price
 from micraframe.types import Annotation, ImagePart, Sample, Work
 
@@ -81,6 +81,18 @@ def test_crops_cost_as_many_objects_as_the_whole_image(numbered: bool, stride: i
         (task,) = {work.task for work in work_of(annotator, whole).values()}
         assert work_of(annotator, *crops)[task].objects == pytest.approx(count(objects))
         assert work_of(annotator, whole)[task].objects == count(objects)
+
+
+@pytest.mark.parametrize("stride", [7, 16])
+def test_crops_cost_as_many_boxes_as_the_whole_image(stride: int) -> None:
+    numbered = sample(two_classes())
+    whole = replace(numbered.keep({Annotation.LABELS}), boxes=bounding_boxes(numbered.instances))
+    crops = [crop_sample(whole, window) for window in grid((50, 70), 16, stride)]
+    crops = [replace(crop, labels=np.array([len(part) > 0 for part in crop.boxes])) for crop in crops]
+    drawn = count(numbered.instances)
+    assert sum(len(part) for crop in crops for part in crop.boxes) > 2 * drawn
+    assert work_of("boxes", *crops)["box"].objects == pytest.approx(drawn)
+    assert work_of("boxes", whole)["box"].objects == drawn
 
 
 def test_objects_are_shared_among_the_crops_that_are_annotated_only() -> None:

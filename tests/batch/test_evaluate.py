@@ -64,6 +64,16 @@ def test_numbered_masks_are_not_taken_for_binary_ones(predictions, truth):
     assert several["object_f1_pooled@0.5", "disc"] != numbers(binary)["object_f1_pooled@0.5", "disc"]
 
 
+def test_values_are_counted_in_masks_without_background(predictions, truth):
+    labels = read_labels(truth / "disc" / "a.png").astype(np.uint8)
+    labels[:] = 5
+    labels[3:8] = 9
+    write_png(truth / "disc" / "a.png", labels)
+    write_png(truth / "square" / "a.png", np.full_like(labels, 5))
+    with pytest.raises(ConfigError, match="expected binary masks, got 2 values other than 0"):
+        evaluate_files(predictions, truth)
+
+
 def test_means_and_pooled_numbers_are_averaged_as_in_a_study(predictions, truth):
     found = evaluate_files(predictions, truth)
     values = numbers(found)

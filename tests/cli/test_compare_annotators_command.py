@@ -151,6 +151,7 @@ def test_time_per_object(compare, folders, tmp_path):
         ("image,annotator,seconds\na,eve,10\n", "expected one of the folders ann, ben, cat, got 'eve'"),
         ("image,annotator,seconds\na,ann,soon\n", "expected a positive number of seconds, got 'soon'"),
         ("image,annotator,seconds\na,ann,0\n", "expected a positive number of seconds, got '0'"),
+        ("image,annotator,seconds\na,ann,10\na.png,ann,9\n", "expected one time of ann for a, got another"),
         ("image,seconds\na,10\n", "expected columns image, annotator and seconds, got seconds"),
     ):
         (tmp_path / "times.csv").write_text(text)

@@ -237,6 +237,8 @@ def test_tuning_sets_sizes_from_the_masks(shapes: Path, tmp_path: Path, capsys: 
     assert found["smoothing"] == pytest.approx(0.1 * np.sqrt(4 * np.median(areas) / np.pi), abs=0.01)
     assert f"minimum_size: {found['minimum_size']:g}" in capsys.readouterr().out
     assert head_params(model)["minimum_size"] == 0
+    with pytest.raises(ConfigError, match="--sizes: expected images with objects to measure, got --negatives"):
+        run("tune", model, shapes / "images", "--negatives", "--sizes", "--output", tmp_path / "other")
     run("remodel", model, "--head", "classification", "--output", tmp_path / "classes")
     words[0] = tmp_path / "classes"
     with pytest.raises(ConfigError, match="--sizes: expected a head that smooths maps"):

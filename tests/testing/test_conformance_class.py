@@ -58,6 +58,8 @@ def test_a_report_says_what_was_checked_and_why_something_was_not(install):
     assert report.summary.startswith("4 checks run, 1 failed, ")
     assert report.summary.endswith("not applicable: same-bytes failed")
     assert (report.kind, report.name) == ("combiner", "made/random")
+    with pytest.raises(AssertionError, match=r"^combiner random: expected combine .* \(check same-bytes\)$"):
+        check("combiner", "random")
 
 
 def test_opting_out_takes_a_reason_and_a_check_that_exists(install):

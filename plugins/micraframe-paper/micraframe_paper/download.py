@@ -146,7 +146,7 @@ def _retrieve(file: RemoteFile, path: Path) -> None:
 
 
 def _unpack(file: RemoteFile, folder: Path) -> None:
-    """Download an archive and move its content into the folder; what was interrupted begins anew."""
+    """Download an archive and move its content into the folder; after an interruption it starts again."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".archive.") as temporary:
         archive = Path(temporary) / file.url.rpartition("/")[2]

@@ -17,7 +17,7 @@ from typing import Final, Literal
 Supervision = Literal["image-level", "outline"]
 
 SECONDS_PER_CROP: Final = 2.0
-"""To judge a crop, the mean of all datasets (figure 1)."""
+"""Time to judge a crop, the mean over all datasets (figure 1)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def unknown(dataset: str, supervision: Supervision, missing: str) -> Effort:
 
 
 FIGURE_1F: Final = (
-    labels_of_crops("modified MNIST", 2000, 1000, "; labels and masks come with the digits, nobody drew them"),
+    labels_of_crops("modified MNIST", 2000, 1000, "; labels and masks come with the digits; none were drawn"),
     unknown("modified MNIST", "outline", "edge pixels and seconds per image"),
     labels_of_crops("F-actin", 3832, 1287),
     unknown(
@@ -90,7 +90,7 @@ FIGURE_1F: Final = (
     unknown("EM axons", "image-level", "the number of 1024 x 1024 crops without a marker"),
     outlines("EM axons", 156, 1800, "156 images, 1800 s each, and 537 contours, 14 s each", 537, 14),
 )
-"""What the paper's text allows, in the order of its datasets."""
+"""What follows from the counts in the paper's text, in the order of its datasets."""
 
 
 def as_markdown(efforts: tuple[Effort, ...] = FIGURE_1F) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from micraframe import registry
 from micraframe.annotators.annotate import annotate_samples
 from micraframe.batching import batches
-from micraframe.config import IMAGE_LEVEL, MICRA_NET, DatasetChoice, MethodChoice
+from micraframe.config import IMAGE_LEVEL, MICRA_NET, DatasetChoice, MethodChoice, resolve_choice
 from micraframe.datasets.sources import LazySamples
 from micraframe.errors import ConfigError, DataError, counted, reason_of
 from micraframe.interfaces import ClassRule, Method, Model
@@ -37,9 +37,9 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
     from the images of the other folds, and the fold selects its best parameters; probabilities and maps are the means
     over the copies. Batch normalisations that do not learn keep their statistics, too.
 
-    The source model is trained on `dataset`, another one than the study's, or read from a saved model. Training runs
-    anew in every run of a study: for many runs, train once and name the `models`. Annotating what the source learned
-    from is not part of the annotation cost, which is that of all training images that the method is given.
+    The source model is trained on `dataset`, another one than the study's, or read from a saved model. It is
+    trained again in every run of a study: for many runs, train once and name the `models`. Annotating what the source
+    learned from is not part of the annotation cost, which is that of all training images that the method is given.
 
     The paper takes 5 source models, and repeats 5 times from each: that is seeds 0 to 24 here.
 
@@ -87,18 +87,13 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         """Build the source method.
 
         Raises:
-            ConfigError: If it is not micra-net, or its model has no origin, or two.
+            ConfigError: If it is not micra-net.
         """
         super().__init__(params)
         source = registry.build("method", params.source.name, **params.source.params)
         if not isinstance(source, MicraNet):
             raise ConfigError(
                 f"k-fold-finetuning: expected source micra-net, got {params.source.name!r}; choose micra-net"
-            )
-        if (params.dataset is None) == (not params.models):
-            raise ConfigError(
-                f"k-fold-finetuning: expected one of dataset and models, got {'both' if params.models else 'neither'}; "
-                "say where the source model comes from"
             )
         self._source = source
 
@@ -111,10 +106,11 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         itself.
 
         Raises:
-            DataError: If there are fewer images than folds, or the source has other classes or channels.
-            ConfigError: If a saved model does not fit the source method.
+            DataError: If there are fewer images than folds or `images`, or the source has other classes or channels.
+            ConfigError: If a saved model does not fit the source method; or see `untrained`.
         """
         params = self.params
+        self._check_origin()
         source = self._trained(context)
         if params.unfreeze == "nothing":
             return MeanModel((_as_it_is(source, info, params.rename),))
@@ -131,7 +127,12 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         return MeanModel(tuple(tuned))
 
     def untrained(self, info: DatasetInfo) -> MeanModel:
-        """Return copies that have learned nothing."""
+        """Return copies that have learned nothing.
+
+        Raises:
+            ConfigError: If the source model has no origin, or two.
+        """
+        self._check_origin()
         copies = 1 if self.params.unfreeze == "nothing" else self.params.folds
         return MeanModel(tuple(self._source.untrained(info) for _ in range(copies)))
 
@@ -142,6 +143,13 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
             fold, _, name = key.partition(".")
             parts.setdefault(int(fold.removeprefix(_FOLD)), {})[name] = tensor
         return MeanModel(tuple(self._source.restore(parts[number], info, device) for number in sorted(parts)))
+
+    def _check_origin(self) -> None:
+        if (self.params.dataset is None) == (not self.params.models):
+            raise ConfigError(
+                "k-fold-finetuning: expected one of dataset and models, got "
+                f"{'both' if self.params.models else 'neither'}; say where the source model comes from"
+            )
 
     def _trained(self, context: FitContext) -> MicraNetModel:
         """Return the source model of this seed."""
@@ -162,6 +170,11 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         try:
             if saved.method.name != MICRA_NET.name:
                 raise RuntimeError(f"it is one of method {saved.method.name}")
+            theirs, ours = (resolve_choice("method", one).params for one in (saved.method, self.params.source))
+            # The weights fit whatever their features are pooled by.
+            for name in ("backbone", "pooling"):
+                if theirs[name] != ours[name]:
+                    raise RuntimeError(f"its {name} is {theirs[name]}, not {ours[name]}")
             return self._source.restore(saved.tensors, saved.info, "cpu")
         except (RuntimeError, KeyError) as error:
             raise ConfigError(
@@ -215,14 +228,19 @@ def deal(groups: Sequence[str], images: int | None, folds: int, seed: int) -> li
 
     Args:
         groups: The group of each sample.
-        images: Number of groups to draw; None, or more than there are: all.
+        images: Number of groups to draw; None: all.
         folds: Number of folds, whose numbers of groups differ by at most 1.
         seed: Draws the groups and deals them out.
 
     Raises:
-        DataError: If there are fewer groups than folds.
+        DataError: If there are fewer groups than folds, or than `images`.
     """
     names = sorted(set(groups))
+    if images is not None and images > len(names):
+        raise DataError(
+            f"k-fold-finetuning: expected at least the {images} training images of parameter images, got "
+            f"{counted(len(names), 'image')}; add images, or set at most {len(names)}"
+        )
     drawn = [names[place] for place in np.random.default_rng(seed).permutation(len(names))[:images]]
     if len(drawn) < folds:
         raise DataError(

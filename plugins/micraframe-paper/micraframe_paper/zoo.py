@@ -132,7 +132,7 @@ def to_pipeline(
         model: The model.
         dataset: What it learned from.
         version: The preset's.
-        fingerprint: Hash of the file, in place of that of the data, which nobody knows.
+        fingerprint: Hash of the file, because that of the training data is not known.
         intensities: The smallest and the largest value of the scaling of F-actin's images: `intensity_scaling`.
 
     Raises:
@@ -164,7 +164,7 @@ def to_pipeline(
         restored = build("method", method.name, **method.params).restore(state, info, "cpu")
     except RuntimeError as error:
         raise ModelError(
-            f"{where}: the weights do not fit the network: {reason_of(error)}; get the file anew"
+            f"{where}: the weights do not fit the network: {reason_of(error)}; download the file again"
         ) from error
     origin = {"data": fingerprint, "imported": where, "preset": f"{dataset} {version}", **versions()}
     found = dataclasses.replace(blank, model=restored, provenance=origin)
@@ -185,7 +185,7 @@ def import_zoo(
     Args:
         path: The file.
         output: Folder for the models, each in `ARCHITECTURE/MODEL`.
-        dataset: What they learned from; None: the file tells.
+        dataset: What they learned from; None: inferred from the file.
         version: The preset's.
         intensities: As in `to_pipeline`.
 
@@ -218,7 +218,7 @@ def _info(
         raise ConfigError(f"intensities: expected none for {dataset}, got {intensities}; leave them out")
     low, high = intensities or (0.0, 1.0)
     if not high > low:
-        raise ConfigError(f"intensities: expected MIN < MAX, got {low:g} and {high:g}; exchange them")
+        raise ConfigError(f"intensities: expected MIN < MAX, got {low:g} and {high:g}; swap them")
     objects: tuple[Role, ...] = ("object",)
     known: dict[Studied, tuple[tuple[str, ...], int, Normalisation, tuple[Role, ...]]] = {
         "f-actin": (
@@ -254,7 +254,7 @@ def _read_model(where: str, architecture: h5py.Group, name: str) -> ZooModel:
     group = architecture[name]
     folds = [group] if _LINEAR in group else [group[fold] for fold in group]
     if not folds:
-        raise ModelError(f"{where}: expected weights, or folds of weights, found none; get the file anew")
+        raise ModelError(f"{where}: expected weights, or folds of weights, found none; download the file again")
     states = tuple(_state(f"{where}{fold.name.removeprefix(group.name)}", fold) for fold in folds)
     classes = len(states[0]["linear.weight"])
     found = [_thresholds(where, (fold, group, architecture), classes) for fold in folds]
@@ -263,7 +263,9 @@ def _read_model(where: str, architecture: h5py.Group, name: str) -> ZooModel:
         ("num_input_images", int(states[0]["backbone.blocks.1a.conv.weight"].shape[1])),
     ):
         if settings.get(key, number) != number:
-            raise ModelError(f"{where}: expected {key} {settings[key]}, got weights for {number}; get the file anew")
+            raise ModelError(
+                f"{where}: expected {key} {settings[key]}, got weights for {number}; download the file again"
+            )
     known = [each for each in found if each is not None]
     size = np.atleast_1d(settings["size"]).astype(int).tolist() if "size" in settings else []
     return ZooModel(
@@ -292,7 +294,7 @@ def _state(where: str, group: h5py.Group) -> dict[str, Tensor]:
         differing = ", ".join(sorted(set(group) ^ set(names))[:3])
         raise ModelError(
             f"{where}: expected the arrays of {stages or 4} stages of conv and bnorm and of linear1, got others "
-            f"({differing} ...); get the file anew"
+            f"({differing} ...); download the file again"
         )
     return {names[key]: torch.from_numpy(np.array(group[key][()])) for key in group}
 
@@ -307,7 +309,7 @@ def _thresholds(where: str, groups: tuple[h5py.Group, ...], classes: int) -> tup
     if numbers.size not in (1, classes) or not ((numbers >= 0) & (numbers <= 1)).all():
         raise ModelError(
             f"{where}: class_thresholds: expected {counted(classes, 'number')} from 0 to 1, got {numbers.tolist()}; "
-            "get the file anew"
+            "download the file again"
         )
     return tuple(np.broadcast_to(numbers, classes).tolist())
 
@@ -325,5 +327,5 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: expected a published model file, HDF5 with groups of architectures that have trainer_params, got "
-            f"something else ({reason_of(error)}); get it anew"
+            f"something else ({reason_of(error)}); download it again"
         ) from error

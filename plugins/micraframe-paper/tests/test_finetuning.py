@@ -146,6 +146,10 @@ def test_the_source_learns_from_another_dataset(tmp_path: Path) -> None:
     seed=st.integers(0, 5),
 )
 def test_folds_divide_images_with_all_their_crops(groups: list[str], images: int | None, folds: int, seed: int) -> None:
+    if images is not None and images > len(set(groups)):
+        with pytest.raises(DataError, match=f"expected at least the {images} training images of parameter images, got"):
+            deal(groups, images, folds, seed)
+        return
     if min(len(set(groups)), images or 100) < folds:
         with pytest.raises(DataError, match=f"expected at least {folds} images, one for each fold"):
             deal(groups, images, folds, seed)
@@ -153,7 +157,7 @@ def test_folds_divide_images_with_all_their_crops(groups: list[str], images: int
     found = deal(groups, images, folds, seed)
     names = [{groups[place] for place in fold} for fold in found]
     used = set().union(*names)
-    assert len(used) == sum(map(len, names)) == min(len(set(groups)), images or 100)
+    assert len(used) == sum(map(len, names)) == (images or len(set(groups)))
     assert max(map(len, names)) - min(map(len, names)) <= 1
     assert sorted(place for fold in found for place in fold) == [n for n, name in enumerate(groups) if name in used]
     assert found == deal(groups, images, folds, seed)
@@ -187,6 +191,9 @@ def test_what_cannot_be_a_source_is_named(models: list[str], tmp_path: Path) -> 
     wider = {"name": "micra-net", "params": {"backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}}}}
     with pytest.raises(ConfigError, match="expected a model of the network that `source` describes"):
         fitted(models=models, source=wider)
+    averaged = {**SOURCE, "params": SOURCE["params"] | {"pooling": "mean"}}  # of the same weights
+    with pytest.raises(ConfigError, match="source` describes, but its pooling is max, not mean; give source"):
+        fitted(models=models, source=averaged)
     with pytest.raises(ConfigError, match="expected one of dataset and models, got neither"):
         fitted()
     with pytest.raises(ConfigError, match="expected source micra-net, got 'centre-blob'"):

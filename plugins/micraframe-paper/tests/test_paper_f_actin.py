@@ -90,6 +90,7 @@ def test_crops_labels_and_pixels_are_those_of_the_definition(root, split):
     assert len(samples) == len(expected) > 0
     for sample, (id_, name, image, masks, ignore, labels) in zip(samples, expected, strict=True):
         assert (sample.id, sample.group, sample.pixel_size_um) == (id_, name, 0.02)
+        assert sample.normalisation == scaling  # the metric low-intensity-share needs it
         np.testing.assert_array_equal(sample.image, scaling.apply(image[None].astype(np.float32)))
         np.testing.assert_array_equal(sample.masks, masks)
         np.testing.assert_array_equal(sample.ignore, ignore)

@@ -163,6 +163,25 @@ def test_a_coarse_mask_covers_more_dark_pixels():
     assert math.isnan(share_of(image[0] < 9, np.zeros((20, 20), bool)))
 
 
+def test_the_threshold_is_converted_as_the_dataset_normalised_its_images():
+    counts = np.arange(20, dtype=np.float32).reshape(1, 4, 5)
+    masks = np.ones((1, 4, 5), bool)
+    scaling = Normalisation("fixed", offset=(2.0,), scale=(40.0,))
+    image = scaling.apply(counts)
+    found = measure("low-intensity-share", image, masks, masks, normalisation=scaling)
+    assert found["low_intensity_share"] == [0.5]  # 0 to 9 of 0 to 19
+    given = {"offset": 7, "scale": 40}
+    assert measure("low-intensity-share", image, masks, masks, params=given)["low_intensity_share"] == [0.25]
+    for other in (
+        Normalisation("min-max"),
+        Normalisation("fixed", offset=(255.0,), scale=(-255.0,)),
+        Normalisation("fixed", offset=(1.0, 2.0)),
+    ):
+        with pytest.raises(DataError, match="expected a normalisation of kind none, or fixed .* set offset and scale"):
+            measure("low-intensity-share", image, masks, masks, params={"offset": 7}, normalisation=other)
+        measure("low-intensity-share", image, masks, masks, params=given, normalisation=other)
+
+
 @pytest.mark.parametrize("name", ["lattice-fft", "low-intensity-share"])
 def test_another_size_is_an_error(name):
     image, masks = stripes(9), halves()

@@ -5,7 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from micraframe_paper.datasets.p_vivax import read_smears
+from micraframe_paper.datasets.p_vivax import INFECTED, read_smears
 
 from micraframe import registry
 from micraframe.datasets.crops import grid
@@ -72,15 +72,15 @@ def test_boxes_of_infected_cells_are_the_class(root):
     dataset = build(root, crop=None, stride=None, positive_rule="share")
     assert dataset.info().classes == ("infected",)
     first, second = dataset.samples("test")
-    assert sorted(first.boxes[0].tolist()) == [[10, 40, 30, 60], [40, 5, 60, 25], [60, 80, 70, 90]]
+    assert sorted(first.boxes[0].tolist()) == [[10, 40, 30, 60], [60, 80, 70, 90]]
     assert (first.labels.tolist(), second.labels.tolist(), len(second.boxes[0])) == ([True], [False], 0)
-    (first, _) = build(root, crop=None, stride=None, infected=["leukocyte"]).samples("test")
-    assert first.boxes[0].tolist() == [[40, 40, 60, 60]]
+    (first, _) = build(root, crop=None, stride=None, infected=["leukocyte", "difficult"]).samples("test")
+    assert first.boxes[0].tolist() == [[40, 40, 60, 60], [40, 5, 60, 25]]
 
 
 def test_a_crop_with_five_percent_of_an_infected_cell_is_positive(root):
     samples = {sample.id: sample for sample in build(root).samples("test")}
-    infected = [box for name, box in CELLS if name in ("trophozoite", "ring", "difficult")]
+    infected = [box for name, box in CELLS if name in ("trophozoite", "ring")]
     expected = {}
     for name, cells in (("e1", infected), ("e2", [])):
         for y, x, height, width in grid(SIZE, 32, 16):
@@ -117,6 +117,13 @@ def test_a_table_of_boxes_is_read_too(tmp_path):
     }
 
 
+def test_a_table_without_categories_is_refused(tmp_path):
+    write_images(tmp_path, ["a", "b", "c"])
+    (tmp_path / "boxes.csv").write_text("image,xmin,ymin,xmax,ymax\na,40,10,60,30\n")
+    with pytest.raises(DataError, match="expected a column 'class', got xmin, ymin, xmax, ymax; add it"):
+        build(tmp_path).info()
+
+
 @pytest.mark.parametrize("content", ["", "{}x", '{"image": 1}', '[{"image": {"pathname": "a"}}]', "[3]"])
 def test_a_broken_annotation_is_named(tmp_path, content):
     (tmp_path / "test.json").write_text(content)
@@ -145,6 +152,7 @@ def test_the_published_annotation_is_read(data):
         "schizont": 11,
         "difficult": 5,
     }
+    assert sum(counts[name] for name in INFECTED) == 303  # the paper's infected test cells
     for smear in smears:
         assert all((boxes[:, :2] < boxes[:, 2:]).all() for boxes in smear.boxes.values())
 
@@ -153,7 +161,7 @@ def test_the_shared_subset(data):
     dataset = registry.build("dataset", "p-vivax", root=str(data / "pvivax_bbbc041"))
     annotations = [source.read_annotation() for source in dataset.sources()]
     assert len(annotations) == 17
-    assert sum(len(annotation.boxes[0]) for annotation in annotations) == 28
+    assert sum(len(annotation.boxes[0]) for annotation in annotations) == 24  # and 4 that are difficult
     crops = dataset.samples("train")
     labels = [key.labels[0] for key in crops._keys]
     assert 0 < sum(labels) < len(labels) / 4

@@ -16,7 +16,7 @@ from micraframe_paper.datasets.fields import MarkedFields, MarkedFieldsParams
 class EmAxon(MarkedFields["EmAxon.Params"]):
     """Scanning electron micrographs of mouse brain with markers of axons labelled by APEX2 and DAB.
 
-    The paper's set, 92, 66 and 44 tiles of 10,240 x 10,240 px at 5 nm, is to be had from its corresponding author; it
+    The paper's set, 92, 66 and 44 tiles of 10,240 x 10,240 px at 5 nm, is available from its corresponding author; it
     has no public layout. Expected in `root`: the folder `images` of 8-bit tiles; `markers.csv` with the columns image,
     x and y, in pixels; `index.csv` with the columns image, split (train, valid or test) and, if tiles overlap, group;
     optionally the folder `masks` of outlines, named like the images. As in the paper, tiles are inverted and divided by

@@ -160,7 +160,7 @@ def _opened(path: Path) -> Iterator[h5py.File]:
     except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise DataError(
             f"{path}: expected an HDF5 file of groups with data, label and label's attribute 'shapes', got something "
-            f"else ({reason_of(error)}); get it anew from {TERMS.page}"
+            f"else ({reason_of(error)}); download it again from {TERMS.page}"
         ) from error
 
 
@@ -271,5 +271,6 @@ class FActin(Dataset["FActin.Params"]):
             pixel_size_um=PIXEL_SIZE_UM,
             group=name,
             source=f"{image.file}: {image.name}",
+            normalisation=self._normalisation,
         )
         return whole, components(masks)

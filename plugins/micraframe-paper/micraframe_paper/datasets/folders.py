@@ -1,4 +1,4 @@
-"""Real images that are at hand as folders: their files, the settings of the committed studies, licence and citation."""
+"""Real images in folders of known layout: their files, settings of the committed studies, licence and citation."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class KnownFolder(ImageDataset[K]):
 class NucleiFluo(KnownFolder["NucleiFluo.Params"]):
     """349 fluorescence images of outlined nuclei, of many sources: the grey, dark images of BBBC038, corrected.
 
-    Images of one size are most often of one source, so `sizes` makes of it several devices: train on one size and
+    Images of one size are mostly of one source, so `sizes` can stand for several devices: train on one size and
     fine-tune on another. With `contact_class: contact`, places where nuclei touch are a class, made from the numbered
     nuclei. A split keeps fields together, each of which has images of one size only.
     """

@@ -85,12 +85,13 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     start, header = bytes([0, 0, 8, axes]), 4 + 4 * axes
     if not content.startswith(start) or len(content) < header:
         raise DataError(
-            f"{path}: expected an IDX file that begins with {start.hex(' ')}, got {content[:4].hex(' ')}; get it anew"
+            f"{path}: expected an IDX file that begins with {start.hex(' ')}, got {content[:4].hex(' ')}; download it "
+            "again"
         )
     shape = [int(length) for length in np.frombuffer(content, ">i4", axes, 4)]
     if len(content) != header + math.prod(shape):
         expected = header + math.prod(shape)
-        raise DataError(f"{path}: expected {expected} bytes for shape {shape}, got {len(content)}; get it anew")
+        raise DataError(f"{path}: expected {expected} bytes for shape {shape}, got {len(content)}; download it again")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

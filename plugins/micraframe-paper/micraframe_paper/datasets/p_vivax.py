@@ -19,7 +19,7 @@ from micraframe.datasets.normalisation import NormalisationParams
 from micraframe.datasets.paths import images_in
 from micraframe.datasets.sources import SourceImage
 from micraframe.datasets.splits import random_splits
-from micraframe.datasets.tables import BOX_COLUMNS, CLASS_COLUMN, check_images, read_table, row_objects
+from micraframe.datasets.tables import BOX_COLUMNS, CLASS_COLUMN, check_images, columns_of, read_table, row_objects
 from micraframe.errors import DataError, reason_of
 from micraframe.images import read_image, read_size
 from micraframe.types import FloatArray, Split
@@ -44,8 +44,9 @@ FILES: Final = tuple(
 TABLE: Final = "boxes.csv"
 """The annotation of a folder in the other layout: a table of boxes beside the folder `images`."""
 
-INFECTED: Final = ("gametocyte", "ring", "trophozoite", "schizont", "difficult")
-"""BBBC041's categories of infected cells; of `difficult` ones, the annotators could not tell the stage."""
+INFECTED: Final = ("gametocyte", "ring", "trophozoite", "schizont")
+"""BBBC041's categories of infected cells that the paper counts: the 303 of its test images. Cells that are `difficult`,
+whose category the annotators could not tell, are not among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ def read_smears(path: Path) -> list[Smear]:
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected BBBC041's annotation, a list of images with their objects, got something else "
-            f"({reason_of(error, typed=True)}); get the file anew from {TERMS.page}"
+            f"({reason_of(error, typed=True)}); download it again from {TERMS.page}"
         ) from error
 
 
@@ -100,8 +101,13 @@ def read_boxes_table(folder: Path) -> list[Smear]:
         DataError: If a file is missing or broken, or the table is about an image that is not there.
     """
     table, images = read_table(folder / TABLE), images_in(folder / "images")
+    if CLASS_COLUMN not in columns_of(table):
+        raise DataError(
+            f"{folder / TABLE}: expected a column {CLASS_COLUMN!r}, got {', '.join(columns_of(table))}; add it, with "
+            "the category of each cell"
+        )
     check_images(table, images, str(folder / "images"))
-    categories = sorted({row.cells.get(CLASS_COLUMN, "") for rows in table.values() for row in rows})
+    categories = sorted({row.cells[CLASS_COLUMN] for rows in table.values() for row in rows})
     smears = []
     for name, path in images.items():
         size = read_size(path)
