@@ -326,8 +326,8 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
     labels = truth_masks(truth.path, stem, classes)
     if truth.instances is None and is_numbered(labels):
         raise ConfigError(
-            f"{truth.path}: expected binary masks, got {np.count_nonzero(np.unique(labels))} values other than 0 in those of "
-            f"{name!r}; add --instances if they number objects, or --binary if each of them means the class"
+            f"{truth.path}: expected binary masks, got {np.count_nonzero(np.unique(labels))} values other than 0 in "
+            f"those of {name!r}; add --instances if they number objects, or --binary if each of them means the class"
         )
     masks = labels != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:

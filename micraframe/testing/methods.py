@@ -54,8 +54,8 @@ class MethodTrial(ObservedTrial):
 
     @cached_property
     def images(self) -> list[FloatArray]:
-        """The images of four samples, and an empty one of another size."""
-        return [sample.image for sample in self.samples[-4:]] + [np.zeros((1, 40, 56), np.float32)]
+        """The images of the samples, and an empty one of another size."""
+        return [sample.image for sample in self.samples] + [np.zeros((1, 40, 56), np.float32)]
 
     @cached_property
     def training(self) -> Call:

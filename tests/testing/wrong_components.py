@@ -765,8 +765,8 @@ methods("returns-scores", "returns maps of half the size", r"size \(48, 48\), go
     bright=lambda s, image: image[0, ::2, ::2])
 methods("returns-scores", "has no map of a chosen class", "expected maps of the classes",
     scores=lambda s, model, image, rule: SCORES(s, model, image, lambda presence: ()))
-methods("one-result-per-image", "skips the last image", "expected scores of 5 images, got 4", score=skip_last)
-methods("one-result-per-image", "scores every image twice", "expected scores of 5 images, got 10",
+methods("one-result-per-image", "skips the last image", "expected scores of 9 images, got 8", score=skip_last)
+methods("one-result-per-image", "scores every image twice", "expected scores of 9 images, got 18",
     score=lambda s, model, images, rule: SCORE(s, model, (image for image in images for _ in range(2)), rule))
 methods("fresh-results", "yields maps in one buffer", "expected scores to last",
     scores=lambda s, model, image, rule: dataclasses.replace(scores := SCORES(s, model, image, rule),

@@ -134,6 +134,7 @@ def test_a_test_sample_is_a_whole_field_with_its_marks(tiles: dict[str, Any]) ->
     assert test.image.shape == (1, 80, 96)
     assert test.points[0].tolist() == [[60, 60]]
     assert (test.labels.tolist(), test.group) == ([True], "section5")
+    assert test.normalisation == dataset.info().normalisation
     assert test.image.max() == 1
     np.testing.assert_allclose(test.image.min(), 0, atol=0.01)
 
@@ -237,6 +238,13 @@ def test_crops_of_a_mosaic(smears: dict[str, Any]) -> None:
     for sample in build("blood-mosaic", **smears, pu_ratio=None).samples("train"):
         assert sample.image.shape == (3, 12, 12)
         assert bool((sample.image == 1).any()) == sample.labels[0]
+
+
+def test_shares_of_a_mosaic(smears: dict[str, Any]) -> None:
+    dataset = build("blood-mosaic", **smears, valid=0)
+    assert [len(dataset.samples(split)) > 0 for split in SPLITS] == [True, False, True]
+    with pytest.raises(ConfigError, match="valid 0.6 and test 0.4 leave nothing for training"):
+        build("blood-mosaic", **smears, valid=0.6, test=0.4)
 
 
 def test_pieces_that_are_too_small_or_too_large_are_refused(smears: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.image_dataset import ImageDatasetParams
@@ -78,6 +78,12 @@ class BloodMosaic(MarkedFields["BloodMosaic.Params"]):
         licence: str = default(MarkedFieldsParams, "licence", BloodCells.Params.model_fields["licence"].default)
         citation: str = default(MarkedFieldsParams, "citation", BloodCells.Params.model_fields["citation"].default)
 
+        @model_validator(mode="after")
+        def _trains(self) -> BloodMosaic.Params:
+            if self.valid + self.test >= 1:
+                raise ValueError(f"valid {self.valid} and test {self.test} leave nothing for training")
+            return self
+
     def class_name(self) -> str:
         """Return the name of the only class."""
         return self.params.target
@@ -111,7 +117,8 @@ class BloodMosaic(MarkedFields["BloodMosaic.Params"]):
         for split in SPLITS:
             chosen = [index for index, other in enumerate(splits) if other == split]
             rng = np.random.default_rng([params.seed, int(digest(split)[:15], 16)])
-            for number, pieces in enumerate(plan(described, chosen, params.piece, params.pieces, rng)):
+            planned = plan(described, chosen, params.piece, params.pieces, rng) if chosen else []
+            for number, pieces in enumerate(planned):
                 name = f"{split}{number:03}"
                 annotation = _annotation(pieces, described, params.piece, params.pieces)
                 fields.append(
