@@ -142,7 +142,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             if not any(packed[:-1].any() for packed in train_masks):
                 raise DataError(
                     f"self-training: expected pixels at or above {high:.3g} in the {name}'s maps of training images "
-                    f"that contain a class, got none; lower threshold or band, or train the {name} longer"
+                    f"that contain a class, got none; train the {name} for more epochs, or lower threshold or band"
                 )
             name = f"student-{number}"
             seed = seed_for(context.seed, "student", number) % 2**32  # the largest that NumPy and scikit-learn take

@@ -103,7 +103,8 @@ def _print(audit: Audit) -> None:
         _wrapped(f"{'ok' if finding.ok else 'warning'}: {finding.text}")
     if audit.proposal:
         one = audit.proposal
-        shares = ", ".join(f"{share:.0%}" for share in one.negatives)
+        classes = dict.fromkeys(count.class_ for count in audit.counts)
+        shares = ", ".join(f"{share:.0%} ({name})" for name, share in zip(classes, one.negatives, strict=True))
         print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
         _wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.")
         _wrapped(RULE)

@@ -366,4 +366,6 @@ def _balance(one: ClassCount, what: str) -> Finding:
     result = ", so that it cannot be learned" if one.negative in (0, one.samples) and one.split == "train" else ""
     size, other = ("smaller", "without") if negative < ONE_SIDED else ("larger", "with")
     crops = f"use {size} crops, or " if what == "crops" else ""
-    return Finding(False, f"{where}{result}; {crops}add images {other} it")
+    cut = ", or cut images into crops (`crop` where masks or boxes are known, `micraframe crops` where labels are)"
+    advice = f"{crops}add images {other} it{cut if what == 'images' and negative < ONE_SIDED else ''}"
+    return Finding(False, f"{where}{result}; {advice}")

@@ -67,7 +67,9 @@ def read_table(path: Path, image_column: str = "") -> Rows:
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{path}: cannot be read as a table: {reason}") from error
+        lost = isinstance(error, FileNotFoundError) and not path.is_absolute()
+        hint = f"; paths are relative to the current folder, {Path.cwd()}" if lost else ""
+        raise DataError(f"{path}: cannot be read as a table: {reason}{hint}") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if len(lines) < 2:
         raise DataError(f"{path}: expected a header and at least one row, got {counted(len(lines), 'line')}")
@@ -235,7 +237,10 @@ def _coordinates(row: TableRow, columns: Sequence[str]) -> list[float]:
 
 def _check_class(row: TableRow, class_: str, classes: Sequence[str]) -> None:
     if class_ not in classes:
-        raise DataError(f"{row.place}: expected one of the classes {', '.join(classes)}, got {class_!r}")
+        raise DataError(
+            f"{row.place}: expected one of the classes {', '.join(classes)}, got {class_!r}; add it to the parameter "
+            "'classes', or remove its rows"
+        )
 
 
 def _box(row: TableRow, values: list[float], size: tuple[int, int]) -> list[float]:

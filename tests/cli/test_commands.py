@@ -113,7 +113,8 @@ def test_list_is_grouped_by_kind_and_fits_80_columns(command, monkeypatch):
     assert [line for line in lines if line and not line.startswith(" ")] == list(KINDS)
     assert max(map(len, lines)) <= 80
     assert any(line.startswith("  unet-encoder ") for line in lines)
-    assert "[micraframe-" not in command("list", "backbone").out
+    assert re.findall(r"\[micraframe.*?\]", command("list", "backbone").out) == ["[micraframe-example]"]
+    assert "[micraframe" not in command("list", "extractor").out
 
 
 def test_list_names_the_plugin_of_a_component_that_is_not_built_in(command, install):
@@ -179,7 +180,7 @@ def test_show_hides_no_default_and_names_what_can_be_chosen(command, monkeypatch
     assert "augmentations: list of mapping = [{kind: flip, probability: 0.5, axis: left-right}" in out
     assert "{kind: log-sum-exp}: A smooth maximum" in out
     assert "dropout: float (>= 0, < 1) = 0.5" in out
-    assert "One of: timm, unet, unet-encoder; see micraframe show backbone NAME." in out
+    assert "One of: timm, two-convolutions, unet, unet-encoder; see micraframe show backbone NAME." in out
     assert "otsu alone is short for {name: otsu}." in command("show", "head", "semantic").out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_audit_prints_80_columns_or_json(command, config):
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert "Proposal:\n  scale: 1\n  crop: 32\n" in out
+    assert re.search(r"Expected negative crops: \d+% \(disc\), \d+% \(square\)", out)
     code, out, _ = command("data", "audit", config(), "--json", "--object-size", "9")
     (one,) = json.loads(out)
     assert code == 0

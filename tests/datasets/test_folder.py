@@ -304,6 +304,10 @@ def test_unlabelled_images_are_named_or_skipped(cells: dict[str, Any]) -> None:
     with pytest.raises(DataError, match=r"got none of 1: cell7\.png; .*unlabelled: skip"):
         build(**cells).info()
     assert "cell7" not in {sample.id for sample in every_sample(build(**cells, unlabelled="skip"))}
+    for path in Path(cells["masks"]).iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"cell7\.png.*; annotate some, or set unlabelled: negative"):
+        build(**cells, unlabelled="skip").info()
 
 
 def test_a_broken_image_is_named_and_the_others_are_read(cells: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
     classes = label_classes(rows, ())
     assert classes == ("fiber", "ring")
     assert [row_labels(name, rows[name], classes, path) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
-    with pytest.raises(DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'"):
+    with pytest.raises(DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'; add it to .* 'classes'"):
         row_labels("a", rows["a"], ("ring",), path)
 
 
@@ -69,6 +69,8 @@ def test_broken_tables_are_refused_by_name(tmp_path: Path, text: str, message: s
 def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read"):
         read_table(tmp_path / "nowhere.csv")
+    with pytest.raises(DataError, match=r"^nowhere\.csv: .*; paths are relative to the current folder, "):
+        read_table(Path("nowhere.csv"))
     with pytest.raises(DataError, match="expected a column 'id'"):
         read_table(table(tmp_path, "image,ring\na,1\n"), "id")
 
