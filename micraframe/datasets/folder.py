@@ -199,8 +199,8 @@ class Folder(ImageDataset["Folder.Params"]):
             listed = ", ".join(unlabelled[:5]) + (", ..." if len(unlabelled) > 5 else "")
             raise DataError(
                 f"{params.images}: expected an annotation of each image, got none of {len(unlabelled)}: {listed}; "
-                f"annotate {'some' if params.unlabelled == 'skip' else 'them, or set unlabelled: skip'}, or set "
-                "unlabelled: negative if they contain no class"
+                f"annotate {'some' if params.unlabelled == 'skip' else 'them'}, or set unlabelled: "
+                f"{'' if params.unlabelled == 'skip' else 'skip, or '}negative if they contain no class"
             )
         return sources
 

@@ -306,7 +306,7 @@ def test_unlabelled_images_are_named_or_skipped(cells: dict[str, Any]) -> None:
     assert "cell7" not in {sample.id for sample in every_sample(build(**cells, unlabelled="skip"))}
     for path in Path(cells["masks"]).iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"cell7\.png.*; annotate some, or set unlabelled: negative"):
+    with pytest.raises(DataError, match=r"got none of 9: cell0\.png.*; annotate some, or set unlabelled: negative"):
         build(**cells, unlabelled="skip").info()
 
 

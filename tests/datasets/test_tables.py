@@ -44,7 +44,9 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
     classes = label_classes(rows, ())
     assert classes == ("fiber", "ring")
     assert [row_labels(name, rows[name], classes, path) for name in "abc"] == [(1, 1), (0, 0), (0, 1)]
-    with pytest.raises(DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'; add it to .* 'classes'"):
+    with pytest.raises(
+        DataError, match=r"labels\.csv:3: expected one of the classes ring, got 'fiber'; add it to .* 'classes'"
+    ):
         row_labels("a", rows["a"], ("ring",), path)
 
 
