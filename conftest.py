@@ -1,6 +1,7 @@
 """What the tests of micraframe and of its plugins share."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,3 +16,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Let studies, those in other processes included, keep unfinished trainings apart from the user's."""
     os.environ["MICRAFRAME_SCRATCH"] = str(tmp_path_factory.mktemp("scratch"))
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Return the folder of real images, or skip the test."""
+    folder = Path(os.environ.get("MICRAFRAME_DATA", Path(__file__).parents[1] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real images: {folder} is not there; set MICRAFRAME_DATA")
+    return folder

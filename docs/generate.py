@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import base64
 import dataclasses
 import inspect
 import json
@@ -29,7 +28,7 @@ from micraframe.batch.findings import ClassFinding, ObjectFinding, PointFinding
 from micraframe.batch.learned import MeasuredNumber
 from micraframe.batch.predict import OutputFiles, output_files
 from micraframe.cli import app
-from micraframe.cli.catalog import _example, _parameters
+from micraframe.cli.catalog import example_of, parameter_records
 from micraframe.datasets.folder import FolderFiles
 from micraframe.modelfile import FORMAT, ModelFile
 from micraframe.plugin import KINDS
@@ -187,7 +186,7 @@ def components(kind: str) -> str:
         parts += [_markdown(component.__doc__ or "")]
         if component.Params.model_fields:
             parts.append(parameter_table(component.Params))
-            example = _example(kind, entry.component.name, component.Params)
+            example = example_of(kind, entry.component.name, component.Params)
             parts.append("In a configuration; leave out what you do not change:\n\n```yaml\n" + example + "```")
         else:
             parts.append("It has no parameters.")
@@ -205,7 +204,7 @@ def _entries(kind: str | None = None) -> list[registry.CatalogEntry]:
 def parameter_table(model: Any) -> str:
     """Return a table of the fields of a parameter model, those of nested models included."""
     rows = []
-    for each in _parameters(model, {}):
+    for each in parameter_records(model, {}):
         default = "required" if each["required"] else "" if each["nested"] else f"`{json.dumps(each['default'])}`"
         rows.append((f"`{each['parameter']}`", each["type"], default, each["description"]))
     return _table(("key", "type", "default", ""), rows)
@@ -459,7 +458,7 @@ def _output(output: Mapping[str, Any]) -> str:
     picture = output.get("data", {}).get("image/png")
     if picture is None:
         return "```text\n" + "".join(output.get("data", {}).get("text/plain", "")) + "\n```"
-    data = base64.b64encode(base64.b64decode("".join(picture))).decode()
+    data = "".join("".join(picture).split())
     return f'<img alt="What the cell drew" src="data:image/png;base64,{data}">'
 
 

@@ -1,13 +1,17 @@
-"""Images that come one by one, in order and in constant memory: in batches of one size, and with their results."""
+"""Images that come one by one, in order and in constant memory: in batches of one size, and with their results.
+
+And a few of many samples, where not all are needed.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from micraframe.types import FloatArray
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH_PIXELS = 16 * 256 * 256
@@ -40,3 +44,9 @@ def batches(images: Iterable[FloatArray]) -> Iterator[list[FloatArray]]:
         batch.append(image)
     if batch:
         yield batch
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """Return at most so many of the items, the first one among them, at equal distances."""
+    count = min(len(items), most)
+    return [items[number * len(items) // count] for number in range(count)]

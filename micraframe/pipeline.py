@@ -120,6 +120,11 @@ class Pipeline:
         """Return whether an image (C, H, W) is scored in tiles."""
         return self.tiling is not None and self.tiling.cuts((image.shape[1], image.shape[2]))
 
+    @property
+    def uses_maps(self) -> bool:
+        """Whether the head asks for score maps; one that only says which classes are present does not."""
+        return bool(self.head.classes_to_explain(np.ones(len(self.info.classes), np.float32)))
+
     def decide(self, scores: Scores, image: FloatArray) -> Prediction:
         """Return the head's decision on an image's scores.
 

@@ -325,9 +325,7 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
         if problem["type"] == "extra_forbidden":
             *outer, last = problem["loc"]
             names = list(_fields_inside(known, outer))
-            near = _near(str(last), names)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(names) or 'none'}"
-            parts.append(f"there is no parameter {where!r}; {hint}")
+            parts.append(f"there is no parameter {where!r}; {hint(str(last), names)}")
         elif problem["type"] == "missing":
             parts.append(f"parameter {where!r} is missing")
         elif not where:
@@ -416,9 +414,13 @@ def _components(module: ModuleType) -> tuple[Component, ...]:
 
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        near = _near(kind, KINDS)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(KINDS)}"
-        raise UnknownComponent(f"there is no kind of component {kind!r}; {hint}")
+        raise UnknownComponent(f"there is no kind of component {kind!r}; {hint(kind, KINDS)}")
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """Return what an error about an unknown name ends in: the known name that resembles it most, or all of them."""
+    near = _near(name, known)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
 def _near(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:

@@ -129,7 +129,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
         # Whatever else the caller's samples hold, masks come from maps alone.
         train, valid = (LazySamples(samples, _labels_only) for samples in (train, valid))
         teacher = self._teacher.fit(
-            train, valid if self._teacher.uses_validation else (), info, _part_of(context, "teacher", context.seed)
+            train, valid if self._teacher.uses_validation else (), info, context.nested("teacher", context.seed)
         )
         model, name = teacher, "teacher"
         for number in range(1, params.rounds + 1):
@@ -150,7 +150,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
                 annotated(parts[0], train_masks),
                 annotated(parts[1], valid_masks),
                 info,
-                _part_of(context, name, seed),
+                context.nested(name, seed),
             )
         return model if params.presence == "student" else TeacherAndStudent(teacher, model)
 
@@ -288,12 +288,6 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
         f"by erasing, got {counted(len(valid) + len(train), 'image')}, all with or all without; add images, or set "
         "threshold to a number"
     )
-
-
-def _part_of(context: FitContext, name: str, seed: int) -> FitContext:
-    """Return the context of one of several trainings."""
-    folder = None if context.folder is None else context.folder / name
-    return dataclasses.replace(context, seed=seed, folder=folder, progress=PrefixedProgress(context.progress, name))
 
 
 def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:

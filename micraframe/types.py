@@ -583,6 +583,11 @@ class FitContext:
     progress: Progress = dataclasses.field(default_factory=Progress)
     loggers: tuple[EpochLogger, ...] = ()
 
+    def nested(self, name: str, seed: int) -> FitContext:
+        """Return the context of a training within this one: its name, in progress and in folders, and its seed."""
+        folder = None if self.folder is None else self.folder / name
+        return dataclasses.replace(self, seed=seed, folder=folder, progress=PrefixedProgress(self.progress, name))
+
 
 def check_image(image: object, name: str) -> None:
     """Raise `DataError`, naming the image, unless it is a finite, non-empty float32 (C, H, W) array."""

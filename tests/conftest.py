@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from command_line import Command, Ran
 
-from micraframe import catalog
+from micraframe import catalog, cli
 from micraframe.plugin import Component
 
 
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """Return the folder of real images, or skip the test."""
-    folder = Path(os.environ.get("MICRAFRAME_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real images: {folder} is not there; set MICRAFRAME_DATA")
-    return folder
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return a function that runs the command line in this process."""
+
+    def run(*words: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        printed = capsys.readouterr()
+        return Ran(int(caught.value.code or 0), printed.out, printed.err)
+
+    return run
 
 
 ENTRY = """

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 
-from micraframe import catalog, cli
+from micraframe import catalog
 from micraframe.plugin import Component
 from micraframe.testing import check
 
@@ -49,18 +48,6 @@ def test_conformance_with_other_parameters(kind, name, params):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["micraframe", "conformance", *words])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
-
-    return run
-
-
-@pytest.fixture
 def mixed(install):
     """Install a plugin with a component that works, one that is wrong, and some that cannot be tried."""
     install(
@@ -86,7 +73,7 @@ def mixed(install):
 
 def test_the_command_lists_what_was_checked_what_failed_and_what_could_not_be_tried(command, mixed, monkeypatch):
     monkeypatch.setenv("COLUMNS", "1000")
-    code, out, _ = command("mixed")
+    code, out, _ = command("conformance", "mixed")
     lines = out.splitlines()
     assert code == 1
     assert "combiner mixed/good: 15 checks run" in lines
@@ -99,7 +86,7 @@ def test_the_command_lists_what_was_checked_what_failed_and_what_could_not_be_tr
 
 
 def test_the_command_prints_json(command, mixed):
-    code, out, _ = command("mixed", "--json")
+    code, out, _ = command("conformance", "mixed", "--json")
     records = json.loads(out)
     assert code == 1
     assert [each["check"] for each in records if each["outcome"] == "failed"] == ["same-bytes"]
@@ -109,12 +96,12 @@ def test_the_command_prints_json(command, mixed):
 
 def test_a_plugin_that_passes_a_rejected_one_and_an_unknown_one(command, install):
     install("fine", [Component("combiner", "good", "micraframe.combiners.last_layer:LastLayer", "Works")])
-    assert command("fine")[0] == 0
+    assert command("conformance", "fine")[0] == 0
     install("old", "MICRAFRAME_API = 0")
     with pytest.warns(match="plugin 'old' of old 1.0 was rejected"):
-        code, out, _ = command("old")
+        code, out, _ = command("conformance", "old")
     assert code == 1
     assert "plugin old was rejected: PluginError: old: expected MICRAFRAME_API = 2, got 0" in out.replace("\n    ", " ")
-    code, _, err = command("fin")
+    code, _, err = command("conformance", "fin")
     assert code == 2
     assert "there is no plugin 'fin'; did you mean 'fine'?" in err

@@ -131,7 +131,7 @@ def trained(settings: Settings) -> tuple[Pipeline, list[Sample]]:
     method = {"name": "micra-net", "params": params}
     context = FitContext(device=settings.device)
     model = pipelines.fit(method, dataset.samples("train"), dataset.samples("valid"), dataset.info(), context)
-    return model, [dataset.samples("test")[index] for index in range(16 if settings.quick else 200)]
+    return model, dataset.samples("test")[: 16 if settings.quick else 200]
 
 
 def steps_in(precision: str, trained: Pipeline, samples: Iterable[Sample]) -> list[Steps]:

@@ -82,9 +82,7 @@ def training(settings: Settings) -> list[Record]:
     }
     labeller = registry.build("annotator", "image-level")
     parts = [
-        annotate_samples(
-            [dataset.samples(split)[index] for index in range(count)], labeller, frozenset({Annotation.LABELS}), 0
-        )[0]
+        annotate_samples(dataset.samples(split)[:count], labeller, frozenset({Annotation.LABELS}), 0)[0]
         for split, count in (("train", 32 if settings.quick else 192), ("valid", 32))
     ]
 

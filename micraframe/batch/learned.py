@@ -15,6 +15,7 @@ from scipy import stats
 from micraframe import registry
 from micraframe.batch.evaluate import as_records
 from micraframe.batch.splits import SampleLabels
+from micraframe.batching import spread
 from micraframe.config import Choice
 from micraframe.heads.instance import InstanceHead
 from micraframe.interfaces import Statistics
@@ -187,9 +188,9 @@ def f1_without_contact(pipeline: Pipeline, samples: Sequence[Sample]) -> tuple[f
     Returns:
         None if nothing is subtracted, or no sample has numbered objects.
     """
-    count = min(len(samples), MOST_IMAGES)
-    chosen = [samples[number * len(samples) // count] for number in range(count)] if _subtracts(pipeline) else []
-    truths = [sample for sample in chosen if sample.instances is not None]
+    if not _subtracts(pipeline):
+        return None
+    truths = [sample for sample in spread(samples, MOST_IMAGES) if sample.instances is not None]
     if not truths:
         return None
     params = pipeline.head.params.model_dump(mode="json") | {"contact_map": "none"}

@@ -109,7 +109,7 @@ def predict_files(
             head asks for none.
         DataError: If a path does not exist, or there is no image at all.
     """
-    if scores and not pipeline.head.classes_to_explain(np.ones(len(pipeline.info.classes), np.float32)):
+    if scores and not pipeline.uses_maps:
         raise ConfigError(
             f"--scores: expected a head that uses score maps, got {pipeline.head_name.rpartition('/')[2]}, for which "
             "none are made; choose another --head, or leave out --scores"

@@ -61,7 +61,7 @@ def show(
     """Show a component: what it is, which plugin offers it, and its parameters with their defaults."""
     entry = registry.catalog().find(kind, name)
     component = registry.load(entry)
-    parameters = list(_parameters(component.Params, {}))
+    parameters = list(parameter_records(component.Params, {}))
     if as_json:
         print_json(parameters)
         return
@@ -74,7 +74,7 @@ def show(
         _print_parameter(parameter)
     print()
     print(wrapped("Example for a configuration; leave out what you do not change:"), end="\n\n")
-    print(textwrap.indent(_example(kind, entry.component.name, component.Params), "  "), end="")
+    print(textwrap.indent(example_of(kind, entry.component.name, component.Params), "  "), end="")
 
 
 def plugins(as_json: AsJson = False) -> None:
@@ -137,7 +137,7 @@ def _print_parameter(parameter: dict[str, Any]) -> None:
         print(wrapped(parameter["description"], f"{indent}    "))
 
 
-def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") -> Iterator[dict[str, Any]]:
+def parameter_records(model: type[BaseModel], values: dict[str, Any], path: str = "") -> Iterator[dict[str, Any]]:
     """Yield a record of each field of a parameter model, followed by the fields of the models that are nested in it.
 
     Args:
@@ -164,7 +164,7 @@ def _parameters(model: type[BaseModel], values: dict[str, Any], path: str = "") 
         }
         if len(nested) == 1:
             given = dict(default) if isinstance(default, nested[0]) else {}
-            yield from _parameters(nested[0], given, f"{path}{name}.")
+            yield from parameter_records(nested[0], given, f"{path}{name}.")
         else:
             yield from _alternatives(nested, f"{path}{name}")
 
@@ -198,7 +198,7 @@ def _offered(kind: str | None) -> str:
     return f"One of: {names}; see micraframe show {kind} NAME."
 
 
-def _example(kind: str, name: str, model: type[BaseModel]) -> str:
+def example_of(kind: str, name: str, model: type[BaseModel]) -> str:
     """Return a choice of the component as YAML: with what is required, and with what is nested.
 
     Lists of alternatives have one entry, a default one if there are any; required values are to be filled in.
@@ -250,7 +250,9 @@ def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str
             "description": inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0],
         }
         skipped = {f"{inside}.{name}" for name, _ in constants}
-        yield from (record for record in _parameters(model, {}, f"{inside}.") if record["parameter"] not in skipped)
+        yield from (
+            record for record in parameter_records(model, {}, f"{inside}.") if record["parameter"] not in skipped
+        )
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,9 +57,7 @@ def _entries(plugin: str | None) -> list[CatalogEntry]:
     found = registry.catalog()
     known = [*(each.name for each in found.plugins), *(each.name for each in found.failures)]
     if plugin is not None and plugin not in known:
-        near = difflib.get_close_matches(plugin, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-        raise ConfigError(f"there is no plugin {plugin!r}; {hint}")
+        raise ConfigError(f"there is no plugin {plugin!r}; {registry.hint(plugin, known)}")
     return [entry for entry in found.entries() if plugin in (None, entry.plugin.name)]
 
 

@@ -98,7 +98,9 @@ def sweep(
     others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
     if others and not masks:
         raise ConfigError(f"--{next(iter(others))}: expected --masks too, which alone uses it; add it")
-    segmenting = with_study_thresholds(load(model, device, **others), thresholds, origin) if masks else None
+    segmenting = pipeline if masks else None
+    if others:
+        segmenting = with_study_thresholds(load(model, device, **others), thresholds, origin)
 
     def say(note: str) -> None:
         typer.echo(note, err=True)

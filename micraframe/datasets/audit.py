@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from micraframe.batching import spread
 from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import AMBIGUOUS, NEGATIVE, POSITIVE, LabelRule, grid, judge_windows
 from micraframe.datasets.image_dataset import ImageDataset, label_rule
@@ -282,9 +283,7 @@ def object_sizes(objects: IntArray) -> tuple[Floats, Floats]:
 
 def _measured(whole: Dataset[Any], split: Split) -> list[Sample]:
     """Return up to `MOST_IMAGES` images of a split, evenly chosen; none if they have neither masks nor boxes."""
-    samples = whole.samples(split)
-    count = min(len(samples), MOST_IMAGES)
-    images = [samples[number * len(samples) // count] for number in range(count)]
+    images = spread(whole.samples(split), MOST_IMAGES)
     return images if all(image.masks is not None or image.boxes is not None for image in images) else []
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from micraframe.batching import spread
 from micraframe.interfaces import ClassRule, Head, Thresholds
 from micraframe.objects import components, objects_of
 from micraframe.types import DatasetInfo, FloatArray, IntArray, Sample, Scores
@@ -60,8 +61,7 @@ def with_sizes(head: Head[Any], samples: Sequence[Sample], score: Score, info: D
     """
     if not has_auto(head):
         return head
-    count = min(len(samples), MOST_IMAGES)
-    chosen = [samples[number * len(samples) // count] for number in range(count)]
+    chosen = spread(samples, MOST_IMAGES)
     objects = [index for index, role in enumerate(info.roles) if role == "object"]
     known = np.concatenate([np.zeros(0), *(_known_areas(sample, objects) for sample in chosen)])
     areas = known if known.size else _found_areas(head, chosen, score, info, objects)

@@ -206,8 +206,7 @@ def sweep_image(
     """
     if not isinstance(pipeline.model, MicraNetModel):
         raise ModelError(f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}")
-    every = np.ones(len(pipeline.info.classes), np.float32)
-    if segmenting is not None and not segmenting.head.classes_to_explain(every):
+    if segmenting is not None and not segmenting.uses_maps:
         raise ModelError(f"expected a head that makes masks, got {segmenting.head_name}; choose another --head")
     notes = _Notes(say)
     channels = pipeline.info.channels

@@ -9,8 +9,6 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +24,6 @@ from micraframe.images import read_image, read_labels, write_png, write_tiff
 from micraframe.plugin import KINDS, Component
 from micraframe.runtime.locks import exclusive
 from micraframe.testing import full_samples
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ran]
 
 TRAIN = """
 dataset:
@@ -59,18 +47,6 @@ device: cpu
 
 
 FAKE = [Component("metric", "nothing", "fake_metrics:Nothing", "Does nothing")]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys) -> Command:
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Ran(int(caught.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")

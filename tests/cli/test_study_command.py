@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import Command
 
-from micraframe import cli, config
+from micraframe import config
 from micraframe.cli import study as study_command
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.images import write_png
@@ -40,28 +39,6 @@ class Failing(Method):
         raise RuntimeError
 """
 ENTRY = [Component("method", "failing", "command_methods:Failing", "Failing")]
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ran]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*words: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["micraframe", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        printed = capsys.readouterr()
-        return Ran(int(caught.value.code or 0), printed.out, printed.err)
-
-    return run
 
 
 def study(*methods: str, **changes: Any) -> Study:

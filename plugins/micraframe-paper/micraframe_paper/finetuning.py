@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, final
@@ -24,7 +23,7 @@ from micraframe.parameters import Parameters
 from micraframe.training import ClassifierRecipe, renamed
 from micraframe.training.examples import seed_for
 from micraframe.training.finetune import UNFREEZE
-from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, PrefixedProgress, Sample, Scores
+from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores
 
 _FOLD: Final = "fold-"
 
@@ -120,7 +119,7 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         for number, held in enumerate(folds):
             rest = [place for other in folds if other is not held for place in other]
             learning, selecting = (LazySamples(sorted(places), train.__getitem__) for places in (rest, held))
-            part = _part_of(context, f"{_FOLD}{number}", seed_for(context.seed, "fold", number) % 2**32)
+            part = context.nested(f"{_FOLD}{number}", seed_for(context.seed, "fold", number) % 2**32)
             tuned.append(
                 source.finetune(params.unfreeze, params.training, learning, selecting, info, part, params.rename)
             )
@@ -163,7 +162,7 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
             annotate_samples(dataset.samples(split), annotator, self._source.learns_from, seed)[0]
             for split in ("train", "valid")
         )
-        return self._source.fit(train, valid, dataset.info(), _part_of(context, "source", seed))
+        return self._source.fit(train, valid, dataset.info(), context.nested("source", seed))
 
     def _saved(self, folder: Path) -> MicraNetModel:
         saved = load_model(folder)
@@ -207,11 +206,7 @@ class MeanModel(Model):
 
     def state(self) -> Mapping[str, Tensor]:
         """Return the states of all models."""
-        return {
-            f"{_FOLD}{number}.{name}": tensor
-            for number, model in enumerate(self.models)
-            for name, tensor in model.state().items()
-        }
+        return joined_states(model.state() for model in self.models)
 
     def _explained(self, image: FloatArray, presence: FloatArray, rule: ClassRule) -> Scores:
         classes = tuple(rule(presence))
@@ -221,6 +216,11 @@ class MeanModel(Model):
         maps = np.mean([part.maps for part in parts], axis=0)
         coarse = [part.coarse for part in parts if part.coarse is not None]
         return Scores(presence, classes, maps, coarse=np.mean(coarse, axis=0) if coarse else None)
+
+
+def joined_states(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the state of a `MeanModel`, from those of its models."""
+    return {f"{_FOLD}{number}.{name}": tensor for number, state in enumerate(states) for name, tensor in state.items()}
 
 
 def deal(groups: Sequence[str], images: int | None, folds: int, seed: int) -> list[list[int]]:
@@ -265,9 +265,3 @@ def _as_it_is(source: MicraNetModel, info: DatasetInfo, rename: Mapping[str, str
             "another source"
         )
     return MicraNetModel(source.params, source.classifier, info)
-
-
-def _part_of(context: FitContext, name: str, seed: int) -> FitContext:
-    """Return the context of a training within this one: its name, in progress and in folders, and its seed."""
-    folder = None if context.folder is None else context.folder / name
-    return dataclasses.replace(context, seed=seed, folder=folder, progress=PrefixedProgress(context.progress, name))

@@ -96,11 +96,12 @@ class SlidingWindow(Method["SlidingWindow.Params"]):
                 "set threshold to a number"
             )
         model = self._classifier.fit(train, valid if self._classifier.uses_validation else (), info, context)
-        thresholds = np.full(len(info.classes), 0.5 if threshold == "precision-recall" else threshold)
         if threshold == "precision-recall":
             presence = _presence(model, (sample.image for sample in valid))
             labels = np.stack([sample.labels for sample in valid if sample.labels is not None])
             thresholds = np.array([best_f1_threshold(*pair) for pair in zip(labels.T, presence.T, strict=True)])
+        else:
+            thresholds = np.full(len(info.classes), threshold)
         return SlidingWindowModel(model, thresholds, window, self.params.overlap)
 
     def untrained(self, info: DatasetInfo) -> SlidingWindowModel | None:

@@ -20,7 +20,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -40,13 +39,12 @@ from micraframe.pipeline import Pipeline
 from micraframe.registry import build
 from micraframe.types import DatasetInfo, Normalisation, Role
 from micraframe_paper.datasets import ctc, em_axon, f_actin, p_vivax
+from micraframe_paper.finetuning import joined_states
+from micraframe_paper.hdf5 import opened
 from micraframe_paper.presets import DATASETS, VERSIONS, Studied, Version, preset
 
 PREFIX: Final = "MICRANet"
 """How the names of MICRA-Net's architectures begin; other groups of a file, such as baselines, are left out."""
-
-HEADROOM: Final = 0.8
-"""F-actin: share of the range of intensities that is mapped to [0, 1]."""
 
 _LINEAR: Final = "linear1.weight"
 _STAGES: Final = re.compile(r"conv([1-9])a\.weight")
@@ -95,7 +93,8 @@ def read_zoo(path: Path) -> list[ZooModel]:
     Raises:
         ModelError: If it is not such a file, or a model is not complete.
     """
-    with _opened(path) as file:
+    expected = "a published model file, HDF5 with groups of architectures that have trainer_params"
+    with opened(path, ModelError, expected, "download it again") as file:
         found = [
             _read_model(f"{path}: {architecture}/{name}", file[architecture], name)
             for architecture in file
@@ -149,14 +148,12 @@ def to_pipeline(
         )
     backbone = {"name": "micraframe/unet-encoder", "params": {"widths": list(model.widths)}}
     method = Choice(name="micraframe/micra-net", params={**chosen.params, "backbone": backbone})
-    state = dict(model.folds[0])
+    state = model.folds[0]
     if len(model.folds) > 1:
         # The method has to say where its source model comes from; it is not read again.
         params = {"source": method.model_dump(), "models": [model.architecture], "folds": len(model.folds)}
         method = Choice(name="micraframe-paper/k-fold-finetuning", params=params)
-        state = {
-            f"fold-{number}.{key}": value for number, fold in enumerate(model.folds) for key, value in fold.items()
-        }
+        state = joined_states(model.folds)
     method = resolve_choice("method", method)
     blank = pipeline.untrained(method, info, chosen.head)
     assert blank is not None  # both methods have models that have learned nothing
@@ -224,7 +221,7 @@ def _info(
         "f-actin": (
             f_actin.CLASSES,
             1,
-            Normalisation("fixed", offset=(low,), scale=(HEADROOM * (high - low),)),
+            Normalisation("fixed", offset=(low,), scale=(f_actin.HEADROOM * (high - low),)),
             objects * 2,
         ),
         "ctc": (("cell", "contact"), 1, Normalisation("min-max"), ("object", "contact")),
@@ -256,26 +253,18 @@ def _read_model(where: str, architecture: h5py.Group, name: str) -> ZooModel:
     if not folds:
         raise ModelError(f"{where}: expected weights, or folds of weights, found none; download the file again")
     states = tuple(_state(f"{where}{fold.name.removeprefix(group.name)}", fold) for fold in folds)
-    classes = len(states[0]["linear.weight"])
-    found = [_thresholds(where, (fold, group, architecture), classes) for fold in folds]
-    for key, number in (
-        ("num_classes", classes),
-        ("num_input_images", int(states[0]["backbone.blocks.1a.conv.weight"].shape[1])),
-    ):
+    size = np.atleast_1d(settings["size"]).astype(int).tolist() if "size" in settings else []
+    model = ZooModel(
+        architecture.name.removeprefix("/"), name, states, None, nested, (size[0], size[-1]) if size else None
+    )
+    found = [_thresholds(where, (fold, group, architecture), model.classes) for fold in folds]
+    for key, number in (("num_classes", model.classes), ("num_input_images", model.channels)):
         if settings.get(key, number) != number:
             raise ModelError(
                 f"{where}: expected {key} {settings[key]}, got weights for {number}; download the file again"
             )
     known = [each for each in found if each is not None]
-    size = np.atleast_1d(settings["size"]).astype(int).tolist() if "size" in settings else []
-    return ZooModel(
-        architecture.name.removeprefix("/"),
-        name,
-        states,
-        tuple(np.mean(known, axis=0).tolist()) if known else None,
-        nested,
-        (size[0], size[-1]) if size else None,
-    )
+    return dataclasses.replace(model, thresholds=tuple(np.mean(known, axis=0).tolist())) if known else model
 
 
 def _state(where: str, group: h5py.Group) -> dict[str, Tensor]:
@@ -316,16 +305,3 @@ def _thresholds(where: str, groups: tuple[h5py.Group, ...], classes: int) -> tup
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file; make what is wrong with it a `ModelError` that names it."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{path}: expected a published model file, HDF5 with groups of architectures that have trainer_params, got "
-            f"something else ({reason_of(error)}); download it again"
-        ) from error

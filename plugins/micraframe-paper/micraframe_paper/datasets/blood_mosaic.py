@@ -103,7 +103,7 @@ class BloodMosaic(MarkedFields["BloodMosaic.Params"]):
             DataError: If a file is missing or broken, or no piece of a split shows a cell, or none shows no cell.
         """
         params = self.params
-        smears = BloodCells(BloodCells.Params(root=params.root, kinds=(params.target,), scale=params.scale)).sources()
+        smears = BloodCells(BloodCells.Params(root=params.root, kinds=(params.target,))).sources()
         read = functools.lru_cache(len(smears))(lambda index: read_scaled(smears[index], params.scale)[0])
         names = [smear.name for smear in smears]
         shares: dict[Split, float] = {

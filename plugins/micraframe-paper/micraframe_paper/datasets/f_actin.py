@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
@@ -19,13 +17,14 @@ from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import POSITIVE, Cropping, LabelRule, Window, crop_sample, judge_windows
 from micraframe.datasets.paths import file_digest
 from micraframe.datasets.sources import LazySamples
-from micraframe.errors import DataError, reason_of
+from micraframe.errors import DataError
 from micraframe.interfaces import Dataset
 from micraframe.objects import components
 from micraframe.parameters import Parameters
 from micraframe.runtime.files import digest, digest_json
 from micraframe.types import SPLITS, BoolArray, DatasetInfo, FloatArray, IntArray, Normalisation, Sample, Split
 from micraframe_paper.download import RemoteFile, Terms, fetch, root_of
+from micraframe_paper.hdf5 import opened
 
 TERMS: Final = Terms(
     "f-actin",
@@ -55,6 +54,16 @@ DENDRITE: Final = len(CLASSES)
 """The plane of the labels that follows those of the classes: where the dendrite is."""
 
 PIXEL_SIZE_UM: Final = 0.02
+
+HEADROOM: Final = 0.8
+"""Share of the range of intensities that the paper maps to [0, 1]."""
+
+_opened = functools.partial(
+    opened,
+    failure=DataError,
+    expected="an HDF5 file of groups with data, label and label's attribute 'shapes'",
+    remedy=f"download it again from {TERMS.page}",
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,7 @@ def intensity_scaling(minima: Sequence[float], maxima: Sequence[float], factor: 
     Args:
         minima: The smallest value of each training image; min is their median.
         maxima: The largest value of each; max is their median plus three times their standard deviation.
-        factor: The share of the range that is mapped to [0, 1]; 0.8 in the paper.
+        factor: The share of the range that is mapped to [0, 1]; `HEADROOM` in the paper.
 
     Raises:
         DataError: If there are no images, or all are constant and equal.
@@ -151,19 +160,6 @@ class FActinCrop:
     labels: tuple[bool, ...]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Open a file; make what is wrong with it a `DataError` that names it."""
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, KeyError, AttributeError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected an HDF5 file of groups with data, label and label's attribute 'shapes', got something "
-            f"else ({reason_of(error)}); download it again from {TERMS.page}"
-        ) from error
-
-
 @final
 class FActin(Dataset["FActin.Params"]):
     """STED images of F-actin in neurons, cut into crops along dendrites; classes: periodic rings, and fibers.
@@ -189,7 +185,7 @@ class FActin(Dataset["FActin.Params"]):
             description="Leave pixels outside the dendrite out of training with masks, and out of evaluation.",
         )
         headroom: float = Field(
-            0.8, gt=0, description="Share of the measured range of intensities that is mapped to [0, 1]."
+            HEADROOM, gt=0, description="Share of the measured range of intensities that is mapped to [0, 1]."
         )
 
         @model_validator(mode="after")

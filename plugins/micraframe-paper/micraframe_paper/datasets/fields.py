@@ -136,13 +136,19 @@ class MarkedFields(Dataset[F]):
             sample = crop_sample(whole, key.window) if key.window else whole
             return dataclasses.replace(sample, labels=np.array([key.present]))
 
-        return LazySamples(self._keys(split), make)
+        if split not in self._keys:  # all annotation of the split is read for this
+            self._keys[split] = self._keys_of(split)
+        return LazySamples(self._keys[split], make)
 
     @functools.cached_property
     def _fields(self) -> Sequence[SourceImage]:
         fields = self.fields()
         check_groups([field.group or field.name for field in fields], [field.split for field in fields if field.split])
         return fields
+
+    @functools.cached_property
+    def _keys(self) -> dict[Split, list[FieldCrop]]:
+        return {}
 
     @functools.cached_property
     def _channels(self) -> int:
@@ -157,7 +163,7 @@ class MarkedFields(Dataset[F]):
             )
         return whole
 
-    def _keys(self, split: Split) -> list[FieldCrop]:
+    def _keys_of(self, split: Split) -> list[FieldCrop]:
         params = self.params
         fields = [field for field in self._fields if field.split == split]
         if split in params.whole_images:

@@ -23,6 +23,7 @@ from micraframe.datasets.tables import BOX_COLUMNS, CLASS_COLUMN, check_images, 
 from micraframe.errors import DataError, reason_of
 from micraframe.images import read_image, read_size
 from micraframe.types import FloatArray, Split
+from micraframe_paper.datasets.defaults import default
 from micraframe_paper.download import RemoteFile, Terms, fetch, root_of
 
 TERMS: Final = Terms(
@@ -140,23 +141,18 @@ class PVivax(ImageDataset["PVivax.Params"]):
         infected: tuple[str, ...] = Field(
             INFECTED, min_length=1, description="Categories that count as infected; all others are the rest."
         )
-        crop: int | None = Field(256, ge=8, description=ImageDatasetParams.model_fields["crop"].description)
-        positive_rule: PositiveRule = Field(
-            "visible", description=ImageDatasetParams.model_fields["positive_rule"].description
+        crop: int | None = default(ImageDatasetParams, "crop", 256)
+        positive_rule: PositiveRule = default(ImageDatasetParams, "positive_rule", "visible")
+        visible: float = default(ImageDatasetParams, "visible", 0.05)
+        ambiguous_train_crops: Literal["drop", "negative"] = default(
+            ImageDatasetParams, "ambiguous_train_crops", "negative"
         )
-        visible: float = Field(0.05, gt=0, le=1, description=ImageDatasetParams.model_fields["visible"].description)
-        ambiguous_train_crops: Literal["drop", "negative"] = Field(
-            "negative", description=ImageDatasetParams.model_fields["ambiguous_train_crops"].description
+        ambiguous_test_crops: Handling = default(ImageDatasetParams, "ambiguous_test_crops", "negative")
+        normalisation: NormalisationParams = default(
+            ImageDatasetParams, "normalisation", NormalisationParams(kind="mean-sd", per_channel=True)
         )
-        ambiguous_test_crops: Handling = Field(
-            "negative", description=ImageDatasetParams.model_fields["ambiguous_test_crops"].description
-        )
-        normalisation: NormalisationParams = Field(
-            NormalisationParams(kind="mean-sd", per_channel=True),
-            description=ImageDatasetParams.model_fields["normalisation"].description,
-        )
-        licence: str = Field(TERMS.licence, description="Licence of the data.")
-        citation: str = Field(TERMS.citation, description="What to cite for the data.")
+        licence: str = default(ImageDatasetParams, "licence", TERMS.licence)
+        citation: str = default(ImageDatasetParams, "citation", TERMS.citation)
 
     def default_name(self) -> str:
         """Return the dataset's name."""

@@ -6,12 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Final, final
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from pydantic import Field
 from scipy.special import expit
 
@@ -161,6 +158,10 @@ def draw_review(rows: pl.DataFrame, path: Path, recall: float = 0.9) -> None:
         path: The file to write.
         recall: Drawn as a dotted line.
     """
+    import matplotlib as mpl  # not where the metric is only measured
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
     panels = review_curves(rows).partition_by("dataset", "class", maintain_order=True)
     with mpl.rc_context({"svg.hashsalt": "review", "svg.fonttype": "none"}):
         figure = Figure(figsize=(5.0 * max(len(panels), 1), 4.0), layout="constrained")
