@@ -23,9 +23,8 @@ import typer.main
 from benchmarks.readme import table
 from micraframe import builtin, config, pricing, registry
 from micraframe.batch.annotators import AnnotatorStatistic
-from micraframe.batch.evaluate import CurvePoint, ImageStatistic
+from micraframe.batch.evaluate import CurvePoint, ImageStatistic, MeasuredNumber
 from micraframe.batch.findings import ClassFinding, ObjectFinding, PointFinding
-from micraframe.batch.learned import MeasuredNumber
 from micraframe.batch.predict import OutputFiles, output_files
 from micraframe.cli import app
 from micraframe.cli.catalog import example_of, parameter_records

@@ -32,18 +32,12 @@ class Classifier(nn.Module):
     the maximum in the paper (Bilodeau et al. 2022, Methods), so that one small structure is enough. With a pooling of
     evidence they are y = pool(W A^L + b): the same weights are applied at every position, and the logits are pooled.
 
-    Attributes:
-        layers: The backbone's layers, in the order of computation.
-        channels: Number of channels C of the images.
-        classes: Number of classes K.
-        pooling: `max` or `mean` of features, or a pooling of evidence.
-
     Args:
         backbone: Maps images (B, C, H, W) to the list of its layers' activations, in the order of computation.
         layers: Description of these layers.
         channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: How the positions of the last layer are pooled.
+        pooling: `max` or `mean` of features, or a pooling of evidence.
         dropout: Fraction of the last layer's features that is dropped in training, each at all positions.
     """
 
@@ -113,14 +107,7 @@ class Classifier(nn.Module):
 def create_classifier(
     backbone: Backbone[Any], channels: int, classes: int, pooling: Pooling = "max", dropout: float = 0.5
 ) -> Classifier:
-    """Create a classifier with weights drawn from torch's global generator; see `create_network`.
-
-    Args:
-        backbone: Creates the network.
-        channels: Number of channels C of the images.
-        classes: Number of classes K.
-        pooling: How the positions of the last layer are pooled.
-        dropout: Fraction of the last layer's features that is dropped in training.
+    """Create a `Classifier` on a backbone's network, with weights drawn from torch's global generator.
 
     Raises:
         ModelError: If the network does not do what `Backbone.create` promises.
@@ -130,14 +117,10 @@ def create_classifier(
 
 
 def create_network(backbone: Backbone[Any], channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
-    """Create a backbone's network and the description of its layers, and prove that it can serve.
+    """Create a backbone's network and the description of its layers, for images of so many channels.
 
     In-place activations are switched off: a layer that the next one overwrites would not hold what its name says. A dry
-    run then checks all that an extractor relies on.
-
-    Args:
-        backbone: Creates the network.
-        channels: Number of channels C of the images.
+    run then checks everything that an extractor relies on.
 
     Raises:
         ModelError: If the network does not do what `Backbone.create` promises.
@@ -167,7 +150,7 @@ def check_backbone(network: nn.Module, layers: tuple[Layer, ...], channels: int)
     the gradient of the last layer reaches all others.
 
     Raises:
-        ModelError: If one of these is not so.
+        ModelError: If any of this does not hold.
     """
     names = [layer.name for layer in layers]
     if not layers or len(set(names)) != len(names):

@@ -11,6 +11,7 @@ component: names are looked up, and their parameters checked, by the registry.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
@@ -184,7 +185,7 @@ class Study(Parameters):
     label_criteria: bool = Field(
         False,
         description="Whether to judge every method on the tuning images by their labels alone as well, for choosing "
-        "among methods without masks.",
+        "among methods without masks. It also tunes mask thresholds by erasing, which takes long.",
     )
     prices: Prices = Field(Prices(), description="How long annotation takes; changing it trains and annotates nothing.")
     tiling: Tiling | None = Field(
@@ -251,14 +252,11 @@ def parse(text: str, model: type[Config], name: str = "configuration") -> Config
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; name a YAML file in UTF-8") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {_unreadable(error)}; name a YAML file in UTF-8") from error
-
-
-def _unreadable(error: OSError | UnicodeDecodeError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read: {reason}; name a YAML file in UTF-8") from error
 
 
 def _tree(text: str, model: type[BaseModel], name: str) -> CommentedMap:
@@ -297,7 +295,7 @@ def resolve(config: Config, where: Where = lambda steps: "") -> Config:
     Names become `plugin/name`, so that results record which plugin was used.
 
     Args:
-        config: The configuration.
+        config: With names as in the file.
         where: Returns the beginning of an error message.
 
     Raises:
@@ -305,23 +303,21 @@ def resolve(config: Config, where: Where = lambda steps: "") -> Config:
         ConfigError: If a parameter of a component is unknown or its value is not allowed.
     """
     changed: dict[str, Any] = {}
-    for name, field in type(config).model_fields.items():
-        value = getattr(config, name)
-        kind = _kind(field.metadata) or _kind_of_items(field.annotation)
-        if kind and isinstance(value, Choice):
-            changed[name] = resolve_choice(kind, value, _below(where, name))
-        elif kind and isinstance(value, list):
+    for name in type(config).model_fields:
+        value, kind = getattr(config, name), kind_of(type(config), name)
+        if isinstance(value, list):
             changed[name] = [
-                resolve_choice(kind, choice, _below(where, name, number)) for number, choice in enumerate(value)
+                _resolve_value(kind, item, _below(where, name, number)) for number, item in enumerate(value)
             ]
-        elif isinstance(value, BaseModel):
-            changed[name] = resolve(value, _below(where, name))
-        elif isinstance(value, list) and any(isinstance(item, BaseModel) for item in value):
-            changed[name] = [
-                resolve(item, _below(where, name, number)) if isinstance(item, BaseModel) else item
-                for number, item in enumerate(value)
-            ]
+        else:
+            changed[name] = _resolve_value(kind, value, _below(where, name))
     return config.model_copy(update=changed)
+
+
+def _resolve_value(kind: str | None, value: Any, where: Where) -> Any:
+    if kind and isinstance(value, Choice):
+        return resolve_choice(kind, value, where)
+    return resolve(value, where) if isinstance(value, BaseModel) else value
 
 
 def resolve_choice(kind: str, choice: Choice, where: Where = lambda steps: "") -> Choice:
@@ -408,20 +404,10 @@ def _split(text: str) -> Iterator[str]:
 def kind_of(model: type[BaseModel], field: str) -> str | None:
     """Return the kind of component that a field chooses; None if the field is no `Choice`."""
     info = model.model_fields[field]
-    return _kind(info.metadata) or _kind_of_items(info.annotation)
-
-
-def _kind(metadata: Any) -> str | None:
-    return next((mark.name for mark in metadata if isinstance(mark, Kind)), None)
-
-
-def _kind_of_items(annotation: Any) -> str | None:
-    """Find the kind in `list[Annotated[Choice, Kind(...)]]` and `Annotated[Choice, Kind(...)] | None`."""
-    for part in get_args(annotation):
-        found = _kind(getattr(part, "__metadata__", ()))
-        if found:
-            return found
-    return None
+    # As in `list[Annotated[Choice, Kind(...)]]` and `Annotated[Choice, Kind(...)] | None`.
+    inner = (getattr(part, "__metadata__", ()) for part in get_args(info.annotation))
+    marks = itertools.chain(info.metadata, *inner)
+    return next((mark.name for mark in marks if isinstance(mark, Kind)), None)
 
 
 def _fields(model: type[BaseModel]) -> str:

@@ -391,6 +391,9 @@ class Metric(Configured[P]):
 
         Every column has a statistic of its name, or names its numerator and denominator, or is `pooled`. A statistic
         missing for an image is NaN, such as the score of a 17th detection in an image with 16.
+
+        Raises:
+            DataError: If truth and prediction do not have the same classes and size.
         """
 
     def reduce(self, statistics: Statistics) -> Statistics:

@@ -83,7 +83,8 @@ class MicraNet(Method["MicraNet.Params"]):
         """
         classifier = self._classifier(self._backbone(), info, context.seed)
         # The framework rehearses a method, but not those within it, such as the teacher of self-training.
-        self._explain_noise(classifier, info)
+        noise = np.random.default_rng(0).random((info.channels, *probe_size(classifier.layers)), np.float32)
+        list(MicraNetModel(self.params, classifier, info).score([noise], lambda presence: [0]))
         fit_classifier(classifier, train, valid, self.params.training, context, info.classes)
         return MicraNetModel(self.params, classifier.to(choose_device(context.device)), info)
 
@@ -96,10 +97,6 @@ class MicraNet(Method["MicraNet.Params"]):
     def untrained(self, info: DatasetInfo) -> MicraNetModel:
         """Return the model with random weights."""
         return MicraNetModel(self.params, self._classifier(self._backbone().untrained(), info, seed=0), info)
-
-    def _explain_noise(self, classifier: Classifier, info: DatasetInfo) -> None:
-        image = np.random.default_rng(0).random((info.channels, *probe_size(classifier.layers)), np.float32)
-        list(MicraNetModel(self.params, classifier, info).score([image], lambda presence: [0]))
 
     def _backbone(self) -> Backbone[Any]:
         return registry.build("backbone", self.params.backbone.name, **self.params.backbone.params)
@@ -160,7 +157,8 @@ class MicraNetModel(Model):
         """
         if image.ndim != 3 or image.shape[1:] != maps.size:
             raise DataError(f"expected an image of size {maps.size}, the size of the maps, got shape {image.shape}")
-        scores = self._combiner.combine(maps, image)
+        nothing = Scores.without_maps(maps.presence, maps.size)
+        scores = self._combiner.combine(maps, image) if maps.classes else nothing
         if (scores.classes, scores.size) != (maps.classes, maps.size):
             raise InterfaceError(
                 f"combiner {self.params.combiner.name}: expected maps of classes {maps.classes} and size "

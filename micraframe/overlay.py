@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from micraframe.types import BoolArray, FloatArray
+from micraframe.types import BoolArray, FloatArray, IntArray
 
 COLOURS = (
     (230, 159, 0),
@@ -42,12 +42,15 @@ def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
     return np.round(rgb * 255).astype(np.uint8)
 
 
-def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.NDArray[np.uint8]:
+def overlay(
+    image: FloatArray, masks: BoolArray, objects: IntArray | None = None, opacity: float = 0.35
+) -> npt.NDArray[np.uint8]:
     """Return the image with each class's mask tinted and outlined in the class's colour.
 
     Args:
         image: float32 (C, H, W).
         masks: bool (K, H, W).
+        objects: int32 (K, H, W), numbered objects in the masks: each is outlined, also where two touch.
         opacity: Opacity of the tint, in [0, 1]; the outline is opaque.
 
     Returns:
@@ -59,8 +62,17 @@ def overlay(image: FloatArray, masks: BoolArray, opacity: float = 0.35) -> npt.N
             continue
         colour = np.array(COLOURS[index % len(COLOURS)], np.float32)
         canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
-        canvas[mask & ~ndimage.binary_erosion(mask)] = colour
+        numbered = mask.astype(np.int32) if objects is None else mask + objects[index]
+        canvas[mask & _at_edges(numbered)] = colour
     return np.round(canvas).astype(np.uint8)
+
+
+def _at_edges(numbered: IntArray) -> BoolArray:
+    """Return where one of a pixel's four neighbours has another number; 0 lies around the image. bool (H, W)."""
+    around = np.pad(numbered, 1)
+    neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
+    at_edges: BoolArray = np.any(np.stack(neighbours) != numbered, axis=0)
+    return at_edges
 
 
 TRUE, PREDICTED = (255, 255, 255), (240, 228, 66)

@@ -345,11 +345,7 @@ def explain(error: Any, known: Mapping[str, Any]) -> str:
 
 
 def expectation(problem: Mapping[str, Any]) -> str:
-    """Describe one of the problems in a pydantic `ValidationError` as `expected X, got Y`.
-
-    Args:
-        problem: One of `ValidationError.errors()`.
-    """
+    """Describe one of pydantic's `ValidationError.errors()` as `expected X, got Y`."""
     message, got = problem["msg"].removeprefix("Value error, "), problem["input"]
     if problem["type"] == "missing":
         return "expected a value, got none"

@@ -84,7 +84,12 @@ class LabelCriteria:
 
 
 def label_criteria(
-    pipeline: Pipeline, samples: Sequence[Sample], seed: int = 0, top: float = 0.01, dilation: int = 3
+    pipeline: Pipeline,
+    samples: Sequence[Sample],
+    seed: int = 0,
+    top: float = 0.01,
+    dilation: int = 3,
+    scores: Sequence[Scores] | None = None,
 ) -> LabelCriteria:
     """Return the criteria of a pipeline on images with labels.
 
@@ -96,11 +101,14 @@ def label_criteria(
         seed: Draws the pairs of images for erasing and keeping.
         top: Share of a map's pixels, in (0, 1], that are its strongest values.
         dilation: Pixels by which masks are dilated before they are erased.
+        scores: The model's scores of the samples with the maps of every class, in their order, which no threshold
+            changes; None: they are scored now.
 
     Raises:
         DataError: If no sample has labels.
     """
-    samples = [sample for sample in samples if sample.labels is not None]
+    places = [place for place, sample in enumerate(samples) if sample.labels is not None]
+    samples = [samples[place] for place in places]
     if not samples:
         raise DataError("expected at least 1 validation image with labels, got 0; add labels")
     labels = np.stack([sample.labels for sample in samples if sample.labels is not None])
@@ -108,11 +116,14 @@ def label_criteria(
     # At a threshold of 0, every class counts as present.
     forced = pipeline.with_thresholds(Thresholds(presence=(0.0,) * len(classes)), "fixed")
     pooled, present, found = [], [], []
-    scored = pipeline.score((sample.image for sample in samples), lambda presence: classes)
-    for sample, scores in zip(samples, scored, strict=True):
-        pooled.append(strongest(scores, top))
-        present.append(pipeline.head.present(scores.presence))
-        found.append(masks_of(forced.decide(scores, sample.image)))
+    if scores is None:
+        scored = pipeline.score((sample.image for sample in samples), lambda presence: classes)
+    else:
+        scored = iter([scores[place] for place in places])
+    for sample, each in zip(samples, scored, strict=True):
+        pooled.append(strongest(each, top))
+        present.append(pipeline.head.present(each.presence))
+        found.append(masks_of(forced.decide(each, sample.image)))
     masks = [each for each in found if each is not None]
     if len(masks) == len(samples):
         areas = np.stack([mask.mean(axis=(1, 2)) for mask in masks])

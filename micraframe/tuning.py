@@ -89,46 +89,59 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
     return replace(candidates[best], quality=float(means[best]) if counts[best] else None)
 
 
-def tune_by_labels(pipeline: Pipeline, samples: Sequence[Sample], quantile: float = 0.99) -> dict[Origin, Thresholds]:
+def tune_by_labels(
+    pipeline: Pipeline,
+    samples: Sequence[Sample],
+    quantile: float = 0.99,
+    erasing: bool = False,
+    scores: Sequence[Scores] | None = None,
+) -> dict[Origin, Thresholds]:
     """Return the thresholds that follow from image-level labels alone, by origin; masks are not looked at.
 
-    Presence thresholds are, for each class, the most accurate ones. There are three mask thresholds. Two are of the
-    values that the classes' maps have in all pixels of the images that do not hold the class, or that do, all classes
-    together:
+    Presence thresholds are, for each class, the most accurate ones. There are two mask thresholds, and a third one if
+    it is asked for. Two are of the values that the classes' maps have in all pixels of the images that do not hold the
+    class, or that do, all classes together:
 
     - `negatives` is a quantile of the values in images without the class. All pixels there are background, so that a
       share of 1 - `quantile` of them is taken for structure.
     - `expected-share` is the threshold that as large a share of the values in images with the class exceeds as is
       expected if the values are probabilities, which is their mean.
     - `erasing` is the highest threshold at which an image loses the class together with the pixels above it: see
-      `erasing_threshold`.
+      `erasing_threshold`. It takes hundreds of predictions for each class.
 
     Args:
         pipeline: A trained pipeline.
         samples: Their labels are used; samples without labels are ignored.
         quantile: Of `negatives`, in [0, 1].
+        erasing: Whether to find `erasing`.
+        scores: The pipeline's scores of the samples with the maps of every class, in their order; None: they are scored
+            now.
 
     Returns:
         Nothing of a kind for which there are no values, and nothing at all if the head makes no masks.
     """
     if not isinstance(pipeline.head.params, MaskHeadParams):
         return {}
-    known = [sample for sample in samples if sample.labels is not None]
+    places = [place for place, sample in enumerate(samples) if sample.labels is not None]
+    known = [samples[place] for place in places]
     truths = [sample.labels for sample in known if sample.labels is not None]
-    images = iter([sample.image for sample in known])
-    every = list(pipeline.score(images, lambda probabilities: range(len(probabilities))))
+    if scores is None:
+        images = iter([sample.image for sample in known])
+        every = list(pipeline.score(images, lambda probabilities: range(len(probabilities))))
+    else:
+        every = [scores[place] for place in places]
     values: dict[bool, list[FloatArray]] = {False: [], True: []}
-    for truth, scores in zip(truths, every, strict=True):
-        for index, plane in zip(scores.classes, scores.maps, strict=True):
+    for truth, each in zip(truths, every, strict=True):
+        for index, plane in zip(each.classes, each.maps, strict=True):
             values[bool(truth[index])].append(plane.ravel())
     levels: dict[Origin, float] = {}
     if values[False]:
         levels["negatives"] = float(np.quantile(np.concatenate(values[False]), quantile))
     if values[True]:
         levels["expected-share"] = expected_share_threshold(np.concatenate(values[True]))
-    if (level := erasing_threshold(pipeline, known, every)) is not None:
+    if erasing and (level := erasing_threshold(pipeline, known, every)) is not None:
         levels["erasing"] = level
-    accurate = _most_accurate(np.array([scores.presence for scores in every]), truths)
+    accurate = _most_accurate(np.array([each.presence for each in every]), truths)
     return {origin: Thresholds(accurate, level) for origin, level in levels.items()}
 
 

@@ -7,6 +7,7 @@ the centre of the first pixel. Arrays held by these types are read-only views.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,6 +120,11 @@ class Sample:
         if len(set(counts.values())) > 1:
             raise DataError(f"sample {self.id!r}: its annotations disagree on the number of classes: {counts}")
         _freeze(self)
+
+    @property
+    def counted(self) -> BoolArray:
+        """The pixels that count in training and evaluation, bool (H, W): those that are not ignored."""
+        return np.ones(self.image.shape[1:], np.bool_) if self.ignore is None else ~self.ignore
 
     def keep(self, annotations: Iterable[Annotation]) -> Sample:
         """Return the sample with only these annotations; anything that could lead to the others is removed."""
@@ -506,20 +512,17 @@ class Work:
     further_crops: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.images, self.objects, self.decisions, self.judgements, self.further_crops) < 0:
+        if min(self._counts) < 0:
             raise DataError(f"expected counts of work that are not negative, got {self}")
 
     def __add__(self, other: Work) -> Work:
         if other.task != self.task:
             raise DataError(f"expected work of task {self.task!r}, got {other.task!r}; add up each task separately")
-        return Work(
-            self.task,
-            self.images + other.images,
-            self.objects + other.objects,
-            self.decisions + other.decisions,
-            self.judgements + other.judgements,
-            self.further_crops + other.further_crops,
-        )
+        return Work(self.task, *map(operator.add, self._counts, other._counts))
+
+    @property
+    def _counts(self) -> tuple[Any, ...]:
+        return dataclasses.astuple(self)[1:]
 
     @property
     def whole_images(self) -> int:
@@ -621,7 +624,7 @@ def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _map_status(values: FloatArray) -> Status:
-    if not values.size or not values.any():
+    if not values.any():
         return "empty"
     return "ok" if np.ptp(values) > 0 else "constant"
 

@@ -14,9 +14,11 @@ import timm
 
 import micraframe
 from micraframe import pipeline
+from micraframe.combiners.pca import Pca
 from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.micranet import MicraNetModel
 from micraframe.pipeline import Pipeline
+from micraframe.registry import build
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Sample
 
 INFO = DatasetInfo("noise", ("rings", "fibers"), 1, Normalisation("none"), "")
@@ -57,6 +59,20 @@ def test_maps_and_scores_in_five_lines(folder: Path) -> None:
     scores = pipeline.model.combine(maps, image)
     assert [array.shape for array in maps.maps] == [(1, 33, 35), (1, 33, 35), (1, 16, 17), (1, 16, 17)]
     assert (scores.classes, scores.maps.shape, scores.coarse.shape) == ((0,), (1, 33, 35), (1, 33, 35))
+
+
+def test_an_image_without_classes_is_not_combined(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pca, "combine", None)
+    [scores] = micraframe.load(folder / "model").model.score([make_samples(1)[0].image], lambda presence: ())
+    assert (scores.classes, scores.maps.shape, scores.coarse.shape) == ((), (0, 33, 35), (0, 33, 35))
+
+
+def test_a_method_that_trains_it_learns_of_a_wrong_layer_before_training(tmp_path: Path) -> None:
+    parts = {"backbone": {"name": "unet-encoder", "params": {"widths": [2, 3]}}}
+    method = build("method", "micra-net", **parts, combiner={"name": "select", "params": {"layers": ["nowhere"]}})
+    with pytest.raises(ConfigError, match="expected layers from .*, got 'nowhere'"):
+        method.fit(make_samples(4), [], INFO, FitContext(folder=tmp_path / "training", device="cpu"))
+    assert not (tmp_path / "training").exists()
 
 
 def test_explain_and_combine_are_the_steps_of_score(folder: Path) -> None:

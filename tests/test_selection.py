@@ -81,6 +81,11 @@ def test_perfect_masks_pass():
     assert criteria() == LabelCriteria(1, 16 / 256, 1, 1, 16 / 256)
 
 
+def test_scores_that_are_known_are_not_made_again():
+    known = list(pipeline_of(Squares()).score([one.image for one in SAMPLES], lambda presence: (0,)))
+    assert criteria(2, scores=known) == criteria()  # a model of larger masks would have others, if it were asked
+
+
 def test_masks_too_small_fail_erasing_unless_they_are_dilated_far_enough():
     # A mask of 1 px at a corner of a square of 4 px.
     small = [criteria(1, dilation=dilation) for dilation in (0, 2, 3)]

@@ -270,7 +270,7 @@ def test_labels_alone_give_thresholds(drawn, quantile):
         for present in () if sample.labels is None else sample.labels.tolist():  # each class's map is the image
             pooled[present] += sample.image.ravel().tolist()
     found = by_labels(samples, quantile)
-    assert [name for name in found if name != "erasing"] == [
+    assert list(found) == [
         name for name, present in (("negatives", False), ("expected-share", True)) if pooled[present]
     ]
     if "negatives" in found:
@@ -283,6 +283,26 @@ def test_labels_alone_give_thresholds(drawn, quantile):
         pipeline_of(Frugal(), 2, head="classification"), samples, scores_of(pipeline_of(Frugal(), 2), samples)
     )
     assert all(each == Thresholds(accurate.presence, each.mask) for each in found.values())
+
+
+def test_erasing_is_found_where_it_is_asked_for():
+    samples = [ramp("a", 0.3), blank("b", 0.25), blank("c", 0.5)]
+    found, more = (tune_by_labels(pipeline_of(ImageAsMap()), samples, erasing=asked) for asked in (False, True))
+    assert (list(found), list(more)) == (["negatives", "expected-share"], ["negatives", "expected-share", "erasing"])
+    assert {origin: more[origin] for origin in found} == found
+    assert more["erasing"].presence == found["negatives"].presence
+
+
+def test_scores_that_are_known_are_not_made_again():
+    labels = [np.array([True, False]), None, np.array([False, True])]
+    images = [ramp("", 0.3).image, blank("", 0.9).image, blank("", 0.25).image]
+    samples = [Sample(str(n), image, labels=each) for n, (image, each) in enumerate(zip(images, labels, strict=True))]
+    pipeline = pipeline_of(model := Frugal(), classes=2)
+    every = list(pipeline.score([sample.image for sample in samples], lambda presence: (0, 1)))
+    expected = tune_by_labels(pipeline, samples)
+    model.scored.clear()
+    assert tune_by_labels(pipeline, samples, scores=every) == expected
+    assert model.scored == []
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50, unique=True))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
@@ -89,6 +91,13 @@ def test_normalised_images_are_finite_and_of_the_same_shape(image, kind, per_cha
     if kind == "min-max":
         assert result.min() >= 0
         assert result.max() <= 1
+
+
+def test_pixels_that_are_not_ignored_are_counted():
+    sample, ignore = full_sample(), np.zeros((4, 6), bool)
+    assert dataclasses.replace(sample, ignore=None).counted.tolist() == [[True] * 6] * 4
+    ignore[0, 1] = True
+    assert np.array_equal(dataclasses.replace(sample, ignore=ignore).counted, ~ignore)
 
 
 def test_normalisations_do_what_they_say():

@@ -22,7 +22,7 @@ from benchmarks.speed.subject import CLASSES, WIDTHS, classifier, digits, pipeli
 from benchmarks.speed.timing import Route
 from micraframe import registry
 from micraframe.classifier import Classifier
-from micraframe.extractors.cams import grad_cam
+from micraframe.extractors.cams import GradCam
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.micranet import MicraNetModel
 
@@ -72,7 +72,7 @@ def routes(widths: Sequence[int] = WIDTHS, size: int = 256) -> dict[str, tuple[R
         "its convolutions alone": (only_forward, 1),
         "backward passes, three classes": (backward, times),
         "their convolutions alone": (only_backward, times),
-        "from gradients to maps, three classes": (lambda: [grad_cam(*pair) for pair in pairs], times),
+        "from gradients to maps, three classes": (lambda: [GradCam.layer_map(*pair) for pair in pairs], times),
         "combining, three classes": (lambda: combiner.combine(maps, image[0]), 1),
         "Otsu and the rest, three classes": (lambda: predictor.decide(scores, image[0]), 1),
         "all": (lambda: list(predictor.predict(image)), 1),

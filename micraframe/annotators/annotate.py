@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -92,9 +94,10 @@ def total_work(works: Iterable[SampleWork]) -> tuple[Work, ...]:
     total: dict[Task, Work] = {}
     for task in dict.fromkeys(each.work.task for each in listed):
         same = [each for each in listed if each.work.task == task]
+        summed = functools.reduce(operator.add, (each.work for each in same))
         crops = [each.part.image for each in same if each.part.image]
         further = len(crops) - len(set(crops) - (drawn_in if task == "image-level" else set()))
-        total[task] = dataclasses.replace(_sum(same), objects=_objects(same), further_crops=further)
+        total[task] = dataclasses.replace(summed, objects=_objects(same), further_crops=further)
     dropped = round(sum(each.part.judged - 1 for each in listed))
     if dropped:
         judgements = round(sum((each.part.judged - 1) * each.work.judgements for each in listed))
@@ -102,11 +105,6 @@ def total_work(works: Iterable[SampleWork]) -> tuple[Work, ...]:
         looks = Work("image-level", dropped, 0, dropped, judgements, further)
         total[looks.task] = total[looks.task] + looks if looks.task in total else looks
     return tuple(total.values())
-
-
-def _sum(works: Iterable[SampleWork]) -> Work:
-    first, *rest = (each.work for each in works)
-    return sum(rest, first)
 
 
 def _objects(works: Iterable[SampleWork]) -> float:

@@ -24,7 +24,7 @@ def as_prediction(annotated: Sample, info: DatasetInfo, ignore: BoolArray | None
         ignore: bool (H, W): the pixels that the truth excludes.
 
     Returns:
-        None if the annotation leaves pixels open that count: labels say nothing about pixels, scribbles about few.
+        None if pixels that count stay unannotated: labels say nothing about pixels, and scribbles cover few.
     """
     size = (annotated.image.shape[1], annotated.image.shape[2])
     masks, instances, boxes, points = annotated.masks, annotated.instances, annotated.boxes, None

@@ -41,7 +41,7 @@ class Scribbles(Annotator["Scribbles.Params"]):
         rng = sample_generator(seed, sample.id)
         objects = objects_of(sample)
         masks = objects > 0
-        allowed = np.ones(masks.shape[1:], np.bool_) if sample.ignore is None else ~sample.ignore
+        allowed = sample.counted
         regions = []
         for labels in objects:
             numbers = np.unique(labels[labels > 0])

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe import registry
-from micraframe.batch.evaluate import Record, as_records, read_planes
+from micraframe.batch.evaluate import Record, measured_numbers, read_planes
 from micraframe.datasets.paths import images_in
 from micraframe.datasets.tables import columns_of, read_table
 from micraframe.errors import ConfigError, DataError, MicraframeError, counted
@@ -114,8 +114,12 @@ def compare_annotators(
         for number, metric in enumerate(metrics):
             images = {image: several[number][place] for image, several in found.items()}
             if images:
-                numbers = as_records(summarise(metric, stack(list(images.values()), len(classes))), classes)
-                records += ({"annotator": annotator, **row} for row in numbers if row["metric"] != _OMITTED)
+                found_numbers = summarise(metric, stack(list(images.values()), len(classes)))
+                records += (
+                    {"annotator": annotator, **each.record()}
+                    for each in measured_numbers(found_numbers, classes)
+                    if each.metric != _OMITTED
+                )
             measured += (
                 AnnotatorStatistic(annotator, image, class_, statistic, float(value))
                 for image, statistics in images.items()
@@ -161,10 +165,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _class_names(folders: Sequence[Path], masks: Sequence[Path], count: int) -> list[str]:
     """Return the names of the classes: those that a TIFF contains, or the name of all folders, or else numbers.
 
-    Args:
-        folders: The annotators' folders.
-        masks: The file of each annotator for one image.
-        count: Number of classes.
+    `masks` are the annotators' files for one image.
     """
     for path in masks:
         names = read_class_names(path) if path.suffix.lower() in (".tif", ".tiff") else ()

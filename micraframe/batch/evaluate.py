@@ -16,6 +16,7 @@ from micraframe import registry
 from micraframe.batch.outputs import read_contact_classes
 from micraframe.batch.predict import OBJECTS, POINTS, TABLE, output_files
 from micraframe.config import Choice
+from micraframe.datasets.paths import find
 from micraframe.datasets.tables import (
     BOX_COLUMNS,
     CLASS_COLUMN,
@@ -27,8 +28,8 @@ from micraframe.datasets.tables import (
     row_labels,
     row_objects,
 )
-from micraframe.errors import ConfigError, DataError, MicraframeError
-from micraframe.images import IMAGE_SUFFIXES, read_labels
+from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
+from micraframe.images import read_labels
 from micraframe.interfaces import Statistics
 from micraframe.metrics.detection import DetectionMetric, pooled_curves
 from micraframe.metrics.precision_recall import PrecisionRecall
@@ -53,6 +54,29 @@ class ImageStatistic:
     class_: str
     statistic: str
     value: float
+
+
+@dataclass(frozen=True)
+class MeasuredNumber:
+    """A number of samples or images.
+
+    Attributes:
+        metric: Its name.
+        class_: The class, or `all`.
+        value: The number.
+        images: How many samples contribute to it.
+        reduction: How samples were reduced, in words.
+    """
+
+    metric: str
+    class_: str
+    value: float
+    images: int
+    reduction: str
+
+    def record(self) -> Record:
+        """Return the number for printing."""
+        return {name.rstrip("_"): value for name, value in vars(self).items()}
 
 
 @dataclass(frozen=True)
@@ -85,8 +109,7 @@ class Evaluation(NamedTuple):
     """The result of `evaluate_files`.
 
     Attributes:
-        records: The numbers: per metric, those of each class and over all classes (see `as_records`), with the metric's
-            component.
+        records: A record of each `MeasuredNumber`, with the metric's component.
         measured: The statistics of each image that they are reduced from.
         curves: By class, precision against recall of the points in all images; empty without predicted or true points.
         done: Number of images that were evaluated.
@@ -117,9 +140,9 @@ def evaluate_files(
             with a column of image names: labels, which are a column of 0 and 1 per class or one column `class`; boxes,
             which are class, xmin, ymin, xmax, ymax; or points, which are class, x, y. Boxes and points of classes that
             were not predicted are ignored.
-        metrics: What to measure; by default what the truth tells: classification; with masks also overlap, and with
-            numbered objects, counts and objects; with boxes and points also counts and detection, which with masks is
-            measured if there are predicted points.
+        metrics: What to measure; by default what the truth allows: classification; with masks, also overlap; with
+            numbered objects, also counts and objects; with boxes or points, also counts and detection; with masks and
+            predicted points, also detection.
         distance: Largest distance in pixels between a point and the centre of the true object that it hits, for a
             metric `detection` that names none.
         instances: Whether the masks contain numbered true objects; otherwise these are the connected components. None:
@@ -146,10 +169,8 @@ def evaluate_files(
             statistics[name] = [metric.measure(prediction, sample) for metric in built]
         except ConfigError:  # of the whole call, not of one image
             raise
-        except MicraframeError as error:
-            failures[name] = str(error)
         except Exception as error:  # a plugin's metric may raise anything; the other images are still evaluated
-            failures[name] = f"{type(error).__name__}: {error}"
+            failures[name] = str(error) if isinstance(error, MicraframeError) else reason_of(error, typed=True)
     measured = [
         ImageStatistic(name, class_, statistic, float(value))
         for name, several in statistics.items()
@@ -162,30 +183,20 @@ def evaluate_files(
     for choice, metric, several in zip(metrics, built, zip(*statistics.values(), strict=True), strict=bool(statistics)):
         stacked = stack(several, len(classes))
         found = summarise(metric, stacked, [classes.index(name) for name in contact if name in classes])
-        records += ({"component": choice.name, **row} for row in as_records(found, classes))
+        records += ({"component": choice.name, **each.record()} for each in measured_numbers(found, classes))
         if isinstance(metric, DetectionMetric) and not np.isnan(stacked["detection_true"]).all():
             curves = dict(zip(classes, pooled_curves(stacked), strict=True))
     return Evaluation(records, measured, curves, len(statistics), failures)
 
 
-def as_records(found: Iterable[Reduced], classes: Sequence[str]) -> list[Record]:
-    """Return a record per metric and class, another over several classes, each with how images were reduced."""
-    records: list[Record] = []
+def measured_numbers(found: Iterable[Reduced], classes: Sequence[str]) -> Iterator[MeasuredNumber]:
+    """Yield the numbers of each metric: those of each class and, if there are several, one over all of them."""
     for each in found:
         rows: list[tuple[str, Any, Any]] = list(zip(classes, each.per_class, each.images_per_class, strict=True))
         if len(classes) > 1:
             rows.append(("all", each.overall, each.images))
-        records += (
-            {
-                "metric": each.column.name,
-                "class": class_,
-                "value": float(value),
-                "images": int(images),
-                "reduction": each.reduction,
-            }
-            for class_, value, images in rows
-        )
-    return records
+        for class_, value, images in rows:
+            yield MeasuredNumber(each.column.name, class_, float(value), int(images), each.reduction)
 
 
 def curve_points(curves: Mapping[str, PrecisionRecall]) -> Iterator[CurvePoint]:
@@ -224,16 +235,15 @@ def _read_truth(path: Path, classes: tuple[str, ...], instances: bool | None) ->
         raise DataError(f"{path}: expected a folder of masks, or a CSV of labels, boxes or points")
     rows = read_table(path)
     header = set(columns_of(rows))
+    columns: tuple[str, ...] = ()
     if set(BOX_COLUMNS) <= header:
-        columns: tuple[str, ...] = BOX_COLUMNS
+        columns = BOX_COLUMNS
     elif set(POINT_COLUMNS) <= header and not set(CROP_COLUMNS) <= header:
         columns = POINT_COLUMNS
-    else:
-        return Truth(path, rows, (), instances)
-    if CLASS_COLUMN not in header:
-        if len(classes) > 1:
-            raise DataError(f"{path}: expected a column {CLASS_COLUMN!r} with {', '.join(classes)}, got none")
+    if not columns or (CLASS_COLUMN not in header and len(classes) == 1):
         return Truth(path, rows, columns, instances)
+    if CLASS_COLUMN not in header:
+        raise DataError(f"{path}: expected a column {CLASS_COLUMN!r} with {', '.join(classes)}, got none")
     named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several} - {""}
     others, missing = sorted(named - {*classes}), [name for name in classes if name not in named]
     if others and missing:  # a class may be absent, and others of no interest, but not both: names differ
@@ -347,25 +357,21 @@ def is_numbered(planes: IntArray) -> bool:
 
 
 def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
-    """Return an image's masks, int32 (K, H, W), from a folder of the kind that `evaluate_files` describes.
+    """Return the masks of an image, int32 (K, H, W), by its file name without suffix, from a folder of truth.
 
-    Args:
-        truth: The folder.
-        stem: The image's file name without its suffix.
-        classes: Names of the K classes.
+    `evaluate_files` describes the folder.
 
     Raises:
         DataError: If there is no mask, or masks do not fit each other or the classes.
     """
-    whole = _find(truth, stem)
-    if whole is not None:
+    if (whole := find(truth, stem)) is not None:
         masks = read_planes(whole)
         if len(masks) != len(classes):
             raise DataError(
                 f"{whole}: expected {len(classes)} masks, one for each of {', '.join(classes)}, got {len(masks)}"
             )
         return masks
-    parts = {class_: _find(truth / class_, stem) for class_ in classes}
+    parts = {class_: find(truth / class_, stem) for class_ in classes if (truth / class_).is_dir()}
     found = {class_: read_labels(path) for class_, path in parts.items() if path is not None}
     if not found:
         raise DataError(f"{truth}: expected a mask {stem}.* there or in folders named {', '.join(classes)}, got none")
@@ -375,11 +381,3 @@ def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
     # No file for a class: the class is not in this image.
     empty = np.zeros_like(next(iter(found.values())))
     return np.stack([found.get(class_, empty) for class_ in classes])
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    for suffix in IMAGE_SUFFIXES:
-        for spelling in (suffix, suffix.upper()):
-            if (folder / f"{stem}{spelling}").is_file():
-                return folder / f"{stem}{spelling}"
-    return None

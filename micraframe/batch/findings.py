@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from micraframe import geojson
 from micraframe.metrics.masks_and_labels import instances_of
 from micraframe.objects import windows
-from micraframe.types import FloatArray, Prediction
+from micraframe.types import Prediction
 
 
 @dataclass(frozen=True)
@@ -138,45 +138,37 @@ def findings(
                 math.nan if pixel_size_um is None else pixel_size_um,
             )
             rows.append(row)
+            measurements = {
+                "id": row.id,
+                "area (px)": row.area,
+                "area (um^2)": row.area * row.pixel_size_um**2,
+                "centroid y (px)": row.y,
+                "centroid x (px)": row.x,
+                "score": row.score,
+            }
             polygons = geojson.outlines(inside, (corner[0] + window[0].start, corner[1] + window[1].start))
-            outlines.append(geojson.feature(polygons, f"{name} {number}", (index, name), _measurements(row)))
+            outlines.append(geojson.feature(polygons, f"{name} {number}", (index, name), measurements))
+    points = None
+    if prediction.points is not None:
+        points = tuple(
+            PointFinding(image, name, float(y) + corner[0], float(x) + corner[1], float(score))
+            for name, found in zip(classes, prediction.points, strict=True)
+            for y, x, score in found.astype(np.float64)
+        )
     return Findings(
-        tuple(_classes(image, prediction, classes, None if labels is None else rows)),
+        tuple(
+            ClassFinding(
+                image,
+                name,
+                float(prediction.scores.presence[index]),
+                int(prediction.present[index]),
+                math.nan if prediction.masks is None else int(prediction.masks[index].sum()),
+                math.nan if labels is None else sum(one.class_ == name for one in rows),
+                prediction.status[index] if prediction.status else "",
+            )
+            for index, name in enumerate(classes)
+        ),
         None if labels is None else tuple(rows),
-        None if prediction.points is None else tuple(_points(image, prediction.points, classes, corner)),
+        points,
         tuple(outlines),
     )
-
-
-def _classes(
-    image: str, prediction: Prediction, classes: Sequence[str], objects: Sequence[ObjectFinding] | None
-) -> Iterator[ClassFinding]:
-    for index, name in enumerate(classes):
-        yield ClassFinding(
-            image,
-            name,
-            float(prediction.scores.presence[index]),
-            int(prediction.present[index]),
-            math.nan if prediction.masks is None else int(prediction.masks[index].sum()),
-            math.nan if objects is None else sum(one.class_ == name for one in objects),
-            prediction.status[index] if prediction.status else "",
-        )
-
-
-def _points(
-    image: str, points: Sequence[FloatArray], classes: Sequence[str], corner: tuple[int, int]
-) -> Iterator[PointFinding]:
-    for name, rows in zip(classes, points, strict=True):
-        for y, x, score in rows.astype(np.float64):
-            yield PointFinding(image, name, float(y) + corner[0], float(x) + corner[1], float(score))
-
-
-def _measurements(row: ObjectFinding) -> dict[str, float]:
-    return {
-        "id": row.id,
-        "area (px)": row.area,
-        "area (um^2)": row.area * row.pixel_size_um**2,
-        "centroid y (px)": row.y,
-        "centroid x (px)": row.x,
-        "score": row.score,
-    }

@@ -16,11 +16,8 @@ from micraframe.types import DatasetInfo, Sample
 def labelled_images(info: DatasetInfo, images: Path, masks: Path | None) -> tuple[Sample, ...]:
     """Return the images of a folder as samples, prepared as the model's training images were.
 
-    Args:
-        info: Of the model.
-        images: A folder of image files.
-        masks: A folder of masks named as the images are, as `evaluate_files` reads it; None: no image has any class.
-            Masks with several values other than 0 also number objects.
+    Masks are named as the images are, in a folder as `evaluate_files` reads it; those with several values other than 0
+    also number objects. Without such a folder, no image has any class.
 
     Raises:
         DataError: If there is no image, a file cannot be read, an image has no mask, or one of another size.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from micraframe import registry
-from micraframe.batch.evaluate import as_records
+from micraframe.batch.evaluate import MeasuredNumber, measured_numbers
 from micraframe.batch.splits import SampleLabels
 from micraframe.batching import spread
 from micraframe.config import Choice
@@ -71,32 +71,13 @@ class Learned:
         return self.auc - CHANCE > 2 * error
 
 
-@dataclass(frozen=True)
-class MeasuredNumber:
-    """A number of the test samples.
-
-    Attributes:
-        metric: Its name.
-        class_: The class, or `all`.
-        value: The number.
-        images: How many samples contribute to it.
-        reduction: How samples were reduced, in words.
-    """
-
-    metric: str
-    class_: str
-    value: float
-    images: int
-    reduction: str
-
-
 def learned(pipeline: Pipeline, samples: Sequence[Sample], known: Sequence[SampleLabels]) -> list[Learned]:
-    """Return how well the presence of each class is decided; no map is computed.
+    """Return how well the pipeline's presence threshold decides each class on validation samples; no map is computed.
 
     Args:
-        pipeline: A trained pipeline; its own presence threshold decides.
-        samples: Validation samples.
-        known: Their labels.
+        pipeline: A trained pipeline.
+        samples: Validation samples; those with unknown labels are left out.
+        known: The labels of each.
     """
     pairs = [(sample.image, each.labels) for sample, each in zip(samples, known, strict=True) if each.labels]
     if not pairs:
@@ -112,14 +93,7 @@ def learned(pipeline: Pipeline, samples: Sequence[Sample], known: Sequence[Sampl
 
 
 def judge(class_: str, labels: BoolArray, presence: FloatArray, present: BoolArray) -> Learned:
-    """Return how well one class's presence is decided.
-
-    Args:
-        class_: The class.
-        labels: bool (N,): the truth.
-        presence: float32 (N,): its probability.
-        present: bool (N,): the decision.
-    """
+    """Return how well one class's presence is decided, from the truth, its probability, and the decision, each (N,)."""
     positive, negative = int(labels.sum()), int((~labels).sum())
     if not (positive and negative):
         return Learned(class_, positive, negative, math.nan, math.nan)
@@ -137,7 +111,7 @@ def complaints(found: Sequence[Learned]) -> list[str]:
             where = "none" if not one.positive else "all"
             said.append(
                 f"class {one.class_!r} is in {where} of the {one.positive + one.negative} validation samples, so "
-                "whether it was learned cannot be judged"
+                "whether its presence was learned cannot be judged"
             )
         elif not one.decides and one.ranks:
             said.append(
@@ -157,10 +131,7 @@ def complaints(found: Sequence[Learned]) -> list[str]:
 def contact_complaints(pipeline: Pipeline, found: Sequence[Learned], samples: Sequence[Sample]) -> Iterator[str]:
     """Yield a sentence if subtracting the map of the contact class does harm, or probably does.
 
-    Args:
-        pipeline: A trained pipeline.
-        found: How well classes are decided.
-        samples: With numbered objects, by which it is known; otherwise the accuracy of the contact class decides.
+    Samples with numbered objects show it; without any, the accuracy of the contact class in `found` decides.
     """
     if not _subtracts(pipeline):
         return
@@ -181,12 +152,8 @@ def contact_complaints(pipeline: Pipeline, found: Sequence[Learned], samples: Se
 def f1_without_contact(pipeline: Pipeline, samples: Sequence[Sample]) -> tuple[float, float, int] | None:
     """Return pooled F1 of objects at an IoU of 0.5, with and without the contact map subtracted, and the images used.
 
-    Args:
-        pipeline: A trained pipeline, whose head may subtract the map of a contact class.
-        samples: Up to `MOST_IMAGES` of those with numbered objects are used.
-
-    Returns:
-        None if nothing is subtracted, or no sample has numbered objects.
+    Up to `MOST_IMAGES` of the samples are used, those with numbered objects. None if there are none, or the head
+    subtracts nothing.
     """
     if not _subtracts(pipeline):
         return None
@@ -219,15 +186,9 @@ def _subtracts(pipeline: Pipeline) -> bool:
 
 
 def measure(pipeline: Pipeline, samples: Sequence[Sample], progress: Progress) -> list[MeasuredNumber]:
-    """Return the numbers of test samples: accuracy and average precision, and IoU where there are masks.
+    """Return the defined numbers of test samples: accuracy and average precision, and IoU where there are masks.
 
-    Args:
-        pipeline: A trained pipeline.
-        samples: With their full annotation; each is read once.
-        progress: Progress callback.
-
-    Returns:
-        Those numbers that are defined.
+    Each sample, with its full annotation, is read once.
     """
     metrics = {name: registry.build("metric", name) for name in _MEASURED}
     contact = [index for index, role in enumerate(pipeline.info.roles) if role == "contact"]
@@ -241,10 +202,5 @@ def measure(pipeline: Pipeline, samples: Sequence[Sample], progress: Progress) -
     for (name, metric), several in zip(metrics.items(), zip(*statistics, strict=True), strict=bool(statistics)):
         stacked = stack(several, len(pipeline.info.classes))
         reduced = [each for each in summarise(metric, stacked, contact) if each.column.name in _MEASURED[name]]
-        found += (
-            MeasuredNumber(
-                str(row["metric"]), str(row["class"]), float(row["value"]), int(row["images"]), str(row["reduction"])
-            )
-            for row in as_records(reduced, pipeline.info.classes)
-        )
+        found += measured_numbers(reduced, pipeline.info.classes)
     return [one for one in found if not math.isnan(one.value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from micraframe.errors import ConfigError
 from micraframe.runtime.files import write_json
@@ -21,11 +21,7 @@ _SHOWN = 3
 
 
 def refuse_foreign(folder: Path, planned: Iterable[str]) -> None:
-    """Check that new predictions would replace no files but earlier predictions; nothing is changed.
-
-    Args:
-        folder: Need not exist.
-        planned: Names of all files that may be written.
+    """Check that files of the planned names would replace only earlier predictions; the folder need not exist.
 
     Raises:
         ConfigError: If the folder holds files of these names that no earlier prediction wrote, or is no folder.
@@ -44,12 +40,9 @@ def refuse_foreign(folder: Path, planned: Iterable[str]) -> None:
 
 
 def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:
-    """Prepare a folder for new predictions: remove earlier ones, and list the new ones in the manifest.
+    """Prepare a folder for new predictions: remove earlier ones, and list the planned files in the manifest.
 
-    Args:
-        folder: Created if it does not exist.
-        planned: Names of all files that may be written.
-        record: How the predictions are made; kept in the manifest.
+    The manifest also keeps the record of how the predictions are made.
 
     Raises:
         ConfigError: As `refuse_foreign`.
@@ -61,14 +54,6 @@ def claim(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> No
     _write_manifest(folder, owned.union(names), record)
     for name in owned - {MANIFEST}:
         (folder / name).unlink(missing_ok=True)
-
-
-def refuse_second(folder: Path) -> NoReturn:
-    """Raise `ConfigError`: another process holds the lock of the folder."""
-    raise ConfigError(
-        f"{folder}: expected a folder that is not in use, got one that another process is writing to; wait for it, or "
-        "choose another --output"
-    )
 
 
 def list_written(folder: Path, planned: Iterable[str], record: Mapping[str, Any]) -> None:

@@ -12,9 +12,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from micraframe.batch.findings import ClassFinding, ObjectFinding, PointFinding, findings
-from micraframe.batch.outputs import LOCK, claim, list_written, refuse_foreign, refuse_second
+from micraframe.batch.outputs import LOCK, claim, list_written, refuse_foreign
 from micraframe.batching import BATCH_PIXELS
-from micraframe.errors import ConfigError, DataError, MicraframeError
+from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
 from micraframe.geojson import write_features
 from micraframe.images import (
     IMAGE_SUFFIXES,
@@ -45,7 +45,7 @@ class OutputFiles(NamedTuple):
         masks: One mask for each class, 0 and 255.
         labels: Numbered objects of each class.
         scores: Score map of each class.
-        overlay: The masks, drawn over the image.
+        overlay: The masks and the outline of every object, drawn over the image.
         outlines: Outlines of all objects.
     """
 
@@ -123,6 +123,13 @@ def predict_files(
         )
     if output.resolve() in {file.resolve().parent for file in files}:
         raise ConfigError(f"{output}: expected an output folder other than that of the images; choose another folder")
+
+    def refuse() -> None:
+        raise ConfigError(
+            f"{output}: expected a folder that is not in use, got one that another process is writing to; wait for it, "
+            "or choose another --output"
+        )
+
     progress = progress or Progress()
     unique, failures = _without_clashes(files)
     names = [name for file in unique for name in output_files(file.stem)]
@@ -137,7 +144,7 @@ def predict_files(
                 reason = result
             else:
                 if not claimed:
-                    stack.enter_context(exclusive(output / LOCK, lambda: refuse_second(output)))
+                    stack.enter_context(exclusive(output / LOCK, refuse))
                     claim(output, planned, record)
                     stack.callback(list_written, output, planned, record)
                     claimed = True
@@ -150,13 +157,9 @@ def predict_files(
 
 
 def restore_size(prediction: Prediction, size: tuple[int, int]) -> Prediction:
-    """Return a prediction for an image that was resized before it was scored, in the pixels that it had before.
+    """Return a prediction in the pixels, (H, W), that its image had before it was resized to be scored.
 
     Masks and objects are those of the nearest pixel; maps are interpolated.
-
-    Args:
-        prediction: Of the resized image.
-        size: (H, W) before.
     """
     scores = prediction.scores
     if scores.size == size:
@@ -216,34 +219,22 @@ def _record(pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _predict(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[tuple[Path, tuple[ImageFile, Prediction] | str]]:
-    """Yield the prediction of each file, or the reason for its failure, in order.
-
-    Images are predicted several at a time. If that fails, they are predicted one by one, so that only the one that
-    causes the failure is lost.
-    """
+    """Yield the prediction of each file, or the reason for its failure, in order."""
     for group in _groups(pipeline, files):
-        read = [image for _, image in group if isinstance(image, ImageFile)]
-        together: list[Prediction] = []
-        if len(read) > 1:
-            try:
-                together = list(pipeline.predict(image.scored for image in read))
-            except Exception:  # raised again below, for the image that causes it
-                together = []
-        remaining = iter(together)
+        results = iter(_predict_together(pipeline, [image for _, image in group if isinstance(image, ImageFile)]))
         for file, image in group:
-            if isinstance(image, str):
-                yield file, image
-            elif together:
-                yield file, (image, next(remaining))
-            else:
-                yield file, _predict_one(pipeline, image)
+            yield file, image if isinstance(image, str) else next(results)
 
 
-def _predict_one(pipeline: Pipeline, image: ImageFile) -> tuple[ImageFile, Prediction] | str:
+def _predict_together(pipeline: Pipeline, images: Sequence[ImageFile]) -> list[tuple[ImageFile, Prediction] | str]:
+    """Return each image with its prediction; if that fails, one by one, so that only the cause of it is lost."""
     try:
-        return image, next(pipeline.predict([image.scored]))
+        return list(zip(images, pipeline.predict(image.scored for image in images), strict=True))
     except Exception as error:  # one image that a component cannot handle must not end the batch
-        return _reason(image.path, error, image.scored, pipeline)
+        if len(images) == 1:
+            return [_reason(images[0].path, error, images[0].scored, pipeline)]
+    # Not before the error, which may be a lack of memory, has let go of what it holds.
+    return [found for image in images for found in _predict_together(pipeline, [image])]
 
 
 def _groups(pipeline: Pipeline, files: Iterable[Path]) -> Iterator[list[tuple[Path, ImageFile | str]]]:
@@ -294,7 +285,7 @@ def _write(
         found = findings(image.path.name, prediction, info.classes, pixel_size)
         if prediction.masks is not None:
             write_tiff(output / names.masks, prediction.masks, info.classes, pixel_size)
-            write_png(output / names.overlay, overlay(image.shown, prediction.masks))
+            write_png(output / names.overlay, overlay(image.shown, prediction.masks, prediction.instances))
         if prediction.instances is not None:
             write_tiff(output / names.labels, prediction.instances, info.classes, pixel_size)
         if found.objects is not None:
@@ -320,7 +311,7 @@ def _reason(file: Path, error: Exception, image: FloatArray, pipeline: Pipeline 
         tile = "smaller tiles" if pipeline is not None and pipeline.tiling is not None else "tiles"
         return f"{file}: out of memory for {height} x {width} pixels; predict it in {tile}: --tile 512"
     if not isinstance(error, MicraframeError):
-        return f"{file}: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return f"{file}: {reason_of(error, typed=True)}"
     # The pipeline counts the images that it gets; here it got one.
     text = str(error).removeprefix("image 0: ")
     return text if text.startswith(str(file)) else f"{file}: {text}"

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 
 from micraframe.metrics.masks_and_labels import labels_of
-from micraframe.runtime.files import write_text
+from micraframe.runtime.files import atomic
 from micraframe.types import Sample
 
 
@@ -28,23 +27,6 @@ class SampleLabels:
     labels: tuple[bool, ...] | None
 
 
-@dataclass(frozen=True)
-class ClassBalance:
-    """How many samples of a split have a class.
-
-    Attributes:
-        split: The split.
-        class_: The class.
-        samples: Number of samples whose labels are known.
-        positive: Number of these with the class.
-    """
-
-    split: str
-    class_: str
-    samples: int
-    positive: int
-
-
 def sample_labels(samples: Iterable[Sample]) -> tuple[SampleLabels, ...]:
     """Return the labels of samples: their own, or else what masks, boxes or points say."""
 
@@ -58,26 +40,22 @@ def sample_labels(samples: Iterable[Sample]) -> tuple[SampleLabels, ...]:
     return tuple(SampleLabels(sample.id, sample.group or "", known(sample)) for sample in samples)
 
 
-def class_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> list[ClassBalance]:
-    """Return the balance of each class in each split that has samples."""
-    found = []
+def class_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> list[dict[str, str]]:
+    """Return a record of each class: in how many samples of each split it is, of those whose labels are known."""
+    found = [{"class": name} for name in classes]
     for split, samples in splits.items():
         known = [sample.labels for sample in samples if sample.labels is not None]
-        if samples:
-            found += [
-                ClassBalance(split, name, len(known), sum(labels[index] for labels in known))
-                for index, name in enumerate(classes)
-            ]
+        for index, record in enumerate(found if samples else ()):
+            record[split] = f"{sum(labels[index] for labels in known)} of {len(known)}"
     return found
 
 
 def write_splits(path: Path, splits: Mapping[str, Sequence[SampleLabels]], classes: Sequence[str]) -> None:
     """Write a CSV of image, split, group, and 1 or 0 for each class; cells of unknown labels are empty."""
-    stream = StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["image", "split", "group", *classes])
-    for split, samples in splits.items():
-        for sample in samples:
-            labels = [""] * len(classes) if sample.labels is None else [int(label) for label in sample.labels]
-            writer.writerow([sample.id, split, sample.group, *labels])
-    write_text(path, stream.getvalue())
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["image", "split", "group", *classes])
+        for split, samples in splits.items():
+            for sample in samples:
+                labels = [""] * len(classes) if sample.labels is None else [int(label) for label in sample.labels]
+                writer.writerow([sample.id, split, sample.group, *labels])

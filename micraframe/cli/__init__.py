@@ -31,7 +31,6 @@ from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, 
 
 app = typer.Typer(
     name="micraframe",
-    help="Compare microscopy segmentation from image-level labels with segmentation from full annotation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

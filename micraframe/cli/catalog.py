@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 import typer
 
 from micraframe import registry
-from micraframe.cli.output import AsJson, print_json, print_records, width, wrapped
+from micraframe.cli.output import AsJson, print_json, print_table, width, wrapped
 from micraframe.plugin import KINDS
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from micraframe.registry import CatalogEntry
 
-KindArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.", show_default=False)]
+KindArgument = Annotated[str, typer.Argument(help=f"One of: {', '.join(KINDS)}.")]
 
 
 def list_components(
-    kind: Annotated[str | None, typer.Argument(help="List only components of this kind.", show_default=False)] = None,
+    kind: Annotated[str | None, typer.Argument(help="List only components of this kind.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the components that micraframe and its plugins offer."""
@@ -55,7 +55,7 @@ def list_components(
 
 def show(
     kind: KindArgument,
-    name: Annotated[str, typer.Argument(help="The component's name, or plugin/name.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The component's name, or plugin/name.")],
     as_json: AsJson = False,
 ) -> None:
     """Show a component: what it is, which plugin offers it, and its parameters with their defaults."""
@@ -105,7 +105,7 @@ def plugins(as_json: AsJson = False) -> None:
             ]
         )
         return
-    print_records(records, as_json=False)
+    print_table(records)
     for failure in found.failures:
         print(f"\nplugin {failure.name!r} of {failure.distribution} cannot be used:\n{failure.traceback}")
 
@@ -293,9 +293,7 @@ def _type_name(annotation: Any, kind: str | None) -> str:
 def _yaml(value: Any, flow: bool | None = True) -> str:
     """Return a value as YAML; a component without parameters is its name.
 
-    Args:
-        value: The value.
-        flow: True: on one line; None: the innermost mappings and lists on one line each; False: each value on its own.
+    `flow` is True for one line, None for the innermost mappings and lists on one line each, False for a line per value.
     """
     from ruamel.yaml import YAML
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from micraframe import registry
 from micraframe.cli.output import ConfigFile
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def check(
     """Check a configuration for train, finetune or study, and print it with every default written out.
 
     It opens the data, builds each network and predicts a blank image with it, which shows whether combiners name
-    layers that the network has. What the data offer is reported by micraframe data audit.
+    layers that the network has. To see what the data offer, use micraframe data audit.
     """
     from micraframe import config
 
@@ -49,7 +50,6 @@ def open_dataset(choice: Choice) -> DatasetInfo:
     Raises:
         DataError: If a file is missing or broken.
     """
-    from micraframe import registry
     from micraframe.types import SPLITS
 
     dataset = registry.build("dataset", choice.name, **choice.params)
@@ -69,7 +69,6 @@ def try_networks(settings: BaseModel, info: DatasetInfo) -> None:
         ConfigError: If a combiner names a layer that the network lacks.
         ModelError: If a network cannot serve as a backbone, or an extractor cannot explain it.
     """
-    from micraframe import registry
     from micraframe.classifier import create_network
     from micraframe.pipeline import rehearse, untrained
 
@@ -88,7 +87,7 @@ def choices_in(settings: BaseModel) -> Iterator[tuple[str, Choice]]:
     """Yield the kind and the choice of every component of a configuration, those within parameters included."""
     from pydantic import BaseModel
 
-    from micraframe import config, registry
+    from micraframe import config
 
     for name in type(settings).model_fields:
         value: Any = getattr(settings, name)
@@ -106,16 +105,13 @@ def read_any(path: Path) -> Train | FineTune | Study:
     """Read and resolve a configuration; its keys tell which command it is for."""
     from micraframe import config
 
-    keys = {line.partition(":")[0] for line in _lines(path)}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        lines = []  # config.load reports the reason
+    keys = {line.partition(":")[0] for line in lines}
     if keys & {"methods", "datasets"}:
         return config.load(path, config.Study)
     if "training" in keys:
         return config.load(path, config.FineTune)
     return config.load(path, config.Train)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []  # config.load reports the reason

@@ -8,20 +8,16 @@ from typing import Annotated
 import typer
 
 from micraframe.cli.output import AsJson, print_measures
+from micraframe.errors import BatchError
 
 
 def compare_annotators(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            help="A folder of masks for each annotator, with files of the same names.",
-            metavar="FOLDER...",
-            show_default=False,
-        ),
+        typer.Argument(help="A folder of masks for each annotator, with files of the same names.", metavar="FOLDER..."),
     ],
     output: Annotated[
-        Path | None,
-        typer.Option(help="Also write the statistics of every image and class to this CSV.", show_default=False),
+        Path | None, typer.Option(help="Also write the statistics of every image and class to this CSV.")
     ] = None,
     instances: Annotated[
         bool,
@@ -31,8 +27,7 @@ def compare_annotators(
         Path | None,
         typer.Option(
             help="A CSV of how long annotations took, with columns image, annotator (the name of a folder) and "
-            "seconds; adds the time per object.",
-            show_default=False,
+            "seconds; adds the time per object."
         ),
     ] = None,
     as_json: AsJson = False,
@@ -45,7 +40,6 @@ def compare_annotators(
     """
     from micraframe import batch
     from micraframe.batch.annotators import AnnotatorStatistic
-    from micraframe.errors import BatchError
     from micraframe.runtime.tables import write_csv
 
     found = batch.compare_annotators(folders, instances, times)

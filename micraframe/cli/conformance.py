@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def conformance(
-    plugin: Annotated[
-        str | None, typer.Argument(help="Name of a plugin; by default all that are installed.", show_default=False)
-    ] = None,
+    plugin: Annotated[str | None, typer.Argument(help="Name of a plugin; by default all that are installed.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that every component of a plugin keeps the promises of its kind. Exit code 1 if one does not.
@@ -32,9 +30,8 @@ def conformance(
     for entry in _entries(plugin):
         report = _examine(entry)
         failed += bool(report.failures)
-        if as_json:
-            records.extend(_records(entry, report))
-        else:
+        records += _records(entry, report)
+        if not as_json:
             _print(entry, report)
     for failure in registry.catalog().failures:
         if plugin in (None, failure.name):

@@ -8,27 +8,22 @@ from typing import Annotated
 import typer
 
 from micraframe.cli.output import progress
+from micraframe.errors import BatchError, counted
 
 
 def crops(
-    images: Annotated[Path, typer.Argument(help="Folder of images.", show_default=False)],
-    classes: Annotated[
-        str, typer.Option(help="Names of the classes, separated by commas: ring,fiber.", show_default=False)
-    ],
-    output: Annotated[Path, typer.Option(help="New folder for crops and labels.csv.", show_default=False)],
+    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    classes: Annotated[str, typer.Option(help="Names of the classes, separated by commas: ring,fiber.")],
+    output: Annotated[Path, typer.Option(help="New folder for crops and labels.csv.")],
     size: Annotated[int, typer.Option(min=8, help="Height and width of a crop in pixels, after --scale.")] = 128,
     stride: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Distance from one crop to the next in pixels, after --scale. Default: side by side.",
-            show_default=False,
-        ),
+        typer.Option(min=1, help="Distance from one crop to the next in pixels, after --scale. Default: side by side."),
     ] = None,
     scale: Annotated[
         float,
         typer.Option(
-            help="Factor by which training will resize the images, such as 0.25: crops are cut larger by as much, and "
+            help="Factor by which training will resize the images, such as 0.25: crops are cut that much larger, and "
             "keep the pixels of the files."
         ),
     ] = 1.0,
@@ -39,7 +34,6 @@ def crops(
     read are listed at the end.
     """
     from micraframe.batch.cut import IMAGES, LABELS, cut_files
-    from micraframe.errors import BatchError, counted
 
     names = [name.strip() for name in classes.split(",")]
     count, done, failures = cut_files(images, output, size, stride, names, progress(), scale)

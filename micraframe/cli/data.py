@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from micraframe import registry
 from micraframe.cli.check import datasets_of, read_any
-from micraframe.cli.output import AsJson, ConfigFile, print_records, width
+from micraframe.cli.output import AsJson, ConfigFile, print_table, wrapped
 
 if TYPE_CHECKING:
     from micraframe.datasets.audit import Audit
 
 app = typer.Typer(help="Examine a dataset before training on it.", no_args_is_help=True)
-
-
-@app.callback()
-def _group() -> None:
-    """Examine a dataset before training on it."""
 
 
 @app.command()
@@ -31,7 +26,6 @@ def audit(
         float | None,
         typer.Option(
             min=1,
-            show_default=False,
             help="Typical width of an object in pixels of the files: scale and crop are proposed from it and the "
             "labels, and no mask is looked at.",
         ),
@@ -44,7 +38,6 @@ def audit(
     objects larger than the crop, which labels cannot teach. Unless --object-size is given, sizes come from the masks or
     boxes of up to 20 validation images.
     """
-    from micraframe import registry
     from micraframe.datasets.audit import audit as examine
 
     audits = [
@@ -65,12 +58,12 @@ def _print(audit: Audit) -> None:
 
     sample = "crops" if audit.crop else "samples"
     at = f"scale {audit.scale:g}, " + (f"crop {audit.crop}" if audit.crop else "whole images")
-    _wrapped(f"{audit.dataset} ({at})")
+    print(wrapped(f"{audit.dataset} ({at})", "", "  "))
     sizes = [f"{h} x {w} ({count})" for h, w, count in audit.image_sizes]
     more = f", and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
-    _wrapped(f"Image sizes (H x W): {', '.join(sizes[:6])}{more}")
+    print(wrapped(f"Image sizes (H x W): {', '.join(sizes[:6])}{more}", "", "  "))
     print()
-    print_records(
+    print_table(
         [
             {
                 "split": one.split,
@@ -81,12 +74,11 @@ def _print(audit: Audit) -> None:
                 "negative": one.negative,
             }
             for one in audit.counts
-        ],
-        as_json=False,
+        ]
     )
     if audit.sizes:
         print("\nObject sizes in px (10 %, 50 % and 90 % quantile)")
-        print_records(
+        print_table(
             [
                 {
                     "class": one.class_,
@@ -95,23 +87,18 @@ def _print(audit: Audit) -> None:
                     "diameter": _text(one.diameter),
                 }
                 for one in audit.sizes
-            ],
-            as_json=False,
+            ]
         )
     print()
     for finding in audit.findings:
-        _wrapped(f"{'ok' if finding.ok else 'warning'}: {finding.text}")
+        print(wrapped(f"{'ok' if finding.ok else 'warning'}: {finding.text}", "", "  "))
     if audit.proposal:
         one = audit.proposal
         classes = dict.fromkeys(count.class_ for count in audit.counts)
         shares = ", ".join(f"{share:.0%} ({name})" for name, share in zip(classes, one.negatives, strict=True))
         print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
-        _wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.")
-        _wrapped(RULE)
-
-
-def _wrapped(text: str) -> None:
-    print(textwrap.fill(text, width(), subsequent_indent="  "))
+        print(wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.", "", "  "))
+        print(wrapped(RULE, "", "  "))
 
 
 def _text(quantiles: tuple[float, ...]) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from micraframe import registry
 from micraframe.cli.output import AsJson
+from micraframe.errors import UnknownComponent
 
 if TYPE_CHECKING:
     from micraframe.config import Study
@@ -21,8 +23,7 @@ def demo(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for the results; an interrupted demo in it is resumed. Default: demo, with --digits: digits.",
-            show_default=False,
+            help="Folder for the results; an interrupted demo in it is resumed. Default: demo, with --digits: digits."
         ),
     ] = None,
     digits: Annotated[
@@ -54,9 +55,6 @@ def demo(
 
 def installed_part(study: Study) -> tuple[Study, list[str]]:
     """Return the study without the methods of plugins that are not installed, and how to install those."""
-    from micraframe import registry
-    from micraframe.errors import UnknownComponent
-
     found, missing = [], {}
     for compared in study.methods:
         method = compared.method

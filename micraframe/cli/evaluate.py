@@ -7,35 +7,34 @@ from typing import Annotated
 
 import typer
 
+from micraframe import registry
 from micraframe.cli.output import AsJson, print_measures
+from micraframe.errors import BatchError, ConfigError
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="The folder that predict wrote.", show_default=False)],
+    predictions: Annotated[Path, typer.Argument(help="The folder that predict wrote.")],
     truth: Annotated[
         Path,
         typer.Argument(
             help="A folder of masks named like the images (with several classes, in a folder for each), or a CSV: of "
             "labels (image, and 0 or 1 per class), boxes (image, class, xmin, ymin, xmax, ymax) or points (image, "
-            "class, x, y).",
-            show_default=False,
+            "class, x, y)."
         ),
     ],
     metrics: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure: NAME,NAME, or NAME:KEY=VALUE; repeat it for more. Default: what the truth tells: "
-            "classification; of masks also overlap, of numbered objects counts and objects, of boxes and points counts "
-            "and detection.",
-            show_default=False,
+            help="What to measure: NAME,NAME, or NAME:KEY=VALUE; repeat it for more. Default: what the truth allows: "
+            "classification; with masks, also overlap; with numbered objects, also counts and objects; with boxes or "
+            "points, also counts and detection."
         ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             help="Also write the statistics of every image and class to this new CSV and, if positions are measured, "
-            "their precision-recall curves beside it, to NAME-precision_recall.csv.",
-            show_default=False,
+            "their precision-recall curves beside it, to NAME-precision_recall.csv."
         ),
     ] = None,
     distance: Annotated[
@@ -52,7 +51,6 @@ def evaluate(
             "--instances/--binary",
             help="True masks contain numbered objects; or all values other than 0 mean the class, and each connected "
             "component is an object. Default: --binary, but masks with several such values are refused.",
-            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -62,11 +60,9 @@ def evaluate(
     With several classes, the last row of a metric averages over them. Images that could not be evaluated are listed
     at the end, with the reason. `micraframe show metric NAME` defines the numbers.
     """
-    from micraframe import registry
     from micraframe.batch import evaluate_files
     from micraframe.batch.evaluate import CurvePoint, ImageStatistic, curve_points
     from micraframe.config import parse_choice
-    from micraframe.errors import BatchError, ConfigError
     from micraframe.runtime.tables import write_csv
 
     written = [] if output is None else [output, output.with_name(f"{output.stem}-precision_recall.csv")]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from micraframe import registry
 from micraframe.cli.output import ConfigFile
 from micraframe.cli.train import train_and_save
+from micraframe.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,23 +21,16 @@ if TYPE_CHECKING:
 
 
 def finetune(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.")],
     file: ConfigFile,
     unfreeze: Annotated[
         str,
-        typer.Option(
-            help="The layers that learn: linear, linear+4 or linear+3,4 (stages of the backbone), or all.",
-            show_default=False,
-        ),
+        typer.Option(help="The layers that learn: linear, linear+4 or linear+3,4 (stages of the backbone), or all."),
     ],
-    output: Annotated[
-        Path, typer.Option(help="Folder for the new model, its log and its checkpoints.", show_default=False)
-    ],
+    output: Annotated[Path, typer.Option(help="Folder for the new model, its log and its checkpoints.")],
     rename: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A class that the dataset calls by another name, as OLD=NEW; repeat it for more.", show_default=False
-        ),
+        typer.Option(help="A class that the dataset calls by another name, as OLD=NEW; repeat it for more."),
     ] = None,
 ) -> None:
     """Continue training a model on another dataset; the same command resumes a run that was interrupted.
@@ -43,12 +39,9 @@ def finetune(
     {epochs: 30}. The new model has the head of the old one, without thresholds that were tuned for it, and the names
     of the dataset's classes.
     """
-    import dataclasses
-
     from pydantic import ValidationError
 
-    from micraframe import config, pipeline, registry
-    from micraframe.errors import ConfigError
+    from micraframe import config, pipeline
     from micraframe.micranet import MicraNet, MicraNetModel
     from micraframe.modelfile import provenance
     from micraframe.runtime.numerics import numerics

@@ -9,15 +9,13 @@ from typing import Annotated
 import typer
 
 from micraframe.cli.output import AsJson, print_records
+from micraframe.errors import MissingDependency
 
 
 def import_zoo(
-    file: Annotated[Path, typer.Argument(help="A published model file (HDF5).", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="A published model file (HDF5).")],
     output: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the models, each in ARCHITECTURE/MODEL; must be new or empty.", show_default=False
-        ),
+        Path, typer.Option(help="Folder for the models, each in ARCHITECTURE/MODEL; must be new or empty.")
     ],
     dataset: Annotated[
         str | None,
@@ -28,9 +26,7 @@ def import_zoo(
     ] = "official",
     intensities: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            help="For f-actin: MIN and MAX of the scaling of images, which are not in the file.", show_default=False
-        ),
+        typer.Option(help="For f-actin: MIN and MAX of the scaling of images, which are not in the file."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +36,6 @@ def import_zoo(
     Folds of one model become one model, whose maps are their mean. Requires the plugin micraframe-paper.
     """
     from micraframe.cli.remodel import refuse_existing
-    from micraframe.errors import MissingDependency
 
     refuse_existing(output)
     try:

@@ -12,16 +12,11 @@ from micraframe.plugin import KINDS
 
 
 def new_plugin(
-    name: Annotated[
-        str,
-        typer.Argument(help="The distribution's name: lower-case letters, digits and hyphens.", show_default=False),
-    ],
+    name: Annotated[str, typer.Argument(help="The distribution's name: lower-case letters, digits and hyphens.")],
     kinds: Annotated[
         str, typer.Option(help=f"Kinds of component that it offers, with commas between them: {', '.join(KINDS)}.")
     ] = "combiner",
-    output: Annotated[
-        Path | None, typer.Option(help="Folder to write; it must not exist yet. Default: NAME.", show_default=False)
-    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet. Default: NAME.")] = None,
 ) -> None:
     """Write a plugin with a minimal component of each kind, and its tests. It works at once; then make it yours."""
     from micraframe.scaffold import COMPONENTS, write_plugin

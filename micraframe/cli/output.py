@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from micraframe.errors import ConfigError
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from micraframe.types import Progress
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-ConfigFile = Annotated[str, typer.Argument(help="A YAML file.", show_default=False)]
+ConfigFile = Annotated[str, typer.Argument(help="A YAML file.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 or mps.")]
 
 
@@ -34,14 +36,16 @@ def width() -> int:
 
 
 def print_records(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Print records with the same keys as a table, or as a JSON list; NaN is an empty cell, or null.
+    """Print records with the same keys as a table, or as a JSON list."""
+    (print_json if as_json else print_table)(records)
 
-    A table has a line for each record, and no column without a value. If a line is too long for the screen, every
+
+def print_table(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print records with the same keys as a table; NaN is an empty cell.
+
+    It has a line for each record, and no column without a value. If a line is too long for the screen, every
     record is printed as a list of its values. In a file or a pipe, lines may have any length.
     """
-    if as_json:
-        print_json(records)
-        return
     if not records:
         print("none")
         return
@@ -67,7 +71,6 @@ def refuse_foreign(path: Path, kind: type[BaseModel]) -> None:
         ConfigError: If the file exists and cannot be read as this kind of configuration.
     """
     from micraframe import config
-    from micraframe.errors import ConfigError
 
     if not path.exists():
         return
@@ -88,13 +91,9 @@ def _longest_line() -> float:
 def print_measures(
     records: Sequence[Mapping[str, Any]], key: str, as_json: bool, titles: Mapping[str, str] = MappingProxyType({})
 ) -> None:
-    """Print numbers of metrics, as a table for each value of `key`, or as a JSON list.
+    """Print numbers of metrics, as a table for each value of `key`, with what the value means, or as a JSON list.
 
-    Args:
-        records: With the keys `key`, metric, class, value, images and reduction.
-        key: Names the tables.
-        as_json: Whether to print JSON.
-        titles: What the values of `key` mean.
+    Records have this key, and metric, class, value, images and reduction.
     """
     if as_json or not records:
         print_records(records, as_json)
@@ -102,7 +101,7 @@ def print_measures(
     for value, group in groupby(records, key=lambda record: record[key]):
         print(f"{value}: {titles[value]}" if value in titles else value)
         rows = [{name: each for name, each in record.items() if name != key} for record in group]
-        print_records([row | {"reduction": row["reduction"].partition(" ")[0]} for row in rows], as_json=False)
+        print_table([row | {"reduction": row["reduction"].partition(" ")[0]} for row in rows])
         print()
     print("mean: over those images in which the number is defined (column images)")
     print("pooled: computed from all images together")

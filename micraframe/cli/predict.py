@@ -8,47 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from micraframe.cli.output import Device, progress
+from micraframe.errors import BatchError, ConfigError
 
 if TYPE_CHECKING:
     from micraframe.pipeline import Pipeline
 
 Tuned = Literal["validation", "negatives", "expected-share", "erasing"]
 
-Head = Annotated[
-    str | None,
-    typer.Option(
-        help="Use this head instead of the model's: NAME, or NAME:KEY=VALUE,..., such as instance:split=watershed.",
-        show_default=False,
-    ),
-]
-Combiner = Annotated[
-    str | None,
-    typer.Option(help="Use this combiner instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
-]
-Extractor = Annotated[
-    str | None,
-    typer.Option(help="Use this extractor instead of the model's: NAME, or NAME:KEY=VALUE,...", show_default=False),
-]
+_INSTEAD = "Use this {} instead of the model's: NAME, or NAME:KEY=VALUE,..."
+Head = Annotated[str | None, typer.Option(help=f"{_INSTEAD.format('head')}, such as instance:split=watershed.")]
+Combiner = Annotated[str | None, typer.Option(help=_INSTEAD.format("combiner"))]
+Extractor = Annotated[str | None, typer.Option(help=_INSTEAD.format("extractor"))]
 StudyOrigin = Annotated[
     Tuned | None,
     typer.Option(
         help="Which of these thresholds: tuned on validation images, or by image-level labels alone, which is what the "
-        "others are. Default: validation.",
-        show_default=False,
+        "others are. Default: validation."
     ),
 ]
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.", show_default=False)],
-    output: Annotated[Path, typer.Option(help="Folder for the results.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A saved model's folder.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    output: Annotated[Path, typer.Option(help="Folder for the results.")],
     head: Head = None,
     combiner: Combiner = None,
     extractor: Extractor = None,
     thresholds: Annotated[
-        Path | None,
-        typer.Option(help="Thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
+        Path | None, typer.Option(help="Thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.")
     ] = None,
     origin: StudyOrigin = None,
     tile: Annotated[
@@ -57,20 +45,17 @@ def predict(
             min=0,
             help="Cut larger images into tiles with sides of this many pixels; 0: do not cut. Default: as saved with "
             "the model.",
-            show_default=False,
         ),
     ] = None,
     halo: Annotated[
         int | None,
         typer.Option(
             help="Margin, in pixels, that is scored but discarded where tiles overlap. Default: 64, or a quarter "
-            "of a tile if that is less.",
-            show_default=False,
+            "of a tile if that is less."
         ),
     ] = None,
     scores: Annotated[
-        bool,
-        typer.Option("--scores", help="Also write the score maps, as float32 TIFF; not with head classification."),
+        bool, typer.Option("--scores", help="Also write the score maps, as float32 TIFF; not with head classification.")
     ] = False,
     device: Device = "auto",
 ) -> None:
@@ -85,13 +70,10 @@ def predict(
     """
     from micraframe.batch import predict_files
     from micraframe.batch.predict import TABLES
-    from micraframe.config import parse_choice
-    from micraframe.errors import BatchError
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
 
-    named = {"head": head, "combiner": combiner, "extractor": extractor}
-    others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
+    others = choices(head=head, combiner=combiner, extractor=extractor)
     pipeline = with_study_thresholds(load(model, device, tiling=_tiling(tile, halo), **others), thresholds, origin)
     with reuse_freed_memory():
         done, failures = predict_files(pipeline, images, output, scores, progress())
@@ -102,9 +84,15 @@ def predict(
         raise BatchError(f"predict to {output}", failures, done)
 
 
+def choices(**texts: str | None) -> dict[str, Any]:
+    """Return the components that options name, without those that are not given."""
+    from micraframe.config import parse_choice
+
+    return {option: parse_choice(text) for option, text in texts.items() if text is not None}
+
+
 def with_study_thresholds(pipeline: Pipeline, path: Path | None, origin: Tuned | None) -> Pipeline:
     """Return the pipeline with the thresholds that a study tuned for one of its runs, if a path is given."""
-    from micraframe.errors import ConfigError
     from micraframe.tuning import read_thresholds
 
     if path is None:
@@ -118,7 +106,6 @@ def _tiling(tile: int | None, halo: int | None) -> Any:
     """Return the tiling that options describe: None without tiles, or `KEEP` for the model's own."""
     from pydantic import ValidationError
 
-    from micraframe.errors import ConfigError
     from micraframe.pipeline import KEEP
     from micraframe.registry import explain
     from micraframe.tiling import Tiling

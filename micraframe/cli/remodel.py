@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from micraframe.cli.predict import Combiner, Extractor, Head
+from micraframe import registry
+from micraframe.cli.predict import Combiner, Extractor, Head, choices
+from micraframe.errors import ConfigError
 
 if TYPE_CHECKING:
     from micraframe.pipeline import Pipeline
 
-NewModel = Annotated[Path, typer.Option(help="Folder for the new model; it must be new or empty.", show_default=False)]
+NewModel = Annotated[Path, typer.Option(help="Folder for the new model; it must be new or empty.")]
 
 
 def remodel(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A saved model's folder.")],
     output: NewModel,
     head: Head = None,
     combiner: Combiner = None,
@@ -27,10 +30,9 @@ def remodel(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Another value of a parameter of the head or of the method, as KEY=VALUE, such as "
+            help="A new value for a parameter of the head or of the method, as KEY=VALUE, such as "
             "presence_threshold=0.3, mask_threshold=triangle or combiner.params.weight=coarse; repeat it for "
             "more. Other parameters keep their values.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:
@@ -42,29 +44,21 @@ def remodel(
     from micraframe.config import parse_choice
 
     refuse_existing(output)
-    given = {"combiner": combiner, "extractor": extractor}
-    params: dict[str, Any] = {name: parse_choice(text) for name, text in given.items() if text is not None}
+    params = choices(combiner=combiner, extractor=extractor)
     changed = remodelled(model, head, params, parse_choice("--set:" + ",".join(setting)).params if setting else {})
     changed.save(output, like=model)
     print(f"Model: {output}")
 
 
 def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: Mapping[str, Any]) -> Pipeline:
-    """Return a saved model with other parameters, after it has predicted a blank image.
+    """Return a saved model with another head and other parameters of its method, once it has predicted a blank image.
 
-    Args:
-        model: Its folder.
-        head: Another head.
-        params: Parameters of the method.
-        settings: Further parameters, of the head if it has one of the name and otherwise of the method; mappings
-            change those of their keys only.
+    The settings are further parameters, of the head if it has one of the name and otherwise of the method; mappings
+    change those of their keys only.
 
     Raises:
         ConfigError: If a parameter does not exist or determines what was learned, or the model cannot predict with it.
     """
-    from dataclasses import replace
-
-    from micraframe import registry
     from micraframe.config import parse_choice
     from micraframe.modelfile import load_model
     from micraframe.pipeline import load, rehearse
@@ -75,8 +69,6 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
     of_head = {key: value for key, value in settings.items() if key in fields}
     of_method = {key: _merged(saved.method.params.get(key), settings[key]) for key in settings.keys() - of_head}
     if twice := sorted(params.keys() & of_method):
-        from micraframe.errors import ConfigError
-
         raise ConfigError(f"--set {twice[0]}: expected it or --{twice[0]}, got both; leave one out")
     loaded = load(model, "cpu", head=None if head is None else chosen, **params, **of_method)
     if "mask" in loaded.origins and loaded.method != saved.method:
@@ -101,8 +93,6 @@ def refuse_existing(output: Path) -> None:
     Raises:
         ConfigError: If it exists and is not an empty folder.
     """
-    from micraframe.errors import ConfigError
-
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output}: expected a new or empty folder, got one with files; choose another --output")
 

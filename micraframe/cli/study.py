@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from micraframe.cli.output import AsJson, ConfigFile, duration, print_records, progress, refuse_foreign
+from micraframe.cli.output import AsJson, ConfigFile, duration, print_json, print_table, progress, refuse_foreign
+from micraframe.errors import BatchError, ConfigError, DataError, counted
 
 if TYPE_CHECKING:
     from micraframe.config import Study
@@ -23,12 +24,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Compare methods, each with its training annotation.", no_args_is_help=True)
 
 Output = Annotated[Path, typer.Option(help="Folder for the results; an interrupted study in it is resumed.")]
-Folder = Annotated[Path, typer.Argument(help="Folder of a study: the --output of study run.", show_default=False)]
-
-
-@app.callback()
-def _group() -> None:
-    """Compare methods, each with its training annotation."""
+Folder = Annotated[Path, typer.Argument(help="Folder of a study: the --output of study run.")]
 
 
 @app.command()
@@ -65,7 +61,6 @@ def run(
     When started by torchrun or accelerate launch, the processes, such as one per GPU, share every training.
     """
     from micraframe import config
-    from micraframe.errors import ConfigError
 
     chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
     study = config.load(Path(file), config.Study)
@@ -86,10 +81,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     from micraframe.study.status import status as status_of
 
     found = status_of(runs_of(_study_of(folder), StudyFolder(folder)), StudyFolder(folder))
-    if as_json:
-        print_records(_run_records(found), as_json=True)
-        return
-    _print_plan(found)
+    _print_plan(found, as_json)
 
 
 @app.command()
@@ -119,7 +111,6 @@ def run_and_print(
         BatchError: If runs failed.
     """
     from micraframe.config import Study
-    from micraframe.errors import BatchError, ConfigError
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.study.folder import StudyFolder
     from micraframe.study.plan import check_annotation
@@ -141,10 +132,7 @@ def run_and_print(
     found = status_of(plan_of(study, executor, against), files)
     check_annotation(each.run for each in found.runs if each.trains)
     if dry_run:
-        if as_json:
-            print_records(_run_records(found), as_json=True)
-        else:
-            _print_plan(found)
+        _print_plan(found, as_json)
         return
     print(_plan_text(found), file=sys.stderr)
     with reuse_freed_memory():
@@ -181,7 +169,6 @@ def _executor(
     name: str, workers: int, scheduler: str | None, slurm: Path | None, output: Path, dry_run: bool
 ) -> Executor | None:
     from micraframe import config
-    from micraframe.errors import ConfigError
 
     if name == "local":
         if scheduler or slurm:
@@ -201,7 +188,6 @@ def _executor(
 
 def _study_of(folder: Path) -> Study:
     from micraframe import config
-    from micraframe.errors import DataError
     from micraframe.study.folder import StudyFolder
 
     if not (folder / "study.yaml").exists():
@@ -218,9 +204,9 @@ def _print_outcome(outcome: Outcome, study: Study, output: Path, as_json: bool) 
     from micraframe.study.plan import check_columns
 
     if as_json:
-        print_records([asdict(row) for row in outcome.summary], as_json=True)
+        print_json([asdict(row) for row in outcome.summary])
         return
-    print_records(by_method(outcome.summary, list(check_columns(study))), as_json=False)
+    print_table(by_method(outcome.summary, list(check_columns(study))))
     print("\nMean over trained models, with the 95 % interval over models and groups of test images.")
     if any(row.conditional for row in outcome.summary):
         print("* One trained model: the interval covers test images only, not differences between trainings.")
@@ -231,19 +217,8 @@ def _print_outcome(outcome: Outcome, study: Study, output: Path, as_json: bool) 
     print(f"Report: {outcome.report}")
 
 
-def _print_plan(found: StudyStatus) -> None:
-    records = _run_records(found)
-    # Errors are too long for a column.
-    print_records([{key: value for key, value in each.items() if key != "error"} for each in records], as_json=False)
-    for each in found.runs:
-        if each.error:
-            print(f"\n{each.run} failed:\n  {each.error}")
-    print()
-    print(_plan_text(found))
-
-
-def _run_records(found: StudyStatus) -> list[dict[str, object]]:
-    return [
+def _print_plan(found: StudyStatus, as_json: bool) -> None:
+    records = [
         {
             "run": str(each.run),
             "state": each.state,
@@ -254,11 +229,19 @@ def _run_records(found: StudyStatus) -> list[dict[str, object]]:
         }
         for each in found.runs
     ]
+    if as_json:
+        print_json(records)
+        return
+    # Errors are too long for a column.
+    print_table([{key: value for key, value in each.items() if key != "error"} for each in records])
+    for each in found.runs:
+        if each.error:
+            print(f"\n{each.run} failed:\n  {each.error}")
+    print()
+    print(_plan_text(found))
 
 
 def _plan_text(found: StudyStatus) -> str:
-    from micraframe.errors import counted
-
     counts = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
     missing = sum(each.trains for each in found.runs)
     lines = [

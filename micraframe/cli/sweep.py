@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from micraframe.cli.output import AsJson, Device, duration, print_json, progress
-from micraframe.cli.predict import Combiner, Extractor, Head, StudyOrigin, with_study_thresholds
+from micraframe.cli.predict import Combiner, Extractor, Head, StudyOrigin, choices, with_study_thresholds
+from micraframe.errors import ConfigError
 
 if TYPE_CHECKING:
     from micraframe.sweep.ome_zarr import NgffVersion
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.", show_default=False)],
-    image: Annotated[
-        Path, typer.Argument(help="A TIFF, the folder of a Zarr array or OME-Zarr, a PNG or JPEG.", show_default=False)
-    ],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.")],
+    image: Annotated[Path, typer.Argument(help="A TIFF, the folder of a Zarr array or OME-Zarr, a PNG or JPEG.")],
     output: Annotated[Path, typer.Option(help="Folder for the results; an interrupted sweep in it is resumed.")],
     mode: Annotated[
         str, typer.Option(help="dense (fast), exact (window by window, as in the paper), or both, to compare them.")
@@ -30,8 +30,7 @@ def sweep(
     window: Annotated[
         int | None,
         typer.Option(
-            help="Side of a window in pixels. Default: that of the training images, if they are all of one size.",
-            show_default=False,
+            help="Side of a window in pixels. Default: that of the training images, if they are all of one size."
         ),
     ] = None,
     overlap: Annotated[
@@ -41,13 +40,11 @@ def sweep(
         float | None,
         typer.Option(
             help="Presence probability above which a location is proposed. Default: the model's own threshold and, "
-            "unless it was tuned, no lower than Otsu's threshold of the map.",
-            show_default=False,
+            "unless it was tuned, no lower than Otsu's threshold of the map."
         ),
     ] = None,
     thresholds: Annotated[
-        Path | None,
-        typer.Option(help="Presence thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.", show_default=False),
+        Path | None, typer.Option(help="Presence thresholds tuned by a study: STUDY/runs/KEY/thresholds.json.")
     ] = None,
     origin: StudyOrigin = None,
     masks: Annotated[
@@ -62,8 +59,7 @@ def sweep(
     combiner: Combiner = None,
     extractor: Extractor = None,
     tile: Annotated[
-        int,
-        typer.Option(help="Side of the tiles, in pixels, computed one at a time; larger ones need more memory."),
+        int, typer.Option(help="Side of the tiles, in pixels, computed one at a time; larger ones need more memory.")
     ] = 1024,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "float32",
@@ -76,8 +72,6 @@ def sweep(
 
     It prints a summary; report.json in the output folder, or --json, has all details.
     """
-    from micraframe.config import parse_choice
-    from micraframe.errors import ConfigError
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
     from micraframe.sweep import SweepOptions, sweep_image
@@ -94,17 +88,13 @@ def sweep(
         ngff=cast("NgffVersion", ngff),
     )
     pipeline = with_study_thresholds(load(model, device), thresholds, origin)
-    named = {"head": head, "combiner": combiner, "extractor": extractor}
-    others: dict[str, Any] = {name: parse_choice(text) for name, text in named.items() if text is not None}
+    others = choices(head=head, combiner=combiner, extractor=extractor)
     if others and not masks:
         raise ConfigError(f"--{next(iter(others))}: expected --masks too, which alone uses it; add it")
     segmenting = pipeline if masks else None
     if others:
         segmenting = with_study_thresholds(load(model, device, **others), thresholds, origin)
-
-    def say(note: str) -> None:
-        typer.echo(note, err=True)
-
+    say = functools.partial(typer.echo, err=True)
     with reuse_freed_memory():
         report = sweep_image(pipeline, image, output, options, progress(), say, model, segmenting)
     if as_json:

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from micraframe.cli.output import ConfigFile, duration, print_records, progress, refuse_foreign
+from micraframe import registry
+from micraframe.cli.output import ConfigFile, duration, print_table, progress, refuse_foreign
+from micraframe.errors import ConfigError
 
 if TYPE_CHECKING:
     from micraframe.batch.splits import SampleLabels
@@ -27,8 +29,7 @@ def train(
         Path,
         typer.Option(
             help="Folder for the model, its log and its checkpoints, splits.csv (which image is in which split, with "
-            "its labels) and test.csv (the numbers of the test images).",
-            show_default=False,
+            "its labels) and test.csv (the numbers of the test images)."
         ),
     ],
 ) -> None:
@@ -39,7 +40,7 @@ def train(
 
     When started by torchrun or accelerate launch, the processes, such as one per GPU, share the work.
     """
-    from micraframe import config, pipeline, registry
+    from micraframe import config, pipeline
 
     settings = config.load(Path(file), config.Train)
     method = registry.build("method", settings.method.name, **settings.method.params)
@@ -60,22 +61,15 @@ def train_and_save(
     """Annotate a dataset, train on it, save the result, and measure it on the test samples.
 
     `splits.csv` says which sample is in which split; `test.csv` is written last, so that a training that was
-    interrupted after the model was saved is completed by the same command.
-
-    Args:
-        settings: Dataset, annotator, seed, device and precision.
-        output: Folder to write to.
-        learns_from: The annotations that training can use.
-        fit: Trains, and returns the pipeline to save.
-        uses_validation: Whether training needs validation samples; otherwise none are annotated.
+    interrupted after the model was saved is completed by the same command. `fit` trains, and returns the pipeline to
+    save; unless it uses validation samples, none are annotated.
 
     Raises:
         ConfigError: If the folder already contains a model or another configuration, or another process trains there.
     """
-    from micraframe import config, pipeline, registry
+    from micraframe import config, pipeline
     from micraframe.annotators.annotate import annotate_samples
     from micraframe.batch.splits import sample_labels, write_splits
-    from micraframe.errors import ConfigError
     from micraframe.runtime.files import write_text
     from micraframe.runtime.locks import exclusive
     from micraframe.training import create_loggers, is_main_process
@@ -118,6 +112,8 @@ def train_and_save(
             trained.save(model)
         print(f"Trained {trained.method.name} on {len(train)} samples, with {len(valid)} for validation.")
         print(f"Annotation time: {_annotation_time([*train_work, *valid_work])}.")
+        if isinstance(settings, config.Train) and settings.head:
+            _print_auto(settings.head.params, trained)
         _print_learned(trained, valid, splits["valid"], dataset.samples("valid"))
         _print_test(trained, test, output / "test.csv", reporter)
         print(f"Model: {model}")
@@ -134,11 +130,16 @@ def _print_balance(splits: Mapping[str, Sequence[SampleLabels]], classes: Sequen
     from micraframe.batch.splits import class_balance
 
     print("Samples with each class, of those whose labels are known:")
-    rows: dict[str, dict[str, str]] = {}
-    for one in class_balance(splits, classes):
-        rows.setdefault(one.class_, {"class": one.class_})[one.split] = f"{one.positive} of {one.samples}"
-    print_records(list(rows.values()), as_json=False)
+    print_table(class_balance(splits, classes))
     print(flush=True)
+
+
+def _print_auto(asked: Mapping[str, Any], trained: Pipeline) -> None:
+    """Print the numbers that training found for those of the head's parameters that are `auto`."""
+    head = trained.head.params.model_dump()
+    found = {name: head[name] for name, value in asked.items() if value == "auto" and head[name] != "auto"}
+    if found:
+        print(f"Head: {', '.join(f'{name} {value:g}' for name, value in found.items())} (from auto)")
 
 
 def _print_learned(
@@ -146,20 +147,16 @@ def _print_learned(
 ) -> None:
     """Print how well the presence of classes is decided on validation samples, and warn where it is not.
 
-    Args:
-        trained: A trained pipeline.
-        valid: The samples, as training saw them.
-        known: Their labels.
-        truth: The same samples with all annotation, for the warning that subtracting a contact map does harm.
+    `truth` are the same samples with all annotation, for the warning that subtracting a contact map does harm.
     """
     from micraframe.batch.learned import complaints, contact_complaints, learned
 
     found = learned(trained, valid, known)
-    if found:
+    judged = [one for one in found if not math.isnan(one.auc)]
+    if judged:
         print("\nPresence on the validation samples, which also chose the best epoch:")
-        print_records(
-            [{"class": one.class_, "balanced accuracy": one.balanced_accuracy, "AUC": one.auc} for one in found],
-            as_json=False,
+        print_table(
+            [{"class": one.class_, "balanced accuracy": one.balanced_accuracy, "AUC": one.auc} for one in judged]
         )
     for complaint in (*complaints(found), *contact_complaints(trained, found, truth)):
         print(f"warning: {complaint}", file=sys.stderr)
@@ -167,7 +164,8 @@ def _print_learned(
 
 def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, reporter: Progress) -> None:
     """Measure test samples, print the numbers, and write them to a CSV."""
-    from micraframe.batch.learned import MeasuredNumber, measure
+    from micraframe.batch.evaluate import MeasuredNumber
+    from micraframe.batch.learned import measure
     from micraframe.runtime.tables import write_csv
 
     found = measure(trained, samples, reporter)
@@ -178,7 +176,7 @@ def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, report
         rows: dict[str, dict[str, str | float]] = {}
         for one in found:
             rows.setdefault(one.class_, {"class": one.class_, **dict.fromkeys(names, math.nan)})[one.metric] = one.value
-        print_records(list(rows.values()), as_json=False)
+        print_table(list(rows.values()))
         print()
     elif len(samples):
         print(f"Test: the labels of the {len(samples)} test samples are not known, so nothing was measured.")
@@ -191,11 +189,7 @@ def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, report
 
 @contextmanager
 def _tidied(output: Path) -> Iterator[None]:
-    """If the block fails before anything was learned in a new folder, remove the folder.
-
-    Args:
-        output: A training's folder. If it exists already, it is left as it is.
-    """
+    """If the block fails before anything was learned in a training's folder, and the folder is new, remove it."""
     from micraframe.runtime.locks import is_held
 
     created = list(itertools.takewhile(lambda folder: not folder.exists(), (output, *output.absolute().parents)))

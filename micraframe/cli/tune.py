@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from micraframe.cli.output import Device, print_records, progress
+from micraframe import registry
+from micraframe.cli.output import Device, print_table, progress
 from micraframe.cli.predict import Tuned
 from micraframe.cli.remodel import NewModel, refuse_existing
+from micraframe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from micraframe.interfaces import Thresholds
@@ -20,13 +23,12 @@ if TYPE_CHECKING:
 
 
 def tune(
-    model: Annotated[Path, typer.Argument(help="A saved model's folder.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="A saved model's folder.")],
     data: Annotated[
         Path,
         typer.Argument(
             help="A configuration, whose dataset's validation images are used; or, with --masks or --negatives, a "
-            "folder of images.",
-            show_default=False,
+            "folder of images."
         ),
     ],
     output: NewModel,
@@ -40,10 +42,7 @@ def tune(
     ] = "validation",
     masks: Annotated[
         Path | None,
-        typer.Option(
-            help="Masks of the images, in a folder as evaluate reads it: NAME.png, or CLASS/NAME.png.",
-            show_default=False,
-        ),
+        typer.Option(help="Masks of the images, in a folder as evaluate reads it: NAME.png, or CLASS/NAME.png."),
     ] = None,
     negatives: Annotated[
         bool,
@@ -62,11 +61,10 @@ def tune(
 ) -> None:
     """Tune a trained model's thresholds on images that it has not learned from, and save them in a new model.
 
-    The old model stays as it is, and the new one shares its weights. Origin validation also uses images that have
-    labels but no masks: for presence. Everything that the model predicts states where its thresholds come from.
+    The old model stays as it is, and the new one shares its weights. With origin validation, images that have labels
+    but no masks are also used, for presence. Everything that the model predicts states where its thresholds come from.
     """
     from micraframe.batch.learned import contact_complaints
-    from micraframe.errors import ConfigError
     from micraframe.pipeline import load
     from micraframe.runtime.memory import reuse_freed_memory
 
@@ -81,7 +79,7 @@ def tune(
         thresholds = _tuned(untuned, samples, origin, presence=not negatives)
     new = untuned.with_thresholds(thresholds, origin)
     new.save(output, like=model)
-    print_records(_changes(old, new), as_json=False)
+    print_table(_changes(old, new))
     if sizes:
         print(", ".join(f"{name}: {getattr(new.head.params, name):g}" for name in ("smoothing", "minimum_size")))
     outlined = sum(sample.masks is not None or sample.instances is not None for sample in samples)
@@ -98,7 +96,6 @@ def _samples(
 ) -> tuple[Tuned, tuple[Sample, ...]]:
     """Return the origin that the data allow, and the samples with no more annotation than it needs."""
     from micraframe.batch.labelled import labelled_images
-    from micraframe.errors import ConfigError
     from micraframe.types import Annotation
 
     if masks is not None and negatives:
@@ -117,9 +114,7 @@ def _samples(
 
 def _validation_images(info: DatasetInfo, file: Path) -> tuple[Sample, ...]:
     """Return the validation samples of the only dataset of a configuration, with all annotation that there is."""
-    from micraframe import registry
     from micraframe.cli.check import datasets_of, read_any
-    from micraframe.errors import ConfigError, DataError
 
     choices = datasets_of(read_any(file))
     if len(choices) > 1:
@@ -145,10 +140,7 @@ def _validation_images(info: DatasetInfo, file: Path) -> tuple[Sample, ...]:
 
 def _tuned(pipeline: Pipeline, samples: Sequence[Sample], origin: Tuned, presence: bool) -> Thresholds:
     """Return the thresholds of this origin; that of presence only if it is asked for."""
-    from dataclasses import replace
-
     from micraframe import tuning
-    from micraframe.errors import DataError
 
     if origin == "validation":
         scores = tuple(tuning.bounded(pipeline.score(iter([sample.image for sample in samples]))))
@@ -156,7 +148,7 @@ def _tuned(pipeline: Pipeline, samples: Sequence[Sample], origin: Tuned, presenc
         if found.presence is None and found.mask is None and found.quality is None:
             raise DataError("expected images with masks or known labels, got none; add some")
         return found
-    by_labels = tuning.tune_by_labels(pipeline, samples)
+    by_labels = tuning.tune_by_labels(pipeline, samples, erasing=origin == "erasing")
     if origin not in by_labels:
         raise DataError(
             f"--origin {origin}: expected a head that makes masks, and images with known labels that this needs, got "
@@ -167,9 +159,6 @@ def _tuned(pipeline: Pipeline, samples: Sequence[Sample], origin: Tuned, presenc
 
 def _sized(pipeline: Pipeline, samples: Sequence[Sample]) -> Pipeline:
     """Return the pipeline with smoothing and minimum size from the objects of these images."""
-    from dataclasses import replace
-
-    from micraframe.errors import ConfigError
     from micraframe.heads.masks import MaskParams
     from micraframe.heads.sizes import with_sizes
 

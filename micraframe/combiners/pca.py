@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, final
+from typing import Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -73,8 +73,8 @@ class Pca(Combiner["Pca.Params"]):
         layers = [*(maps.layers[index] for index in chosen), maps.layers[-1]]
         levels = pyramid(layers, [*planes, deepest], maps.size, np.float64)
         covariance = center(levels)
-        found = principal(covariance[:, :-1, :-1] * scale[:, :, None] * scale[:, None])
-        weights = found.loadings * scale
+        loadings, explained = principal(covariance[:, :-1, :-1] * scale[:, :, None] * scale[:, None])
+        weights = loadings * scale
         component = gather(levels, np.pad(weights, ((0, 0), (0, 1))))
 
         if params.sign == "deepest-weighted":
@@ -82,7 +82,7 @@ class Pca(Combiner["Pca.Params"]):
             sign = np.where((weights * covariance[:, :-1, -1]).sum(1) < 0, -1, 1)
             known = (deepest > 0).any((1, 2))
         else:
-            sign = sign_of_largest(component if params.sign == "largest-score" else found.loadings)
+            sign = sign_of_largest(component if params.sign == "largest-score" else loadings)
             known = np.ones(len(sign), bool)
 
         contrast = np.asarray(varies.any(1))
@@ -100,10 +100,10 @@ class Pca(Combiner["Pca.Params"]):
             {
                 "sign": params.sign,
                 "inverted": bool(sign[k] < 0),
-                "explained": float(found.explained[k]),
+                "explained": float(explained[k]),
                 "loadings": {
                     layer.name: float(loading)
-                    for layer, loading in zip(layers[:-1], found.loadings[k] * sign[k], strict=True)
+                    for layer, loading in zip(layers[:-1], loadings[k] * sign[k], strict=True)
                 },
             }
             for k in range(len(maps.classes))
@@ -118,18 +118,6 @@ def _status(planes: list[FloatArray], deepest: FloatArray, varies: bool) -> Stat
     if not varies:
         return "constant"
     return "negative" if deepest.any() else "empty"
-
-
-class Principal(NamedTuple):
-    """The first principal component of each class's layers.
-
-    Attributes:
-        loadings: float64 (M, L), of length 1; the largest absolute one is positive.
-        explained: float64 (M,): the fraction of the variance that it explains; 0 without variance.
-    """
-
-    loadings: Double
-    explained: Double
 
 
 def center(levels: Sequence[Level]) -> Double:
@@ -167,13 +155,18 @@ def center(levels: Sequence[Level]) -> Double:
     return covariance
 
 
-def principal(covariance: Double) -> Principal:
-    """Return the first principal component of layers with this covariance, (M, L, L)."""
+def principal(covariance: Double) -> tuple[Double, Double]:
+    """Return the first principal component of each class's layers, given their covariance, (M, L, L).
+
+    Returns:
+        Loadings, (M, L), of length 1, the largest absolute one of each class positive; and the fraction of the variance
+        that the component explains, (M,), 0 without variance.
+    """
     variances, vectors = np.linalg.eigh(covariance)
     loadings = vectors[:, :, -1]
     total = variances.sum(1)
     explained = np.divide(variances[:, -1], total, out=np.zeros_like(total), where=total > 0)
-    return Principal(loadings * sign_of_largest(loadings)[:, None], explained)
+    return loadings * sign_of_largest(loadings)[:, None], explained
 
 
 def gather(levels: Sequence[Level], weights: Double) -> Double:

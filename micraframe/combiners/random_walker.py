@@ -23,8 +23,8 @@ from micraframe.types import FloatArray, IntArray, Maps, Scores
 class RandomWalker(Combiner["RandomWalker.Params"]):
     """The probability that a random walker, which avoids edges of the image, reaches structure before background.
 
-    Where another combiner's map is confident, it is believed: these pixels are the seeds. The image decides between
-    them. It suits maps whose values mean the same in every image, such as those of combiner `evidence`.
+    Pixels where another combiner's map is confident are the seeds; between them, the image decides. It suits maps whose
+    values mean the same in every image, such as those of combiner `evidence`.
     """
 
     class Params(Parameters):

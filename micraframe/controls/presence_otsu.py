@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from micraframe import registry
 from micraframe.batching import with_images
@@ -190,6 +190,8 @@ def area_under_roc(mask: BoolArray, values: npt.NDArray[np.float64]) -> float:
         mask: bool (H, W).
         values: (H, W).
     """
+    from scipy import stats  # takes a second, and only training needs it
+
     inside = int(np.count_nonzero(mask))
     outside = mask.size - inside
     if not inside or not outside:

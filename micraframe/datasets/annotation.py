@@ -41,11 +41,6 @@ class ImageAnnotation:
             object.__setattr__(self, "size", self.masks.shape[1:])
 
     @property
-    def has_masks(self) -> bool:
-        """Whether areas are known to the pixel."""
-        return self.masks is not None
-
-    @property
     def points_only(self) -> bool:
         """Whether nothing but points is annotated."""
         return self.masks is None and self.boxes is None
@@ -104,7 +99,7 @@ def mean_object_areas(annotations: Iterable[ImageAnnotation], count: int) -> npt
     """
     pixels, objects = np.zeros((2, count))
     for annotation in annotations:
-        if annotation.has_masks:
+        if annotation.masks is not None:
             numbered = annotation.numbered()
             pixels += np.count_nonzero(numbered, axis=(1, 2))
             objects += [np.count_nonzero(np.bincount(labels.ravel())[1:]) for labels in numbered]

@@ -49,7 +49,7 @@ NEGATIVES: Final = (0.2, 0.6)
 """Lowest and highest proposed share of crops without the class."""
 
 ONE_SIDED: Final = 0.1
-"""Shares of negatives below this, and above 1 minus this, are warned of."""
+"""A share of negatives below this, or above 1 minus this, causes a warning."""
 
 MOST_IMAGES: Final = 20
 """Largest number of images whose objects are measured."""
@@ -167,11 +167,11 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
     )
     looked_at: Split = "valid" if len(labels["valid"]) else "train"
     measured = [] if object_size else _measured(whole_images(dataset), looked_at)
-    widths, diameters = _object_sizes(measured, info)
+    lengths = _object_sizes(measured, info)
     sizes = tuple(
-        _sizes(class_, width * info.scale, diameter * info.scale, crop)
-        for class_, width, diameter in zip(info.classes, widths, diameters, strict=True)
-        if len(width)
+        _sizes(class_, found * info.scale, crop)
+        for class_, found in zip(info.classes, lengths, strict=True)
+        if found.size
     )
     proposal = None
     if params and object_size:
@@ -180,17 +180,12 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         share = extrapolated_negatives(known, reach / info.scale, object_size)
         proposal = propose([object_size], share, min(map(min, seen)), "labels and --object-size: read no masks")
     elif params and sizes:
-        rule, medians = (
-            label_rule(params, map(_annotation, measured), len(info.classes)),
-            [float(np.median(w)) for w in widths if len(w)],
-        )
-        share = measured_negatives(
-            measured, rule, params.ambiguous_train_crops == "negative", params.max_crops_per_image
-        )
-        kind = "boxes" if measured[0].masks is None else "masks"
-        basis = (
-            f"read the {kind} of {len(measured)} images ({looked_at}): costs annotation; --object-size PX reads none"
-        )
+        rule = label_rule(params, map(_annotation, measured), len(info.classes))
+        medians = [float(np.median(width)) for width, _ in lengths if len(width)]
+        ambiguous = params.ambiguous_train_crops == "negative"
+        share = measured_negatives(measured, rule, ambiguous, params.max_crops_per_image)
+        read = f"read the {'boxes' if measured[0].masks is None else 'masks'} of {len(measured)} images ({looked_at})"
+        basis = f"{read}: costs annotation; --object-size PX reads none"
         proposal = propose(medians, share, min(map(min, seen)), basis)
     findings = tuple(_findings(counts, sizes, crop, params is not None and not proposal))
     shown = tuple((h, w, n) for (h, w), n in seen.most_common())
@@ -267,18 +262,17 @@ def extrapolated_negatives(labels: BoolArray, crop: float, width: float) -> Call
         crop: That width c0.
         width: Width of an object d, in the same pixels.
     """
-    known = ((~labels).sum(axis=0) + 0.5) / (len(labels) + 1)  # neither 0 nor 1, of which nothing would follow
+    known = ((~labels).sum(axis=0) + 0.5) / (len(labels) + 1)  # never 0 or 1, which say nothing about other widths
     return lambda other: np.asarray(known ** (((other + width) / (crop + width)) ** 2), np.float64)
 
 
-def object_sizes(objects: IntArray) -> tuple[Floats, Floats]:
-    """Return width and diameter, as in `ObjectSizes`, of the objects of one class, int32 (H, W)."""
+def object_sizes(objects: IntArray) -> Floats:
+    """Return widths and diameters, as in `ObjectSizes`, (2, N), of the N objects of one class, int32 (H, W)."""
     found: list[tuple[float, float]] = []
     for number, place in windows(objects):
         inside = np.pad(objects[place] == number, 1)
         found.append((2 * ndimage.distance_transform_edt(inside).max() - 1, np.sqrt(4 * inside.sum() / np.pi)))
-    width, diameter = np.array(found, np.float64).reshape(-1, 2).T
-    return width, diameter
+    return np.array(found, np.float64).reshape(-1, 2).T
 
 
 def _measured(whole: Dataset[Any], split: Split) -> list[Sample]:
@@ -287,30 +281,25 @@ def _measured(whole: Dataset[Any], split: Split) -> list[Sample]:
     return images if all(image.masks is not None or image.boxes is not None for image in images) else []
 
 
-def _object_sizes(images: Sequence[Sample], info: DatasetInfo) -> tuple[list[Floats], list[Floats]]:
-    """Return the width and the diameter of all objects of each class, (N,) each; a contact class has no objects."""
-    widths: list[list[Floats]] = [[] for _ in info.classes]
-    diameters: list[list[Floats]] = [[] for _ in info.classes]
+def _object_sizes(images: Sequence[Sample], info: DatasetInfo) -> list[Floats]:
+    """Return, for each class, what `object_sizes` returns of all images; a contact class has no objects."""
+    found = [[np.zeros((2, 0))] for _ in info.classes]
     for image in images:
         numbered = objects_of(image) if image.masks is not None else None
         for index, role in enumerate(info.roles):
             if role == "contact":
                 continue
             if numbered is not None:
-                width, diameter = object_sizes(numbered[index])
+                found[index].append(object_sizes(numbered[index]))
             else:
                 assert image.boxes is not None
                 sides = (image.boxes[index][:, 2:] - image.boxes[index][:, :2]).astype(np.float64)
-                width, diameter = sides.min(axis=1), np.sqrt(sides.prod(axis=1))
-            widths[index].append(width)
-            diameters[index].append(diameter)
-    nothing = np.zeros(0)
-    return [np.concatenate([nothing, *each]) for each in widths], [
-        np.concatenate([nothing, *each]) for each in diameters
-    ]
+                found[index].append(np.stack([sides.min(axis=1), np.sqrt(sides.prod(axis=1))]))
+    return [np.concatenate(each, axis=1) for each in found]
 
 
-def _sizes(class_: str, width: Floats, diameter: Floats, crop: int | None) -> ObjectSizes:
+def _sizes(class_: str, lengths: Floats, crop: int | None) -> ObjectSizes:
+    width, diameter = lengths
     low, middle, high = np.quantile(width, (0.1, 0.5, 0.9)).tolist()
     small, typical, large = np.quantile(diameter, (0.1, 0.5, 0.9)).tolist()
     too_large = float(np.mean(diameter > crop)) if crop else 0.0
@@ -362,7 +351,8 @@ def _balance(one: ClassCount, what: str) -> Finding:
     where = f"{one.class_}: {one.negative} of {one.samples} {one.split} {what} ({negative:.0%}) are negative"
     if ONE_SIDED <= negative <= 1 - ONE_SIDED:
         return Finding(True, where)
-    result = ", so that it cannot be learned" if one.negative in (0, one.samples) and one.split == "train" else ""
+    hopeless = one.negative in (0, one.samples) and one.split == "train"
+    result = ", so that it cannot be learned from labels" if hopeless else ""
     size, other = ("smaller", "without") if negative < ONE_SIDED else ("larger", "with")
     crops = f"use {size} crops, or " if what == "crops" else ""
     cut = ", or cut images into crops (`crop` where masks or boxes are known, `micraframe crops` where labels are)"

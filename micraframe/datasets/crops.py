@@ -210,7 +210,7 @@ def _areas(annotation: ImageAnnotation, size: tuple[int, int], rule: LabelRule) 
 
 def _visible_fractions(annotation: ImageAnnotation) -> Callable[[Window], Amounts]:
     """Return a function from a window to the largest fraction, per class, of one object inside it; a point counts 1."""
-    if annotation.has_masks:
+    if annotation.masks is not None:
         numbered = annotation.numbered()
         totals = [np.bincount(labels.ravel())[1:] for labels in numbered]
         return lambda window: np.array(

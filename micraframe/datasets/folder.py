@@ -27,9 +27,11 @@ from micraframe.datasets.tables import (
     check_images,
     columns_of,
     label_classes,
+    named_classes,
     read_table,
     row_labels,
     row_objects,
+    rows_of_classes,
     value_of,
 )
 from micraframe.errors import ConfigError, DataError
@@ -48,7 +50,8 @@ class FolderFiles(Parameters):
     classes: tuple[str, ...] = Field(
         (),
         description="Names of the classes; empty: those of the labels, class folders, tables or masks. In the table of "
-        "labels, these are all columns but split and group and, if `micraframe crops` wrote it, source, y and x.",
+        "labels, these are all columns but split and group and, if `micraframe crops` wrote it, source, y and x. Rows "
+        "of other classes than these are left out; an image that has only such rows contains none of these.",
     )
     labels: str = Field(
         "", description="CSV of labels: image names, and a column of 0 and 1 per class or one column 'class'."
@@ -129,7 +132,7 @@ class Folder(ImageDataset["Folder.Params"]):
 
         Raises:
             ConfigError: If `classes` disagrees with class folders or folders of masks.
-            DataError: If a folder or table is missing or broken, or names no class.
+            DataError: If a folder or table is missing or broken, or names no class, or not those of `classes`.
         """
         params = self.params
         found: tuple[str, ...]
@@ -146,8 +149,7 @@ class Folder(ImageDataset["Folder.Params"]):
             found = tuple(params.masks)
         else:
             tables = [self._table(path) for path in (params.boxes, params.points) if path]
-            named = {row.cells.get(CLASS_COLUMN, "") for table in tables for rows in table.values() for row in rows}
-            found = tuple(sorted(named - {""})) or (OBJECT,)
+            found = tuple(sorted(set().union(*map(named_classes, tables)))) or (OBJECT,)
         classes = params.classes or found
         named = {*params.classes, *(params.masks if isinstance(params.masks, dict) else ())}
         if self.has_instances() and params.contact_class not in named:
@@ -161,7 +163,30 @@ class Folder(ImageDataset["Folder.Params"]):
             raise ConfigError(
                 f"expected masks of the classes {', '.join(classes)}, got masks of {', '.join(params.masks)}"
             )
+        if params.classes:
+            self._check_tables(classes)
         return classes
+
+    def _check_tables(self, classes: tuple[str, ...]) -> None:
+        """Raise `DataError` if a table has rows of other classes, and none of these classes or of one of them.
+
+        A class may be absent, and others of no interest, but not both: the names differ.
+        """
+        params = self.params
+        tables = {
+            path: named_classes(self._table(path)) for path in (params.labels, params.boxes, params.points) if path
+        }
+        # Class folders, masks or columns may be about the class.
+        elsewhere = params.class_folders or bool(params.masks) or not all(tables.values())
+        known = {*classes} if elsewhere else set().union(*tables.values())
+        for path, names in tables.items():
+            missing = [name for name in classes if name not in known] if names & {*classes} else classes
+            if missing and names - {*classes}:
+                raise DataError(
+                    f"{resolve(path)}: expected rows of the classes {', '.join(missing)}, got "
+                    f"{', '.join(sorted(names))}; write the names in 'classes' as the table does, or leave out those "
+                    "that it lacks"
+                )
 
     def has_instances(self) -> bool:
         """Return whether masks hold numbered objects."""
@@ -238,6 +263,8 @@ class Folder(ImageDataset["Folder.Params"]):
             return None
         if params.unlabelled == "negative" and CLASS_COLUMN not in rows[0].cells:
             rows = [TableRow({key: cell or "0" for key, cell in row.cells.items()}, row.place) for row in rows]
+        if params.classes and CLASS_COLUMN in rows[0].cells:
+            rows = rows_of_classes(rows, self._label_names) or [TableRow({CLASS_COLUMN: ""}, rows[0].place)]
         return row_labels(name, rows, self._label_names, resolve(params.labels))
 
     def _empty_cell(self, name: str) -> str:
@@ -319,7 +346,10 @@ class Folder(ImageDataset["Folder.Params"]):
         self, table: str, name: str, columns: Sequence[str], size: tuple[int, int]
     ) -> tuple[FloatArray, ...] | None:
         rows = self._table(table).get(name) if table else None
-        return row_objects(rows, columns, self._class_names, size) if rows else None
+        if not rows:
+            return None
+        rows = rows_of_classes(rows, self._class_names) if self.params.classes else rows
+        return row_objects(rows, columns, self._class_names, size)
 
     def _stack(self, paths: tuple[Path, ...]) -> IntArray:
         """Read the mask files of an image, int32 (K, H, W)."""

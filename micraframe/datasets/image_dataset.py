@@ -200,22 +200,12 @@ class ImageDataset(Dataset[D]):
 
     @final
     def samples(self, split: Split) -> LazySamples[SampleKey]:
-        """Return the samples of a split, image by image.
-
-        Raises:
-            ConfigError: As `info`.
-            DataError: If a file is missing or broken; the message names it.
-        """
+        """Return the samples of a split, image by image; it raises the same errors as `info`."""
         return self.__collection.samples(split)
 
     @final
     def keys(self, split: Split) -> Sequence[SampleKey]:
-        """Return what the samples of a split are made of, and their labels: annotation is read for it, but no image.
-
-        Raises:
-            ConfigError: As `info`.
-            DataError: If a file is missing or broken; the message names it.
-        """
+        """Return what the samples of a split are made of, and their labels: annotation is read for it, but no image."""
         return self.__collection.keys(split)
 
     @functools.cached_property
@@ -225,8 +215,8 @@ class ImageDataset(Dataset[D]):
             return _ImageCollection(self.params, classes, self.sources())
         if not self.has_instances():
             raise ConfigError(
-                f"contact_class: expected one of the classes {', '.join(classes)}, got {contact!r}; only from numbered "
-                "objects can it be made"
+                f"contact_class: expected one of the classes {', '.join(classes)}, got {contact!r}; another one can "
+                "only be made from numbered objects"
             )
         # Contacts are found in the pixels of the files, so that they are resized as the objects are.
         distance = self.params.contact_distance / self.params.factor

@@ -57,7 +57,7 @@ def fit_normalisation(params: NormalisationParams, images: Iterable[FloatArray])
     deviation of all pixels, and `percentile` the median of the images' percentiles; the result is `fixed`.
 
     Args:
-        params: The parameters of the normalisation.
+        params: The kind of normalisation, and what is measured.
         images: The training images, float32 (C, H, W), each read once.
 
     Raises:

@@ -28,9 +28,10 @@ def _annotation(masks: Path) -> ImageAnnotation:
 class NucleiSample(ImageDataset["NucleiSample.Params"]):
     """60 images of 60 fields of view with outlined nuclei, at most 256 x 256, of many sources; cut into crops.
 
-    They were drawn at random from the fluorescence images of BBBC038: one of each field of view, in turn from each size
-    of image, which stands for its source; of larger ones, a random window that shows a nucleus. Splits are fixed: of
-    each size, a quarter of the images is for testing and 15 % for validation; `seed`, `valid` and `test` do not matter.
+    They were drawn at random from the fluorescence images of BBBC038, one per field of view, taking turns among the
+    sizes of images, which stand for their sources; larger images were cut to a random window that shows a nucleus.
+    Splits are fixed: of each size, a quarter of the images is for testing and 15 % for validation; `seed`, `valid` and
+    `test` do not matter.
     """
 
     class Params(ImageDatasetParams):

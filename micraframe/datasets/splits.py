@@ -12,7 +12,7 @@ from micraframe.errors import DataError
 from micraframe.types import SPLITS, Split
 
 EXCLUDED: Final = "none"
-"""What a table says, instead of a split, of an image to leave out."""
+"""What a table holds in place of a split for an image to leave out."""
 
 
 def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: int) -> list[Split]:

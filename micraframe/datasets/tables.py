@@ -105,10 +105,19 @@ def label_classes(rows: Rows, other_columns: Sequence[str]) -> tuple[str, ...]:
     """
     header = columns_of(rows)
     if CLASS_COLUMN in header:
-        named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several}
-        return tuple(sorted(named - {""}))
+        return tuple(sorted(named_classes(rows)))
     cut = CROP_COLUMNS if set(CROP_COLUMNS) <= set(header) else ()
     return tuple(name for name in header if name not in (*other_columns, *cut))
+
+
+def named_classes(rows: Rows) -> set[str]:
+    """Return the names in a table's column `class`; none if it has no such column."""
+    return {row.cells.get(CLASS_COLUMN, "") for several in rows.values() for row in several} - {""}
+
+
+def rows_of_classes(rows: Sequence[TableRow], classes: Sequence[str]) -> list[TableRow]:
+    """Return one image's rows without those of other classes; rows that name no class are kept."""
+    return [row for row in rows if row.cells.get(CLASS_COLUMN, "") in ("", *classes)]
 
 
 def row_labels(name: str, rows: Sequence[TableRow], classes: Sequence[str], path: Path) -> tuple[bool, ...]:

@@ -41,7 +41,7 @@ REFUSED = {
     "LayerLRP": "captum has rules for the outputs of convolutions, normalisations and pooling, and a layer is usually "
     "the output of a block or an activation; use LayerDeepLift",
 }
-"""captum's layer attributions that cannot serve, and why."""
+"""captum's layer attributions that cannot be used, and why."""
 
 AT_ONCE = 8
 """Copies of an image that captum runs together."""
@@ -55,7 +55,7 @@ def attribution(
     The baseline is black: zero, of the image or (LayerFeatureAblation) of the layer.
 
     Raises:
-        ModelError: If captum cannot do it with the network.
+        ModelError: If captum cannot explain this network.
     """
     algorithm = getattr(attr, method)(classifier, source.module)
     image = image.detach().requires_grad_()  # otherwise captum does it and warns
@@ -76,7 +76,7 @@ def attribution(
             raise
         except (RuntimeError, AssertionError) as error:
             reason = " ".join(str(error).split())
-            raise ModelError(f"captum's LayerDeepLift cannot serve this network: {reason}") from error
+            raise ModelError(f"captum's LayerDeepLift cannot explain this network: {reason}") from error
     elif method == "LayerFeatureAblation":
         cells = torch.arange(source.size.numel(), device=image.device).reshape(1, 1, *source.size)
         # All filters of a cell get the same value, that of the cell.
@@ -111,8 +111,8 @@ class CaptumLayers(Extractor["CaptumLayers.Params"]):
 
     LayerFeatureAblation sets all filters of a cell to zero at once, with a forward pass per cell. LayerDeepLift treats
     only torch's modules as non-linear; functions, such as a classifier's global pooling, count by their gradient. Three
-    attributions cannot serve: LayerDeepLiftShap (needs several baselines), LayerFeaturePermutation (permutes the images
-    of a batch) and LayerLRP (has no rule for the outputs of blocks and activations).
+    cannot be used: LayerDeepLiftShap (needs several baselines), LayerFeaturePermutation (permutes the images of a
+    batch) and LayerLRP (has no rule for the outputs of blocks and activations).
     """
 
     class Params(Parameters):
@@ -128,7 +128,7 @@ class CaptumLayers(Extractor["CaptumLayers.Params"]):
         @classmethod
         def _serves(cls, method: object) -> object:
             if isinstance(method, str) and method in REFUSED:
-                raise ValueError(f"captum's {method} cannot serve: {REFUSED[method]}")
+                raise ValueError(f"captum's {method} cannot be used: {REFUSED[method]}")
             return method
 
     def prepare(self, classifier: Classifier) -> Explain:

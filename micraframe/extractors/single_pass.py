@@ -44,8 +44,8 @@ class SinglePass(Extractor["SinglePass.Params"]):
         )
         micro_batch: PositiveInt | None = Field(
             None,
-            description="Images computed together; by default one on a CPU, whose caches more would overflow, "
-            "and as many as half of its memory holds on a GPU.",
+            description="Images computed together; by default one on a CPU, where more would overflow the caches, and "
+            "on a GPU as many as fit into half of its memory.",
         )
 
     @staticmethod
@@ -105,8 +105,8 @@ def pass_bytes(layers: Sequence[Layer], size: tuple[int, ...], width: int) -> in
 def images_per_pass(device: torch.device, image: int) -> int:
     """Return how many images are computed together, of which a pass needs so many bytes each.
 
-    One on a CPU, whose caches more would overflow. On a GPU, as many as half of its free memory and of torch's reserve
-    holds; elsewhere as many as 4 GiB hold.
+    One on a CPU, where more would overflow the caches. On a GPU, as many as fit into half of its free memory and of
+    torch's reserve; elsewhere as many as fit into 4 GiB.
     """
     if device.type == "cpu":
         return 1

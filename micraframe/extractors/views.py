@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -141,13 +142,13 @@ def _always(classes: tuple[int, ...]) -> ClassRule:
 
 def _undo(maps: Maps, view: View) -> Maps:
     """Return the maps of a view, turned back."""
-    return Maps(maps.size, maps.classes, maps.layers, tuple(map(view.undo, maps.maps)), maps.presence)
+    return dataclasses.replace(maps, maps=tuple(map(view.undo, maps.maps)))
 
 
 def _add(one: Maps, other: Maps) -> Maps:
     """Return the sums of two views' maps and presence."""
     summed = tuple(a + b for a, b in zip(one.maps, other.maps, strict=True))
-    return Maps(one.size, one.classes, one.layers, summed, one.presence + other.presence)
+    return dataclasses.replace(one, maps=summed, presence=one.presence + other.presence)
 
 
 def _visible(total: Maps, count: int, size: tuple[int, int]) -> Maps:
@@ -157,10 +158,9 @@ def _visible(total: Maps, count: int, size: tuple[int, int]) -> Maps:
         np.ascontiguousarray(values[:, : -(-size[0] // layer.stride), : -(-size[1] // layer.stride)]) / views
         for layer, values in zip(total.layers, total.maps, strict=True)
     )
-    return Maps(size, total.classes, total.layers, means, total.presence / views)
+    return dataclasses.replace(total, size=size, maps=means, presence=total.presence / views)
 
 
 def _select(maps: Maps, classes: tuple[int, ...]) -> Maps:
     """Return the maps of some classes, given those of all."""
-    chosen = tuple(values[list(classes)] for values in maps.maps)
-    return Maps(maps.size, classes, maps.layers, chosen, maps.presence)
+    return dataclasses.replace(maps, classes=classes, maps=tuple(values[list(classes)] for values in maps.maps))

@@ -55,7 +55,7 @@ def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None 
         ignore: bool (H, W): pixels that are not part of a contour.
     """
     counted = np.True_ if ignore is None else ~ignore
-    # Contours are found before pixels are ignored: the border of the ignored region is no contour of the structure.
+    # Contours are found before pixels are ignored: the border of the ignored region is not a contour of the structure.
     edges = [boundary(mask) & counted for mask in (one, other)]
     if not (edges[0].any() and edges[1].any()):
         return np.nan

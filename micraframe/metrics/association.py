@@ -67,7 +67,7 @@ def match_by_distance(truth: npt.NDArray[np.floating], predicted: npt.NDArray[np
 def match_by_score(
     truth: npt.NDArray[np.floating], predicted: npt.NDArray[np.floating], most: float
 ) -> npt.NDArray[np.bool_]:
-    """Return which predicted points are hits, bool (M,): by falling score, each takes the nearest true one still free.
+    """Return which predicted points are hits, bool (M,): best score first, each takes the nearest free true point.
 
     This is the rule of Pascal VOC (Everingham et al. 2010) and COCO. Whether a point is a hit depends on points with
     higher scores only, so one matching holds for every threshold of the score. There may be fewer hits than

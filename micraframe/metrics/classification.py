@@ -29,11 +29,7 @@ class ClassificationMetric(Metric[Parameters]):
         )
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return `correct`, 1 or 0, the `presence` probability and the true `label`; NaN if the truth is unknown.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes.
-        """
+        """Return `correct`, 1 or 0, the `presence` probability and the true `label`; NaN if the truth is unknown."""
         labels = labels_of(truth)
         if labels is None:
             return undefined(("correct", "presence", "label"), prediction)

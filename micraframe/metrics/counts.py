@@ -61,9 +61,6 @@ class CountMetric(Metric[Parameters]):
         """Return the errors of one image, and the counts that they compare: `count_true` and `count_predicted`.
 
         All are NaN if truth or prediction has neither points nor objects nor boxes.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes.
         """
         names = ("count_error", "count_excess", "count_shortfall", "count_true", "count_predicted")
         sides = counted_points(prediction, truth)

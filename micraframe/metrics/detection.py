@@ -6,7 +6,6 @@ import itertools
 from typing import final
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from micraframe.errors import DataError, counted
@@ -95,9 +94,6 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
         These are the columns of single images; `detection_tp`, `_true`, `_predicted` and `_mean_count`, the mean of the
         last two; and the score of each detection, and 1 if it is a hit or else 0, as `detection_score@1`,
         `detection_hit@1` and so on.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes.
         """
         sides = counted_points(prediction, truth)
         if sides is None:
@@ -129,13 +125,8 @@ class DetectionMetric(Metric["DetectionMetric.Params"]):
         matched = len(match_by_distance(truth, predicted[:, :2], self.params.distance))
         area = curve_of(hit, scores, len(truth)).area if predicted.shape[1] == 3 else np.nan
         counts = len(truth), len(predicted)
-        return *_scores_of_counts(matched, *counts), area, matched, *counts, sum(counts) / 2
-
-
-def _scores_of_counts(matched: int, true: int, predicted: int) -> tuple[float, float, float]:
-    """Return precision, recall and F1; NaN for precision of no detection, recall of no truth, and F1 of neither."""
-    precision, recall = (matched / count if count else np.nan for count in (predicted, true))
-    return precision, recall, f1_score(matched, true, predicted)
+        recall, precision = (matched / count if count else np.nan for count in counts)
+        return precision, recall, f1_score(matched, *counts), area, matched, *counts, sum(counts) / 2
 
 
 def pooled_curves(statistics: Statistics) -> list[PrecisionRecall]:
@@ -180,10 +171,8 @@ def counted_points(
             f"{truth.id}: expected predicted points of {counted(len(true), 'class', 'classes')}, as in the truth, got "
             f"{len(predicted)}"
         )
-    if truth.ignore is None:
-        return true, predicted
-    ignore = truth.ignore
-    return tuple(_outside(points, ignore) for points in true), tuple(_outside(points, ignore) for points in predicted)
+    where = truth.counted
+    return tuple(_inside(points, where) for points in true), tuple(_inside(points, where) for points in predicted)
 
 
 def _points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
@@ -202,6 +191,6 @@ def _points_of(source: Prediction | Sample) -> tuple[FloatArray, ...] | None:
     return None
 
 
-def _outside(points: FloatArray, ignore: npt.NDArray[np.bool_]) -> FloatArray:
-    y, x = (np.clip(np.rint(points[:, axis]).astype(int), 0, ignore.shape[axis] - 1) for axis in (0, 1))
-    return np.asarray(points[~ignore[y, x]])
+def _inside(points: FloatArray, where: BoolArray) -> FloatArray:
+    y, x = (np.clip(np.rint(points[:, axis]).astype(int), 0, where.shape[axis] - 1) for axis in (0, 1))
+    return np.asarray(points[where[y, x]])

@@ -34,17 +34,13 @@ class DistanceMetric(Metric[Parameters]):
         return COLUMNS
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the distances of one image; all NaN if truth or prediction has no masks.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes and size.
-        """
+        """Return the distances of one image; all NaN if truth or prediction has no masks."""
         names = [column.name for column in COLUMNS]
         true, predicted = masks_of(truth), masks_of(prediction)
         if true is None or predicted is None:
             return undefined(names, prediction)
         check_same_shape(true, predicted, truth.id)
-        counted = np.True_ if truth.ignore is None else ~truth.ignore
+        counted = truth.counted
         rows = [
             (centroid_distance(one & counted, other & counted), contour_distance(one, other, truth.ignore))
             for one, other in zip(true, predicted, strict=True)

@@ -18,7 +18,7 @@ COLUMNS: Final = (
     Column(
         "pxap",
         "the average precision of the pixels, ranked by the class's map, in images that contain the class; without a "
-        "map, the share of the structure's pixels, as of a constant map",
+        "map, the share of the structure's pixels, as for a constant map",
     ),
     Column(
         "pointing",
@@ -44,17 +44,12 @@ class LocalisationMetric(Metric["LocalisationMetric.Params"]):
         return COLUMNS
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return both numbers of one image.
-
-        Raises:
-            DataError: If truth and maps do not have the same size.
-        """
+        """Return both numbers of one image."""
         found = undefined((column.name for column in COLUMNS), prediction)
         masks, scores = masks_of(truth), prediction.scores
         if masks is None or (scores.size != masks.shape[1:] and not scores.classes):
             return found
-        counted = np.ones(masks.shape[1:], bool) if truth.ignore is None else ~truth.ignore
-        maps = scores.all_maps()
+        counted, maps = truth.counted, scores.all_maps()
         check_same_shape(masks, maps, truth.id)
         for index in np.flatnonzero((masks & counted).any(axis=(1, 2))):
             # One image's pixels (PxAP; Choe et al. 2020 pool the pixels of all images).

@@ -46,11 +46,7 @@ class ObjectDistanceMetric(Metric["ObjectDistanceMetric.Params"]):
         )
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the medians of one image.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes and size.
-        """
+        """Return the medians of one image."""
         found = undefined(_NAMES, prediction)
         most = self.params.distance
         sides = counted_points(prediction, truth)

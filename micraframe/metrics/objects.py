@@ -92,9 +92,6 @@ class ObjectMetric(Metric["ObjectMetric.Params"]):
         `object_mean_count`, the mean of both; `object_tp@IOU`, the number of matches, so that FP are predicted - TP and
         FN are true - TP; `object_tp_area`, the normalised area under that number against the IoU; and
         `object_matched_iou`, the sum of the matches' IoU at 0.5.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes and size.
         """
         true, predicted = instances_of(truth), instances_of(prediction)
         if true is None or predicted is None:

@@ -52,18 +52,14 @@ class OverlapMetric(Metric["OverlapMetric.Params"]):
         return COLUMNS
 
     def measure(self, prediction: Prediction, truth: Sample) -> Statistics:
-        """Return the numbers of one image; all NaN if truth or prediction has no masks.
-
-        Raises:
-            DataError: If truth and prediction do not have the same classes and size.
-        """
+        """Return the numbers of one image; all NaN if truth or prediction has no masks."""
         true, predicted = masks_of(truth), masks_of(prediction)
         if true is None or predicted is None:
             return undefined((column.name for column in COLUMNS), prediction)
         check_same_shape(true, predicted, truth.id)
         found = overlap(true, predicted, truth.ignore)
-        counted = true if truth.ignore is None else true & ~truth.ignore
-        found["iou_if_present"] = np.where(counted.any(axis=(1, 2)), found["iou"], np.float32(np.nan))
+        present = (true & truth.counted).any(axis=(1, 2))
+        found["iou_if_present"] = np.where(present, found["iou"], np.float32(np.nan))
         found["boundary_dice"] = np.array(
             [
                 boundary_dice(one, other, truth.ignore, self.params.radius)
@@ -123,7 +119,7 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
         In [0, 1]; NaN if both masks are blank.
     """
     counted = np.ones(truth.shape, bool) if ignore is None else ~ignore
-    # Boundaries are found before pixels are ignored: the border of the ignored region is no boundary of the structure.
+    # Boundaries are found before pixels are ignored: the border of the ignored region is not one of the structure.
     edges = [boundary(mask) & counted for mask in (truth, predicted)]
     number = sum(int(np.count_nonzero(edge)) for edge in edges)
     if not number:

@@ -107,8 +107,10 @@ class Committed(BaseModel):
 def export(study: Study, folder: StudyFolder, target: Path) -> None:
     """Write what is committed of a study's completed runs.
 
+    Beside a committed study, these are the runs of both, with the metrics that both have.
+
     Args:
-        study: The study.
+        study: The study; beside a committed one, the new methods only.
         folder: Its results.
         target: The folder to write to.
 
@@ -116,11 +118,12 @@ def export(study: Study, folder: StudyFolder, target: Path) -> None:
         DataError: If no run is completed, perhaps because another version of micraframe gives them other keys.
     """
     study = config.resolve(study)
-    runs = [run for run in plan(study, folder.numerics()) if folder.is_done(run)]
+    runs = [run for run in runs_of(study, folder) if folder.is_done(run)]
     if not runs:
         raise DataError(
             f"{folder.path}: expected completed runs of its study.yaml, got none; run it with this version first"
         )
+    study, _ = combined(study, runs, folder)
     columns = check_columns(study)
     rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in runs)]).filter(
         pl.col("thresholds").is_in(_ORIGINS)

@@ -122,12 +122,24 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         for sample, prediction in zip(test, apply_head(pipeline, other, images, known), strict=True):
             recorder.measure(origin, sample, prediction)
 
+    tuning_images = [sample.image for sample in valid]
+    # Once, for all that needs the maps of every class.
+    every: tuple[Scores, ...] = ()
+    if labelled or study.label_criteria:
+        progress.advance(f"{run}: score validation images", 0, 1)
+        every = tuple(pipeline.score(iter(tuning_images), lambda presence: range(len(presence))))
     if labelled:
         progress.advance(f"{run}: tune by labels", 0, 1)
-        for origin, thresholds in tune_by_labels(pipeline, labelled).items():
+        by_id = {sample.id: scores for sample, scores in zip(valid, every, strict=True)}
+        theirs = [by_id[sample.id] for sample in labelled]
+        # Erasing is slow: only for whoever chooses by labels alone.
+        found = tune_by_labels(pipeline, labelled, erasing=study.label_criteria, scores=theirs)
+        for origin, thresholds in found.items():
             measure_tuned(origin, thresholds)
     if valid:
-        on_valid = tuple(bounded(pipeline.score(iter([sample.image for sample in valid]))))
+        # A tile's map depends on the classes that the head finds there.
+        at_hand = every and not any(map(pipeline.cuts, tuning_images))
+        on_valid = every if at_hand else tuple(bounded(pipeline.score(iter(tuning_images))))
         sources: tuple[tuple[Origin, Sequence[Sample], Sequence[Scores]], ...] = (
             ("validation", valid, on_valid),
             ("oracle", test, known),
@@ -143,9 +155,8 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         candidates = {"fixed": pipeline} | {
             origin: pipeline.with_thresholds(each, origin) for origin, each in without_masks.items()
         }
-        folder.write_criteria(
-            run, {origin: label_criteria(each, judged, run.seed) for origin, each in candidates.items()}
-        )
+        criteria = {origin: label_criteria(each, judged, run.seed, scores=every) for origin, each in candidates.items()}
+        folder.write_criteria(run, criteria)
     seconds = time.perf_counter() - start
     computed = ComputedOn.here(study.device, study.precision)
     folder.write_results(run, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
@@ -336,7 +347,7 @@ def tuning_samples(
 def labelled_samples(run: StudyRun, study: Study, valid: Sequence[Sample], annotated: int | None) -> tuple[Sample, ...]:
     """Return the validation samples to tune on whose labels the method's own annotator has provided, with no more.
 
-    They are no additional work. A method that uses no validation samples has none.
+    They are no additional work, and are among `tuning_samples`. A method that uses no validation samples has none.
 
     Args:
         run: The method, and the seed that draws the samples.

@@ -108,10 +108,6 @@ def reach(classifier: Classifier, progress: Progress | None = None) -> int:
     The middle third of a strip of image is set to NaN, which every layer propagates; the reach is the distance of the
     furthest cell that becomes NaN. Unlike with gradients, weights of zero and inactive units do not matter.
 
-    Args:
-        classifier: Unchanged.
-        progress: Progress callback.
-
     Raises:
         ModelError: If the reach is unlimited, as with squeeze-and-excitation.
     """
@@ -194,14 +190,9 @@ def dense_tile(engine: SweepEngine, halo: int, row: int, column: int) -> FloatAr
 
 
 def dense_windows(engine: SweepEngine, load: Callable[[int, int], FloatArray]) -> FloatArray:
-    """Pool the results of `dense_tile` over windows, and return the probabilities of all windows.
+    """Pool the results of `dense_tile` over windows: the probabilities, float32 (window rows, window columns, K).
 
-    Args:
-        engine: Classifier, image and layout.
-        load: Returns the result of the tile in a row and a column; only a few rows of tiles are in memory.
-
-    Returns:
-        float32 (window rows, window columns, K).
+    `load` returns the result of the tile in a row and a column; only a few rows of tiles are in memory.
     """
     rows, columns = engine.rows, engine.columns
     is_max = engine.classifier.pooling == "max"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tifffile
 import zarr
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, reason_of
 from micraframe.images import ALPHA, TIFF_SUFFIXES, UNNAMED, read_planes
 from micraframe.runtime.files import digest
 from micraframe.types import FloatArray, check_image
@@ -142,8 +142,7 @@ def open_image(source: Path | npt.NDArray[Any]) -> Iterator[LargeImage]:
             raise
         # Decoders raise all kinds of errors for broken files.
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{source}: cannot be read: {reason}") from error
+            raise DataError(f"{source}: cannot be read: {reason_of(error)}") from error
         yield image
 
 

@@ -22,12 +22,7 @@ NUMBERED = 50
 
 
 def shrink(image: LargeImage, side: int = SIDE) -> tuple[FloatArray, int]:
-    """Return the mean of every block of pixels, float32 (C, h, w), and the side of a block.
-
-    Args:
-        image: Read in strips.
-        side: Maximum of the resulting sides.
-    """
+    """Return the mean of every block of pixels, float32 (C, h, w) of at most `side`, and the side of a block."""
     factor = -(-max(image.height, image.width) // side)
     strip = factor * max(1, 512 // factor)
     columns = np.arange(0, image.width, factor)

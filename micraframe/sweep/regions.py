@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from micraframe.batch.findings import Finding, ObjectFinding, findings
+from micraframe.batch.findings import Finding, findings
 from micraframe.geojson import write_features
 from micraframe.images import write_tiff
 from micraframe.metrics.masks_and_labels import instances_of
@@ -21,6 +21,7 @@ from micraframe.runtime.files import atomic_folder
 from micraframe.runtime.tables import write_csv
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.proposals import Proposal
+from micraframe.sweep.tiles import forget_files
 from micraframe.types import FloatArray, Normalisation, Prediction, Progress
 
 MASKS: Final = "proposal-masks"
@@ -77,7 +78,10 @@ def write_regions(
             place = (slice(one.y - top, one.y - top + one.height), slice(one.x - left, one.x - left + one.width))
             kept = _kept(prediction, index, place)
             found = findings(image.name, kept, pipeline.info.classes, None, (top, left))
-            rows += _rows(found.objects or (), one.rank)
+            rows += (
+                RegionObject(each.image, each.class_, one.rank, each.id, each.area, each.y, each.x, each.score)
+                for each in found.objects or ()
+            )
             outlines += found.outlines
             assert kept.masks is not None
             write_tiff(folder / f"{one.rank:04}.tif", kept.masks[index][place][None], (one.class_,))
@@ -91,13 +95,8 @@ def forget_regions(output: Path) -> None:
     """Remove what `write_regions` wrote for an earlier sweep, and nothing else."""
     for name in (OBJECTS, OUTLINES):
         (output / name).unlink(missing_ok=True)
-    folder = output / MASKS
-    if folder.is_dir():
-        for file in folder.iterdir():
-            if _MASK.fullmatch(file.name):
-                file.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    if (output / MASKS).is_dir():
+        forget_files(output / MASKS, _MASK)
 
 
 def _kept(prediction: Prediction, index: int, place: tuple[slice, slice]) -> Prediction:
@@ -111,8 +110,3 @@ def _kept(prediction: Prediction, index: int, place: tuple[slice, slice]) -> Pre
     instances = np.zeros_like(labels)
     instances[index] = np.where(np.isin(labels[index], kept), labels[index], 0)
     return dataclasses.replace(prediction, instances=instances, masks=instances > 0, points=None)
-
-
-def _rows(objects: Sequence[ObjectFinding], rank: int) -> Iterator[RegionObject]:
-    for one in objects:
-        yield RegionObject(one.image, one.class_, rank, one.id, one.area, one.y, one.x, one.score)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, final
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -205,164 +206,136 @@ def sweep_image(
         DataError: If the image cannot be read, or does not have as many channels as the training images.
     """
     if not isinstance(pipeline.model, MicraNetModel):
-        raise ModelError(f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}")
+        raise ModelError(
+            f"{model or 'sweep'}: expected a model of {NAME}, got one of {pipeline.method.name}; predict the image "
+            "with --tile, or train that method"
+        )
     if segmenting is not None and not segmenting.uses_maps:
         raise ModelError(f"expected a head that makes masks, got {segmenting.head_name}; choose another --head")
-    notes = _Notes(say)
-    channels = pipeline.info.channels
-    with open_image(image) as opened:
-        if opened.channels != channels:
-            expected = counted(channels, "channel")
-            raise DataError(f"{opened.name}: expected {expected}, as in the training images, got {opened.channels}")
-        for note in opened.notes:
-            notes.add(note)
-        return _sweep(
-            pipeline,
-            pipeline.model.classifier,
-            opened,
-            output,
-            options or SweepOptions(),
-            progress or Progress(),
-            notes,
-            model,
-            segmenting,
-        )
-
-
-@final
-class _Notes:
-    """Collects notes, and passes each on at once."""
-
-    def __init__(self, say: Callable[[str], None] | None) -> None:
-        self.all: list[str] = []
-        self._say = say
-
-    def add(self, note: str) -> None:
-        self.all.append(note)
-        if self._say:
-            self._say(note)
-
-
-def _sweep(
-    pipeline: Pipeline,
-    trained: Classifier,
-    image: LargeImage,
-    output: Path,
-    options: SweepOptions,
-    progress: Progress,
-    notes: _Notes,
-    model: Path | None,
-    segmenting: Pipeline | None,
-) -> SweepReport:
-    info = pipeline.info
-    classes = info.classes
+    options, progress = options or SweepOptions(), progress or Progress()
+    info, trained = pipeline.info, pipeline.model.classifier
     modes = ("dense", "exact") if options.mode == "both" else (options.mode,)
-    asked = _window(info, options)
-    if "dense" in modes:
-        engines.check_dense(trained)
-    stride = trained.layers[-1].stride
-    size = (image.height, image.width)
-    rows, columns = lay_windows(size, stride, asked, options.overlap, options.tile)
-    window = (rows.window * stride, columns.window * stride)
-    if any(used + stride <= expected for used, expected in zip(window, asked, strict=True)):
-        notes.add(
-            f"{image.name}: windows of {asked[0]} x {asked[1]} pixels do not fit in {size[0]} x {size[1]}; they are "
-            f"cut to {window[0]} x {window[1]}"
+    notes: list[str] = []
+
+    def note(text: str) -> None:
+        notes.append(text)
+        if say:
+            say(text)
+
+    with open_image(image) as opened:
+        if opened.channels != info.channels:
+            expected = counted(info.channels, "channel")
+            raise DataError(f"{opened.name}: expected {expected}, as in the training images, got {opened.channels}")
+        for each in opened.notes:
+            note(each)
+        asked = options.window or info.image_size
+        if asked is None:
+            raise ConfigError(
+                f"dataset {info.name!r}: its images have different sizes; give the side of a window in pixels "
+                "(--window), which should match the training images"
+            )
+        if "dense" in modes:
+            engines.check_dense(trained)
+        stride = trained.layers[-1].stride
+        size = (opened.height, opened.width)
+        rows, columns = lay_windows(size, stride, asked, options.overlap, options.tile)
+        window, block = (rows.window * stride, columns.window * stride), rows.step * stride
+        if any(used + stride <= expected for used, expected in zip(window, asked, strict=True)):
+            note(
+                f"{opened.name}: windows of {asked[0]} x {asked[1]} pixels do not fit in {size[0]} x {size[1]}; they "
+                f"are cut to {window[0]} x {window[1]}"
+            )
+        for each in _caveats(info):
+            note(f"{opened.name}: {each}")
+        classifier, precision = engines.freeze(trained, options.precision)
+        weights = hash_weights(pipeline.model.state())
+        fingerprint = digest(
+            __version__,
+            opened.fingerprint,
+            digest_json([asdict(info.normalisation), asdict(rows), asdict(columns), str(precision)]),
+            f"{trained.backbone} {trained.pooling}",
+            weights,
         )
+        tiles = TileStore(output / "tiles" / fingerprint[:DIGITS])
+        measured = _measure(classifier, opened, info.normalisation, rows.tile * stride, modes, tiles, progress)
+        assert measured.normalisation is not None
+        engine = SweepEngine(classifier, precision, opened, measured.normalisation, rows, columns)
+
+        probabilities: dict[str, FloatArray] = {}
+        seconds: dict[str, float] = {}
+        for mode in modes:
+            probabilities[mode], seconds[mode] = _run(mode, engine, measured, tiles, progress, note)
+        maps = {mode: probability_map(each, rows, columns) for mode, each in probabilities.items()}
+        probability = maps[modes[0]]
+        threshold = _threshold(pipeline, options, probability)
+        proposals = {
+            mode: propose(each, info.classes, block, size, window, threshold, LARGEST) for mode, each in maps.items()
+        }
+        found = proposals[modes[0]]
+        area = _covered(found, block, size)
+        if area > MOST_AREA:
+            note(f"{opened.name}: the proposals cover {100 * area:.0f} % of the image; raise --presence-threshold")
+
+        # Replace old results, their report first, so that a report never describes other results.
+        (output / REPORT).unlink(missing_ok=True)
+        for mode in ("dense", "exact"):
+            path = output / WINDOWS.format(mode=mode)
+            if mode in modes:
+                _write_windows(path, probabilities[mode], engine, info.classes)
+            else:
+                path.unlink(missing_ok=True)
+        forget_others(tiles.folder)
+        write_map(output / MAP, probability, info.classes, block, options.ngff)
+        write_csv(output / TABLE, found, Proposal)
+        write_geojson(output / GEOJSON, found, info.classes)
+        objects = None
+        if segmenting is None:
+            forget_regions(output)
+        else:
+            objects = write_regions(segmenting, opened, measured.normalisation, found, output, progress)
+        small, factor = shrink(opened)
+        write_png(output / OVERLAY, draw(small, factor, probability, block, found, info.classes))
+        both = options.mode == "both"
+        report = SweepReport(
+            image=opened.name,
+            model=None if model is None else str(model),
+            weights=weights,
+            versions=versions(),
+            fingerprint=fingerprint,
+            size=size,
+            classes=info.classes,
+            mode=options.mode,
+            window=window,
+            window_asked=asked,
+            step=block,
+            windows=len(rows.windows) * len(columns.windows),
+            presence_threshold=threshold,
+            precision=str(precision).removeprefix("torch."),
+            device=str(next(classifier.parameters()).device),
+            proposals=len(found),
+            area=area,
+            seconds={mode: round(value, 3) for mode, value in seconds.items()},
+            agreement=_agreement(probabilities, info.classes, proposals, seconds, threshold, window) if both else None,
+            notes=tuple(notes),
+            objects=objects,
+        )
+        write_json(output / REPORT, asdict(report))
+        return report
+
+
+def _caveats(info: DatasetInfo) -> Iterator[str]:
+    """Yield what may make an image look different from the training images."""
     if info.image_size is None and info.normalisation.kind not in ("none", "fixed"):
-        notes.add(
-            f"{image.name}: each training image was normalised by its own range ({info.normalisation.kind}), this one "
-            "by the range of the whole image, so its windows may look different; if there are too many proposals, "
-            "train with normalisation scope: train"
+        yield (
+            f"each training image was normalised by its own range ({info.normalisation.kind}), this one by the range "
+            "of the whole image, so its windows may look different; if there are too many proposals, train with "
+            "normalisation scope: train"
         )
     if info.scale != 1:
-        notes.add(
-            f"{image.name}: the training images were resized by a factor of {info.scale:g}; sweep does not resize: "
-            "give it an image at the scale of the resized training images"
+        yield (
+            f"the training images were resized by a factor of {info.scale:g}; sweep does not resize: give it an image "
+            "at the scale of the resized training images"
         )
-    classifier, precision = engines.freeze(trained, options.precision)
-    weights = hash_weights(pipeline.model.state())
-    fingerprint = digest(
-        __version__,
-        image.fingerprint,
-        digest_json([asdict(info.normalisation), asdict(rows), asdict(columns), str(precision)]),
-        f"{trained.backbone} {trained.pooling}",
-        weights,
-    )
-    tiles = TileStore(output / "tiles" / fingerprint[:DIGITS])
-    measured = _measure(classifier, image, info.normalisation, rows.tile * stride, modes, tiles, progress)
-    assert measured.normalisation is not None
-    engine = SweepEngine(classifier, precision, image, measured.normalisation, rows, columns)
-
-    probabilities: dict[str, FloatArray] = {}
-    maps: dict[str, FloatArray] = {}
-    seconds: dict[str, float] = {}
-    block = rows.step * stride
-    for mode in modes:
-        probabilities[mode], seconds[mode] = _run(mode, engine, measured, tiles, progress, notes)
-        maps[mode] = probability_map(probabilities[mode], rows, columns)
-    threshold = _threshold(pipeline, options, maps[modes[0]])
-    proposals = {mode: propose(each, classes, block, size, window, threshold, LARGEST) for mode, each in maps.items()}
-
-    area = _covered(proposals[modes[0]], block, size)
-    if area > MOST_AREA:
-        notes.add(f"{image.name}: the proposals cover {100 * area:.0f} % of the image; raise --presence-threshold")
-    # Replace old results, their report first, so that a report never describes other results.
-    (output / REPORT).unlink(missing_ok=True)
-    for mode in ("dense", "exact"):
-        if mode in modes:
-            _write_windows(output / WINDOWS.format(mode=mode), probabilities[mode], engine, classes)
-        else:
-            (output / WINDOWS.format(mode=mode)).unlink(missing_ok=True)
-    forget_others(tiles.folder)
-    first = modes[0]
-    write_map(output / MAP, maps[first], classes, block, options.ngff)
-    write_csv(output / TABLE, proposals[first], Proposal)
-    write_geojson(output / GEOJSON, proposals[first], classes)
-    objects = None
-    if segmenting is None:
-        forget_regions(output)
-    else:
-        objects = write_regions(segmenting, image, measured.normalisation, proposals[first], output, progress)
-    small, factor = shrink(image)
-    write_png(output / OVERLAY, draw(small, factor, maps[first], block, proposals[first], classes))
-    report = SweepReport(
-        image=image.name,
-        model=None if model is None else str(model),
-        weights=weights,
-        versions=versions(),
-        fingerprint=fingerprint,
-        size=size,
-        classes=classes,
-        mode=options.mode,
-        window=window,
-        window_asked=asked,
-        step=block,
-        windows=len(rows.windows) * len(columns.windows),
-        presence_threshold=threshold,
-        precision=str(precision).removeprefix("torch."),
-        device=str(next(classifier.parameters()).device),
-        proposals=len(proposals[first]),
-        area=area,
-        seconds={mode: round(value, 3) for mode, value in seconds.items()},
-        agreement=_agreement(probabilities, classes, proposals, seconds, threshold, window)
-        if options.mode == "both"
-        else None,
-        notes=tuple(notes.all),
-        objects=objects,
-    )
-    write_json(output / REPORT, asdict(report))
-    return report
-
-
-def _window(info: DatasetInfo, options: SweepOptions) -> tuple[int, int]:
-    window = options.window or info.image_size
-    if window is None:
-        raise ConfigError(
-            f"dataset {info.name!r}: its images have different sizes; give the side of a window in pixels (--window), "
-            "which should match the training images"
-        )
-    return window
 
 
 def _threshold(pipeline: Pipeline, options: SweepOptions, probability: FloatArray) -> PresenceThreshold:
@@ -392,25 +365,19 @@ def _measure(
         tiles.keep_measured(measured)
     if measured.normalisation is not None:
         return measured
-    labels = _pass_labels(passes(normalisation))
+    count, begun = passes(normalisation), itertools.count(1)
 
     def parts() -> Iterator[FloatArray]:
-        label = next(labels)
+        label = "measuring intensities" + (f", pass {next(begun)} of {count}" if count > 1 else "")
         tops = range(0, image.height, side)
-        for number, top in enumerate(tops):
+        for done, top in enumerate(tops, start=1):
             for left in range(0, image.width, side):
                 yield image.read(top, min(top + side, image.height), left, min(left + side, image.width))
-            progress.advance(label, number + 1, len(tops))
+            progress.advance(label, done, len(tops))
 
     measured = replace(measured, normalisation=fix(normalisation, parts))
     tiles.keep_measured(measured)
     return measured
-
-
-def _pass_labels(count: int) -> Iterator[str]:
-    """Yield the progress label of each pass over an image."""
-    for number in range(1, count + 1):
-        yield "measuring intensities" if count == 1 else f"measuring intensities, pass {number} of {count}"
 
 
 def _run(
@@ -419,7 +386,7 @@ def _run(
     measured: SweepMeasurements,
     tiles: TileStore,
     progress: Progress,
-    notes: _Notes,
+    note: Callable[[str], None],
 ) -> tuple[FloatArray, float]:
     """Compute the missing tiles, and return the windows' probabilities and the seconds that all tiles took."""
     halo, seconds = (measured.reach or 0, measured.seconds) if mode == "dense" else (0, 0.0)
@@ -454,7 +421,7 @@ def _run(
         seconds += finished[1]
         progress.advance(f"sweep {mode}", done, len(numbers))
     if damaged:
-        notes.add(f"{tiles.folder}: recomputed {counted(damaged, 'damaged tile')} of mode {mode}")
+        note(f"{tiles.folder}: recomputed {counted(damaged, 'damaged tile')} of mode {mode}")
     start = time.perf_counter()
     join = engines.dense_windows if mode == "dense" else engines.exact_windows
     probabilities = join(engine, load_tile)

@@ -95,10 +95,14 @@ def forget_others(kept: Path) -> None:
     for folder in kept.parent.iterdir():
         if folder == kept or folder.is_symlink() or not folder.is_dir():
             continue
-        if not re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}", folder.name):
-            continue
-        for file in folder.iterdir():
-            if _OURS.fullmatch(file.name) and file.is_file():
-                file.unlink()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        if re.fullmatch(rf"[0-9a-f]{{{DIGITS}}}", folder.name):
+            forget_files(folder, _OURS)
+
+
+def forget_files(folder: Path, names: re.Pattern[str]) -> None:
+    """Delete the files whose names match, and then the folder if it is empty."""
+    for file in folder.iterdir():
+        if names.fullmatch(file.name) and file.is_file():
+            file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -143,13 +143,7 @@ def reduce_spans(
 def probability_map(probabilities: FloatArray, rows: SweepAxis, columns: SweepAxis) -> FloatArray:
     """Return the mean probability of the windows that contain each pixel, averaged over blocks with sides of one step.
 
-    Args:
-        probabilities: float32 (window rows, window columns, K).
-        rows: Windows along the rows.
-        columns: Windows along the columns.
-
-    Returns:
-        float32 (K, block rows, block columns).
+    From float32 (window rows, window columns, K) to float32 (K, block rows, block columns).
     """
     planes: npt.NDArray[Any] = np.moveaxis(probabilities, -1, 0).astype(np.float64)
     averaged = rows.averaging @ planes @ columns.averaging.T

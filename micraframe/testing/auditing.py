@@ -1,4 +1,4 @@
-"""What Python reports of a component as it runs: what it unpickles, and where it connects to."""
+"""Watches what a component unpickles and which hosts it connects to, by Python's audit events."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ class CombinerTrial(ObservedTrial):
 
     @Check
     def constant_maps(self) -> None:
-        """Maps without contrast are no reason for an error or NaN."""
+        """Maps without contrast cause neither an error nor NaN."""
         self._valid_in_any_size("maps of zeros", "maps of ones")
 
     @Check
     def negative_maps(self) -> None:
-        """Maps without positive values are no reason for an error or NaN."""
+        """Maps without positive values cause neither an error nor NaN."""
         self._valid_in_any_size("negative maps")
 
     @Check
@@ -94,7 +94,7 @@ class CombinerTrial(ObservedTrial):
         try:
             self._valid(_ODD)
         except AssertionError:
-            return  # of which any_size says more
+            return  # any_size reports it
         self._valid(*(case + _ODD for case in cases))
 
     def _valid(self, *cases: str) -> None:

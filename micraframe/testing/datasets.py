@@ -29,16 +29,11 @@ TWICE: Final = 20
 
 @dataclass(frozen=True)
 class ReadSample:
-    """What is kept of a sample that was read.
+    """What is kept of a `Sample` that was read.
 
     Attributes:
-        split: Its split.
-        id: Its id.
-        group: Its group.
         image: Digest of its image; empty: all pixels are equal.
-        channels: Number of channels.
         size: (H, W).
-        pixel_size_um: Edge of a pixel in micrometres.
         classes: Number of classes of each annotation.
         content: Digest of everything.
         lasting: Whether it stayed as it was when others were read.

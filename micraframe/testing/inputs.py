@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from micraframe.classifier import Classifier, create_classifier
-from micraframe.interfaces import Backbone
+from micraframe.classifier import Classifier
 from micraframe.objects import bounding_boxes
-from micraframe.parameters import Parameters
 from micraframe.pooling import Pooling
 from micraframe.types import DatasetInfo, FloatArray, Layer, Maps, Normalisation, Role, Sample
 
@@ -49,22 +46,6 @@ def full_samples(count: int = 4, size: tuple[int, int] = (48, 48)) -> list[Sampl
     return samples
 
 
-@final
-class _SmallBackbone(Backbone[Parameters]):
-    def create(self, channels: int) -> tuple[nn.Module, tuple[Layer, ...]]:
-        widths = (channels, *(layer.channels for layer in _LAYERS))
-        blocks = (
-            nn.Sequential(
-                nn.MaxPool2d(2) if number else nn.Identity(),
-                nn.Conv2d(widths[number], widths[number + 1], 3, padding=1),
-                nn.BatchNorm2d(widths[number + 1]),
-                nn.ReLU(),
-            )
-            for number in range(len(_LAYERS))
-        )
-        return _Blocks(blocks), _LAYERS
-
-
 class _Blocks(nn.ModuleList):
     def forward(self, images: Tensor) -> list[Tensor]:
         return list(itertools.accumulate(self, lambda activation, block: block(activation), initial=images))[1:]
@@ -74,7 +55,16 @@ def small_classifier(classes: int = 3, pooling: Pooling = "max") -> Classifier:
     """Return a classifier of three layers, for one channel, with fixed random weights, in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return create_classifier(_SmallBackbone(Parameters()), 1, classes, pooling).eval()
+        blocks = (
+            nn.Sequential(
+                nn.MaxPool2d(2) if before > 1 else nn.Identity(),
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            )
+            for before, after in itertools.pairwise((1, *(layer.channels for layer in _LAYERS)))
+        )
+        return Classifier(_Blocks(blocks), _LAYERS, 1, classes, pooling).eval()
 
 
 def random_maps(size: tuple[int, int], classes: int, change: Callable[[FloatArray], FloatArray]) -> Maps:

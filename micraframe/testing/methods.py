@@ -33,7 +33,7 @@ _STREAMED = 12
 
 
 class Decision(NamedTuple):
-    """What is compared of predictions, as it was when the prediction came."""
+    """The parts of a prediction that are compared, copied when it was made."""
 
     presence: FloatArray
     present: BoolArray
@@ -86,7 +86,7 @@ class MethodTrial(ObservedTrial):
         return pipeline.fit(self.choice, samples[:_TRAINED], valid, class_info(2), context)
 
     def score(self, images: list[FloatArray]) -> list[tuple[Scores, Any]]:
-        """Return the model's scores of images, each with its content as it was when it came."""
+        """Return the model's scores of images, each with its content at that moment."""
         model, rule = self.fitted.model, self.fitted.head.classes_to_explain
         return [(scores, content(scores)) for scores in model.score(iter(images), rule)]
 
@@ -139,7 +139,7 @@ class MethodTrial(ObservedTrial):
             found = [scores for scores, _ in call.returned()]
             for scores in found:
                 require_type(scores, Scores, "what score yields", "yield Scores(presence, classes, maps)")
-            # What comes in another number is not compared here.
+            # `one_result_per_image` reports a wrong number of results.
             for image, scores in zip(self.images, found, strict=True) if len(found) == len(self.images) else ():
                 require(
                     (len(scores.presence), scores.size) == (2, image.shape[1:]),

@@ -19,7 +19,7 @@ from micraframe.types import Annotation, Prediction, Sample, Scores
 
 
 class MetricTrial(ObservedTrial):
-    """Measures right and wrong predictions, with and without masks, where the truth is full and where it is less."""
+    """Measures right and wrong predictions, with and without masks, against full and weaker annotation."""
 
     component: Metric[Parameters]
     kind: ClassVar[str] = "metric"
@@ -31,7 +31,7 @@ class MetricTrial(ObservedTrial):
 
     @cached_property
     def measured(self) -> list[Statistics]:
-        """The statistics of those images of which they are as they must be."""
+        """The statistics of the images for which they are valid."""
         return [call.result for call in self.calls if call.error is None and not _fault(call.result, "measure")]
 
     @cached_property

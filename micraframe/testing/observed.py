@@ -45,12 +45,9 @@ class Call:
 
     Attributes:
         case: What is special about it; empty: nothing.
-        function: What was called.
-        args: With what.
-        result: What came back; None if it raised an error.
-        error: The error.
+        result: What it returned; None if it raised an error.
         wrote: Whether it wrote, or tried to write, to its arguments.
-        held: The content of the result at once.
+        held: The content of the result when it was returned.
     """
 
     case: str

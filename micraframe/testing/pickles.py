@@ -55,7 +55,7 @@ def _pickle_length(data: bytes, start: int) -> int:
     stream.seek(start)
     try:
         pickletools.dis(stream, out=_Nowhere())
-    except Exception:  # whatever random bytes lead to
+    except Exception:  # random bytes raise all kinds of errors
         return 0
     return stream.tell() - start
 

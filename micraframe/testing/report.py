@@ -78,13 +78,7 @@ class Result:
 @final
 @dataclass(frozen=True)
 class Report:
-    """The outcome of all checks of a component.
-
-    Attributes:
-        kind: Its kind.
-        name: Its qualified name.
-        results: One per check, in the order in which they ran.
-    """
+    """The outcome of all checks of a component, by its qualified name, in the order in which they ran."""
 
     kind: str
     name: str
@@ -118,7 +112,6 @@ class Trial(ABC):
 
     Attributes:
         choice: Name and parameters of the component.
-        component: The component.
         refused: Addresses to which it tried to connect.
     """
 
@@ -133,7 +126,7 @@ class Trial(ABC):
     @classmethod
     @final
     def checks(cls) -> tuple[Check, ...]:
-        """Return all checks: first those that others build on, each after those that are for more kinds."""
+        """Return all checks: those that others build on first, and general ones before those of the kind."""
         every = (each for one in reversed(cls.__mro__) for each in vars(one).values() if isinstance(each, Check))
         found = {check.name: check for check in every}  # an overridden one keeps its place
         return tuple(sorted(found.values(), key=lambda check: not check.basis))

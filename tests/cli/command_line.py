@@ -1,9 +1,11 @@
-"""What fixture `command` returns."""
+"""How tests run the command line in their own process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+
+from micraframe.cli import app
 
 
 class Ran(NamedTuple):
@@ -15,3 +17,9 @@ class Ran(NamedTuple):
 
 
 Command = Callable[..., Ran]
+"""What the fixture `command` gives."""
+
+
+def run(*words: object) -> None:
+    """Run a command, whose errors are raised; for fixtures that several tests share."""
+    app([str(word) for word in words], standalone_mode=False)

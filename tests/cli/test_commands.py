@@ -7,18 +7,18 @@ import json
 import math
 import re
 import shutil
-import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from ruamel.yaml import YAML
 from shape_files import write_shapes
 
 import micraframe
-from micraframe import catalog, cli
-from micraframe.cli.output import print_records
+from micraframe import catalog
+from micraframe.cli.output import print_json, print_table
 from micraframe.config import Choice, resolve_choice
 from micraframe.images import read_image, read_labels, write_png, write_tiff
 from micraframe.plugin import KINDS, Component
@@ -60,11 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(folder: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["micraframe", "train", str(folder / "train.yaml"), "--output", str(folder / "run")])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-    assert not caught.value.code
+    run("train", folder / "train.yaml", "--output", folder / "run")
     return folder / "run" / "model"
 
 
@@ -163,26 +159,26 @@ def test_show_hides_no_default_and_names_what_can_be_chosen(command, monkeypatch
 def test_columns_without_a_value_are_left_out(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     records = [{"name": "a", "empty": "", "undefined": math.nan}, {"name": "b", "empty": "", "undefined": math.nan}]
-    print_records(records, as_json=False)
+    print_table(records)
     assert capsys.readouterr().out == "name\na\nb\n"
-    print_records(records, as_json=True)
+    print_json(records)
     assert set(json.loads(capsys.readouterr().out)[0]) == {"name", "empty", "undefined"}
 
 
 def test_a_table_too_wide_for_the_screen_is_printed_as_lists(capsys, monkeypatch):
     records = [{"name": "a b", "number": 0.5, "undefined": math.nan}]
     monkeypatch.setenv("COLUMNS", "80")
-    print_records(records, as_json=False)
+    print_table(records)
     assert capsys.readouterr().out.split() == ["name", "number", "a", "b", "0.5"]
     monkeypatch.setenv("COLUMNS", "11")
-    print_records([{"name": "a b c d e f"} | records[0] | {"name": "a b c d"}], as_json=False)
+    print_table([{"name": "a b c d e f"} | records[0] | {"name": "a b c d"}])
     assert capsys.readouterr().out == "name    a b\n        c d\nnumber  0.5\n"
 
 
 def test_a_table_in_a_pipe_has_a_line_for_each_record(capsys, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     records = [{"name": "long " * 20, "object_f1@0.5": "0.009 (0.001 to 0.020)"} for _ in range(2)]
-    print_records(records, as_json=False)
+    print_table(records)
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split("  ")[-1].strip() == "object f1@0.5"
     assert len(lines) == 2
@@ -343,6 +339,9 @@ def test_train_warns_of_a_class_without_examples_and_estimates_annotation_time(c
     assert ran.code == 0
     assert "warning: class 'never' is in none of the 9 training samples, so it cannot be learned" in ran.err
     assert "class 'disc' is in" not in ran.err
+    table = ran.out.partition("Presence on the validation samples")[2].partition("Test")[0]
+    assert "disc" in table
+    assert "never" not in table  # no number of it can be given
     assert "on 9 samples, with 3 for validation" in ran.out
     assert "Annotation time: about 24 s (12 s to 48 s)" in ran.out
 

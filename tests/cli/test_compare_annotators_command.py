@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from micraframe import cli
 from micraframe.images import write_png, write_tiff
 
 
 @pytest.fixture
-def compare(monkeypatch, capsys):
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["micraframe", "compare-annotators", *map(str, words)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(caught.value.code or 0), *capsys.readouterr()
-
-    return run
+def compare(command):
+    return functools.partial(command, "compare-annotators")
 
 
 def square(left, edge=6):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 
 from micraframe import pipeline
-from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError
 from micraframe.images import write_png
@@ -20,10 +20,6 @@ method:
   name: micra-net
   params: {backbone: {name: unet-encoder, params: {widths: [2, 3]}}, training: {epochs: 1, batch_size: 4}}
 """
-
-
-def run(*words: object) -> None:
-    app([str(word) for word in words], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")

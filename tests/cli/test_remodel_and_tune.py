@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run
 from shape_files import write_shapes
 
 from micraframe import pipeline, registry, tuning
 from micraframe.batch.labelled import labelled_images
-from micraframe.cli import app
 from micraframe.config import Choice, Train, load
 from micraframe.errors import ConfigError, DataError
 from micraframe.images import read_labels, write_png
@@ -35,10 +35,6 @@ method:
 head: {name: semantic, params: {presence_threshold: 0.3}}
 device: cpu
 """
-
-
-def run(*words: object) -> None:
-    app([str(word) for word in words], standalone_mode=False)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +142,8 @@ def expected(model: Path, origin: str) -> Thresholds:
     loaded: Pipeline = pipeline.load(model, "cpu")
     if origin == "validation":
         return tuning.tune(loaded, samples, list(loaded.score(sample.image for sample in samples)))
-    found = tuning.tune_by_labels(loaded, [sample.keep({Annotation.LABELS}) for sample in samples])
+    labelled = [sample.keep({Annotation.LABELS}) for sample in samples]
+    found = tuning.tune_by_labels(loaded, labelled, erasing=origin == "erasing")
     return {str(name): each for name, each in found.items()}[origin]
 
 
@@ -215,6 +212,8 @@ def test_training_finds_what_is_auto_and_other_heads_need_it(sized: Path) -> Non
     found = head_params(sized)
     assert all(isinstance(found[name], float) for name in ("smoothing", "minimum_size"))
     assert found["smoothing"] > 0
+    printed = (sized.parents[1] / "printed.txt").read_text()
+    assert f"Head: smoothing {found['smoothing']:g}, minimum_size {found['minimum_size']:g} (from auto)" in printed
     again = pipeline.load(sized, "cpu", head=Choice(name="instance", params={"minimum_size": "auto", "smoothing": 9}))
     assert (again.head.params.minimum_size, again.head.params.smoothing) == (found["minimum_size"], 9)
     with pytest.raises(ConfigError, match="expected numbers for smoothing and minimum_size of head semantic, got auto"):

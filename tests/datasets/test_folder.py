@@ -460,7 +460,7 @@ def test_points_of_images_and_crops(cells: dict[str, Any], tmp_path: Path) -> No
     ("row", "message"),
     [
         ("lost,ring,1,1,2,2,0", "image 'lost' not found"),
-        ("cell4,cube,1,1,2,2,0", "expected one of the classes ring, blob, got 'cube'"),
+        ("cell4,,1,1,2,2,0", "expected one of the classes ring, blob, got ''"),
         ("cell4,ring,1,1,nan,2,0", "finite number"),
         ("cell4,ring,33,1,40,2,0", "lies outside its image of \\(H, W\\) = \\(40, 33\\)"),
         ("cell4,ring,1,1,2", "expected 7 cells"),
@@ -473,6 +473,68 @@ def test_wrong_rows_of_a_table_of_boxes_are_named(
     dataset = build(images=cells["images"], boxes=boxes, classes=("ring", "blob"), unlabelled="negative")
     with pytest.raises(DataError, match=rf"boxes\.csv:6: .*{message}"):
         every_sample(dataset)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_classes_choose_rows_of_a_table(cells: dict[str, Any], tmp_path: Path, kind: str) -> None:
+    text = BOXES if kind == "boxes" else "image,class,x,y\ncell1,ring,3,2\ncell1,ring,4,4\ncell2,blob,9,9\ncell3,,,\n"
+    table = write_table(tmp_path / f"{kind}.csv", text)
+    dataset = build(images=cells["images"], **{kind: table}, classes=("ring",), unlabelled="skip")
+    assert dataset.info().classes == ("ring",)
+    samples = {sample.id: sample for sample in every_sample(dataset)}
+    # cell2 has rows of the other class only: somebody has looked at it, and it has no ring
+    assert {name: sample.labels.tolist() for name, sample in samples.items()} == {
+        "cell1": [True],
+        "cell2": [False],
+        "cell3": [False],
+    }
+    assert [len(getattr(samples[name], kind)[0]) for name in ("cell1", "cell2", "cell3")] == [2, 0, 0]
+
+
+def test_classes_choose_rows_of_a_table_of_labels(cells: dict[str, Any], tmp_path: Path) -> None:
+    labels = write_table(tmp_path / "labels.csv", "image,class\ncell0,ring\ncell0,blob\ncell1,blob\ncell2,\n")
+    dataset = build(images=cells["images"], labels=labels, classes=("ring",), unlabelled="skip")
+    assert {sample.id: sample.labels.tolist() for sample in every_sample(dataset)} == {
+        "cell0": [True],
+        "cell1": [False],
+        "cell2": [False],
+    }
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (
+            ("Ring",),
+            "expected rows of the classes Ring, got blob, ring; write the names in 'classes' as the table does",
+        ),
+        (("ring", "Blob"), "expected rows of the classes Blob, got blob, ring"),
+    ],
+)
+def test_a_class_that_a_table_calls_otherwise_is_named(
+    cells: dict[str, Any], tmp_path: Path, classes: tuple[str, ...], message: str
+) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES)
+    with pytest.raises(DataError, match=rf"boxes\.csv: {message}"):
+        build(images=cells["images"], boxes=boxes, classes=classes, unlabelled="negative").info()
+
+
+def test_a_class_may_be_absent_or_known_from_elsewhere(cells: dict[str, Any], tmp_path: Path) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES)
+    params = {"images": cells["images"], "boxes": boxes, "unlabelled": "negative"}
+    absent = build(**params, classes=("ring", "blob", "spot"))
+    assert [absent.info().classes, sum(sample.labels[2] for sample in every_sample(absent))] == [
+        ("ring", "blob", "spot"),
+        0,
+    ]
+    points = write_table(tmp_path / "points.csv", "image,class,x,y\ncell1,spot,3,2\ncell1,ring,3,2\n")
+    assert build(**params, points=points, classes=("spot", "ring")).info().classes == ("spot", "ring")
+    lines = "".join(f"cell{number},{number % 2},1\n" for number in range(9))
+    labels = write_table(tmp_path / "labels.csv", f"image,spot,ring\n{lines}")
+    assert build(**params, labels=labels, classes=("spot", "ring")).info().classes == ("spot", "ring")
+    only = write_table(tmp_path / "only.csv", "image,class,x,y\ncell1,dust,3,2\n")
+    with pytest.raises(DataError, match=r"only\.csv: expected rows of the classes ring, got dust"):
+        build(**params, points=only, classes=("ring",)).info()
 
 
 def test_the_fingerprint_follows_boxes_and_groups(cells: dict[str, Any], tmp_path: Path) -> None:
@@ -623,6 +685,7 @@ def test_real_images_give_positive_and_negative_crops(
     ("name", "params", "positive"),
     [
         ("bccd_blood", {"crop": 160, "limit": 30}, {"WBC": (0.2, 0.5), "Platelets": (0.05, 0.25), "RBC": (0.7, 1)}),
+        ("bccd_blood", {"crop": 160, "limit": 30, "classes": ["WBC"]}, {"WBC": (0.2, 0.5)}),
         ("pvivax_bbbc041", {"crop": 256, "classes": ["schizont", "trophozoite", "difficult", "gametocyte"]}, {}),
         ("pvivax_bbbc041_sample", {"crop": 128, "test": 0.25, "valid": 0.25}, {"red blood cell": (0.5, 1)}),
     ],

@@ -9,9 +9,11 @@ from micraframe.datasets.tables import (
     POINT_COLUMNS,
     check_images,
     label_classes,
+    named_classes,
     read_table,
     row_labels,
     row_objects,
+    rows_of_classes,
     value_of,
 )
 from micraframe.errors import DataError
@@ -123,6 +125,16 @@ def test_objects_of_the_only_class_need_no_class_column(tmp_path: Path) -> None:
     assert row_objects(rows, POINT_COLUMNS, ("spot",), (8, 8))[0].tolist() == [[2, 1], [4, 3]]
     with pytest.raises(DataError, match=r"labels\.csv:2: expected a column 'class'"):
         row_objects(rows, POINT_COLUMNS, ("spot", "ring"), (8, 8))
+
+
+def test_rows_of_some_classes(tmp_path: Path) -> None:
+    rows = read_table(table(tmp_path, "image,class,x,y\na,ring,1,2\na,blob,3,4\na,,,\nb,spot,5,6\n"))
+    assert named_classes(rows) == {"ring", "blob", "spot"}
+    assert [row.cells["class"] for row in rows_of_classes(rows["a"], ("ring", "spot"))] == ["ring", ""]
+    assert rows_of_classes(rows["b"], ("ring",)) == []
+    nameless = read_table(table(tmp_path, "image,x,y\na,1,2\n"))
+    assert named_classes(nameless) == set()
+    assert rows_of_classes(nameless["a"], ("ring",)) == nameless["a"]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_every_layer_attribution_of_captum_serves_or_is_refused():
 
 @pytest.mark.parametrize("method", REFUSED)
 def test_what_cannot_serve_is_refused_with_the_reason(method):
-    with pytest.raises(ConfigError, match=f"{method} cannot serve: {re.escape(REFUSED[method])}"):
+    with pytest.raises(ConfigError, match=f"{method} cannot be used: {re.escape(REFUSED[method])}"):
         registry.build("extractor", "captum", method=method)
 
 
@@ -132,7 +132,7 @@ def test_a_network_that_deep_lift_cannot_follow_is_an_error():
             return [first, self.relu(self.two(self.relu(first)) + 1)]
 
     classifier = Classifier(Twice(), (Layer("first", 2, 1), Layer("last", 2, 1)), 1, 2)
-    with pytest.raises(ModelError, match="LayerDeepLift cannot serve this network: .*more than once"):
+    with pytest.raises(ModelError, match="LayerDeepLift cannot explain this network: .*more than once"):
         registry.build("extractor", "captum", method="LayerDeepLift").prepare(classifier)(IMAGES, lambda presence: (1,))
 
 

@@ -101,6 +101,27 @@ def test_only_the_statistics_of_compared_metrics_are_kept(tmp_path):
     assert {row.metric for row in outcome.summary} == {"iou", "precision"}
 
 
+def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
+    new = choose_methods(study(*OLD, NEW, seeds=[0, 1], **CHANGES), committed, ["new"])
+    run_study(new, tmp_path / "new", against=committed)
+    export(new, StudyFolder(tmp_path / "new"), tmp_path / "grown")
+    run_study(study(*OLD, NEW, seeds=[0, 1], **CHANGES), tmp_path / "all")
+    export(study(*OLD, NEW, seeds=[0, 1], **CHANGES), StudyFolder(tmp_path / "all"), tmp_path / "whole")
+
+    def rows(name):
+        return sorted(gzip.decompress((tmp_path / name / ROWS_FILE).read_bytes()).splitlines())
+
+    def runs(name):
+        records = json.loads((tmp_path / name / RUNS_FILE).read_text())["runs"]
+        return {(each["compared"]["label"], each["seed"], each["kind"], each["key"]) for each in records}
+
+    assert rows("grown") == rows("whole")
+    assert runs("grown") == runs("whole")
+    newer = compared("centre-blob", label="newer")
+    outcome = run_study(study(newer, seeds=[0, 1], **CHANGES), tmp_path / "newer", against=tmp_path / "grown")
+    assert {row.method for row in outcome.summary} == {"intensity-otsu", "random-map", "new", "newer", "ceiling"}
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

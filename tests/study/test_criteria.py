@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import Counter
 
 import polars as pl
 import pytest
 from pydantic import ValidationError
 from small_studies import DIGITS, compared, net, study
 
-from micraframe.pipeline import load
+from micraframe.pipeline import Pipeline, load
 from micraframe.registry import build
 from micraframe.selection import LabelCriteria, label_criteria
 from micraframe.study.folder import StudyFolder
@@ -52,6 +53,33 @@ def test_labels_alone_judge_every_run_of_a_study_that_asks_for_it(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert "Chosen without masks" not in text
     assert not (tmp_path / "criteria.csv").exists()
+
+
+def test_validation_images_are_explained_once_and_erasing_stands_where_it_was_asked_for(tmp_path, monkeypatch):
+    explained: Counter[bytes] = Counter()
+    score = Pipeline.score
+
+    def counting(self, images, rule=None):
+        images = list(images)
+        for image, scores in zip(images, score(self, images, rule), strict=True):
+            if scores.classes:  # not where erasing only looks for presence
+                explained[image.tobytes()] += 1
+            yield scores
+
+    monkeypatch.setattr(Pipeline, "score", counting)
+    digits = build("dataset", "modified-digits", **DIGITS)
+    chosen = {sample.image.tobytes() for sample in subset(digits.samples("valid"), 3, 0)}
+    made = study(net("net"), tuning_images=3)
+    for judged in (False, True):
+        explained.clear()
+        output = tmp_path / str(judged)
+        assert not run_study(made.model_copy(update={"label_criteria": judged}), output).failures
+        assert {image: explained[image] for image in chosen} == dict.fromkeys(chosen, 1)
+        rows = pl.read_csv(output / "rows.csv")
+        assert ("erasing" in rows["thresholds"]) == judged
+        others = rows.filter(pl.col("thresholds") != "erasing")
+        if judged:
+            assert others.equals(pl.read_csv(tmp_path / "False" / "rows.csv"))
 
 
 def test_criteria_need_images():

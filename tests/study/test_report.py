@@ -172,7 +172,7 @@ def test_the_page_has_every_section_and_is_self_contained(finished):
     page = check(folder / "report.html")
     slug = "modified-digits"
     sections = ("answer", "table", "comparisons", "examples", "presence", "segmentation", "breakeven", "thresholds")
-    assert {f"{slug}-{name}" for name in (*sections, "objects")} <= set(page.ids)
+    assert {f"{slug}-{name}" for name in (*sections, "failures", "objects")} <= set(page.ids)
     assert page.ids.index(f"{slug}-answer") < page.ids.index(f"{slug}-table"), "the answer comes first"
     # Each photograph is in the page once, however many methods are drawn over it.
     assert page.tags["image"] == 4 * (2 + 4)
@@ -292,11 +292,11 @@ def test_truth_and_prediction_are_outlined_and_only_errors_are_hatched():
 def test_figures_are_files_whose_text_is_text(finished):
     _, folder = finished
     names = sorted(path.name for path in (folder / "figures").iterdir())
-    assert names == ["modified-digits-object-f1.svg", "modified-digits-quality.svg"]
+    assert names == [f"modified-digits-{figure}.svg" for figure in ("failures", "object-f1", "quality")]
     for name in names:
         root = ET.parse(folder / "figures" / name).getroot()
         words = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-        assert "image-level labels" in words
+        assert ("too little" if name == names[0] else "image-level labels") in words
     assert any("net & <b>maps</b> $1" in (word or "") for word in words) or "control" in words
 
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from small_studies import DIGITS, compared, net, net_from, study
 
-from micraframe import config, pipeline, tuning
+from micraframe import config, pipeline
 from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import DataError
 from micraframe.pricing import Prices
@@ -110,12 +110,12 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
     outcome = run_study(study(net("net"), compared("intensity-otsu"), seeds=[0, 1], pictures=2), tmp_path)
     assert not outcome.failures
     rows = read_rows(tmp_path)
-    # 6 and 3 origins of thresholds, 2 seeds, 4 images, 10 classes; correct, presence and label, 6 of masks.
-    assert len(rows) == (6 + 3) * 2 * 4 * 10 * 9
+    # 5 and 3 origins of thresholds, 2 seeds, 4 images, 10 classes; correct, presence and label, 6 of masks.
+    assert len(rows) == (5 + 3) * 2 * 4 * 10 * 9
     assert set(rows.select("method", "thresholds").iter_rows()) == {
         *((method, origin) for method in ("net", "intensity-otsu") for origin in ("fixed", "validation", "oracle")),
         # The control uses no validation images, so nobody has labelled any for it.
-        *(("net", origin) for origin in ("negatives", "expected-share", "erasing")),
+        *(("net", origin) for origin in ("negatives", "expected-share")),
     }
     with (tmp_path / "summary.csv").open(newline="") as stream:
         summary = list(csv.DictReader(stream))
@@ -261,14 +261,12 @@ def test_a_model_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch)
     monkeypatch.setattr(fake_methods.Peeked, "look", staticmethod(reachable))
     # Without room for maps, images are scored again with every head that needs any.
     monkeypatch.setattr(job, "bounded", lambda scores: bounded(scores, 0))
-    # What is erased follows from the model's own maps.
-    monkeypatch.setattr(tuning, "erasing_threshold", lambda *args: None)
     outcome = run_study(study(compared("peeking"), tuning_images=3), tmp_path)
     assert not outcome.failures
     digits = build("dataset", "modified-digits", **DIGITS)
     known = {sample.image.tobytes() for split in ("test", "valid") for sample in digits.samples(split)}
-    # Test and labelled validation images, and the test images with either threshold by labels; validation images; then,
-    # for either other origin, those to tune on and the test images as they were tuned.
+    # Test and validation images, and the test images with either threshold by labels and as tuned on validation images;
+    # then, to tune on the test images, these, and again as they were tuned.
     counts = []
     for everything in fake_methods.Peeked.found:
         assert not any(isinstance(found, Sample) for found in everything)
@@ -279,7 +277,7 @@ def test_a_model_that_looks_for_masks_finds_none(tmp_path, install, monkeypatch)
         assert all(array.tobytes() in known for array in images)
         counts.append(len({array.tobytes() for array in images}))
     assert counts[:2] == [4, 3]
-    assert len(counts) == 9
+    assert len(counts) == 7
     assert all(counts)
 
 

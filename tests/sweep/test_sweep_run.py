@@ -451,5 +451,7 @@ def test_a_model_of_another_method_is_rejected(image, tmp_path):
     sample = Sample("s", image[None].astype(np.float32), labels=np.ones(1, bool))
     control = pipelines.fit("micraframe/random-map", [sample], [sample], info, FitContext())
     tifffile.imwrite(tmp_path / "image.tif", image)
-    with pytest.raises(ModelError, match="expected a model of micraframe/micra-net, got one of micraframe/random-map"):
+    with pytest.raises(
+        ModelError, match="expected a model of micraframe/micra-net, got one of micraframe/random-map; predict"
+    ):
         sweep_image(control, tmp_path / "image.tif", tmp_path / "out", OPTIONS)

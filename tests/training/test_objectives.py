@@ -20,12 +20,13 @@ from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import ConfigError
 from micraframe.micranet import MicraNet
 from micraframe.pooling import LogSumExp, Pooling
-from micraframe.training import ClassifierRecipe, fit_classifier
+from micraframe.training import ClassifierRecipe, fit_classifier, objectives
 from micraframe.training.objectives import (
     DenseNegatives,
     MixConsistency,
     Size,
     WithObjectives,
+    averaged_images,
     dense_negatives,
     draw_rectangles,
     mix,
@@ -175,6 +176,37 @@ def test_a_network_that_sees_pixels_alone_is_consistent() -> None:
     assert network(images, torch.ones(6, 2, dtype=torch.bool))[:, 2].max() < 1e-6
     # The teacher's finds in images without the class are not believed.
     assert network(images, torch.zeros(6, 2, dtype=torch.bool))[:, 2].min() > 1
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12),
+    st.integers(1, 12),
+)
+def test_the_average_is_asked_about_images_with_a_class(labels: list[tuple[bool, bool]], least: int) -> None:
+    chosen = averaged_images(torch.tensor(labels).float(), least).tolist()
+    needed = [number for number, row in enumerate(labels) if any(row)]
+    assert chosen == sorted(set(chosen))
+    assert set(needed) <= set(chosen)
+    assert len(chosen) == max(len(needed), min(least, len(labels)))
+
+
+def test_not_asking_it_about_the_others_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(40).reshape(20, 2) < 33
+
+    def losses() -> tuple[int, Tensor]:
+        network = WithObjectives(make(), (MixConsistency(),), 0.5).train()
+        assert network.average is not None
+        asked: list[int] = []
+        network.average.backbone.register_forward_pre_hook(lambda module, given: asked.append(len(given[0])))
+        torch.manual_seed(1)
+        found = network(images, labels)[:, 2]
+        return sum(asked), found
+
+    few, found = losses()
+    monkeypatch.setattr(objectives, "averaged_images", lambda present: torch.arange(len(present)))
+    every, expected = losses()
+    assert torch.equal(found, expected)
+    assert (few, every) == (17, 20)
 
 
 def test_the_average_follows_the_weights_and_is_what_is_validated() -> None:

@@ -30,5 +30,5 @@ class AreaDifference(Metric[Parameters]):
         if found is None or true is None:
             return undefined(("area_difference",), prediction)
         check_same_shape(true, found, truth.id)
-        counted = np.ones(true.shape[1:], bool) if truth.ignore is None else ~truth.ignore
-        return {"area_difference": np.abs((found & counted).mean((1, 2)) - (true & counted).mean((1, 2)))}
+        found_area, true_area = ((masks & truth.counted).mean(axis=(1, 2)) for masks in (found, true))
+        return {"area_difference": np.abs(found_area - true_area)}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from micraframe.interfaces import Statistics
+from micraframe.interfaces import Statistics, quotient
 from micraframe.study.report.results import DatasetResults, MethodResult
 from micraframe.study.tables import Values
 
@@ -30,12 +30,12 @@ class Confusion(NamedTuple):
     @property
     def sensitivity(self) -> Double:
         """Share of the images with the class in which it was found; NaN where there are none."""
-        return _share(self.hits, self.misses)
+        return quotient(self.hits, self.hits + self.misses)
 
     @property
     def specificity(self) -> Double:
         """Share of the images without the class in which it was not found; NaN where there are none."""
-        return _share(self.rejections, self.false_alarms)
+        return quotient(self.rejections, self.rejections + self.false_alarms)
 
     def total(self) -> Confusion:
         """Return the sums over classes, (1,) each."""
@@ -89,8 +89,3 @@ def confusion(statistics: Sequence[Statistics]) -> Confusion:
             [((label == truth) & (correct == right)).sum(axis=0) for truth, right in ((1, 1), (1, 0), (0, 0), (0, 1))]
         )
     return Confusion(*np.array(counts, np.float64).mean(axis=0))
-
-
-def _share(part: Double, rest: Double) -> Double:
-    whole = part + rest
-    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))

@@ -21,6 +21,7 @@ from micraframe.metrics.masks_and_labels import labels_of, masks_of
 from micraframe.metrics.reduction import means_defined
 from micraframe.overlay import contours, to_rgb
 from micraframe.study.folder import StudyFolder
+from micraframe.study.report.failures import Kinds, image_kinds, kinds_text
 from micraframe.study.report.results import DatasetResults, MethodResult
 from micraframe.study.report.wording import listed
 from micraframe.study.tables import Values
@@ -45,7 +46,7 @@ class ExamplePanel(NamedTuple):
     Attributes:
         result: The method.
         value: The primary metric, mean over the image's classes; NaN where undefined.
-        errors: The classes that were missed and wrongly found, in words.
+        errors: What is wrong, in words: the kind of failure, or the classes that were missed and wrongly found.
         overlay: Data URI of a transparent PNG.
     """
 
@@ -110,10 +111,11 @@ def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget:
     holds = np.array([(labels := labels_of(sample)) is not None and bool(labels.any()) for sample in test])
     picked = pick(np.where(holds, means, np.nan), found.primary.higher_is_better)
     fields = _fields(choice, [test[number] for _, number in picked])
+    kinds = {each.key: per_model[0] for each in results if (per_model := image_kinds(values.statistics(each.group)))}
     drawings = [
         drawing
         for rank, number in picked
-        if (drawing := _drawing(rank, number, test[number], found, results, by_result, folder, fields))
+        if (drawing := _drawing(rank, number, test[number], found, results, by_result, kinds, folder, fields))
     ]
     shown: tuple[ExampleImage, ...] = ()
     for edge in EDGES:
@@ -164,6 +166,7 @@ def _drawing(
     found: DatasetResults,
     results: Sequence[MethodResult],
     values: Mapping[str, npt.NDArray[np.float64]],
+    kinds: Mapping[str, Kinds],
     folder: StudyFolder,
     fields: Mapping[str, tuple[Sample, tuple[int, int]]],
 ) -> Callable[[int], ExampleImage] | None:
@@ -197,7 +200,9 @@ def _drawing(
                 ExamplePanel(
                     result,
                     float(values[result.key][number]),
-                    "" if labels is None else _errors(np.asarray(masks.any(axis=(1, 2))), labels, found.info.classes),
+                    kinds_text(kinds[result.key][number], found.info.classes)
+                    if result.key in kinds and truth is not None
+                    else _errors(np.asarray(masks.any(axis=(1, 2))), labels, found.info.classes),
                     _png(contours(_resized(masks, size), small)),
                 )
                 for result, masks in predicted
@@ -250,7 +255,9 @@ def _field(
     return rgb[y : y + h, x : x + w], _photo(rgb, size), frame, width / height
 
 
-def _errors(predicted: BoolArray, labels: BoolArray, classes: Sequence[str]) -> str:
+def _errors(predicted: BoolArray, labels: BoolArray | None, classes: Sequence[str]) -> str:
+    if labels is None or len(classes) == 1:
+        return ""
     missed, wrong = _names(labels & ~predicted, classes), _names(predicted & ~labels, classes)
     return "; ".join([f"missed: {missed}"] * bool(missed) + [f"false: {wrong}"] * bool(wrong))
 

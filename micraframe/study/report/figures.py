@@ -20,11 +20,14 @@ from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE
 from micraframe.study.report.breakeven import QualityPoint, axis_floor
+from micraframe.study.report.failures import WITH_CLASS, WITHOUT_CLASS, DatasetFailures
 from micraframe.study.report.results import DatasetResults, MethodResult
-from micraframe.study.report.wording import annotation_text, significant_text
+from micraframe.study.report.wording import annotation_text, percent_text, significant_text
 
 COLOURS: Final = {
     "image-level": "#0072B2",
@@ -53,6 +56,14 @@ _ROLE_MARKERS = {"control": "x", "ceiling": "_"}
 _GREY = "#777777"
 # Further lines of one colour differ by their strokes.
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+
+KIND_COLOURS: Final = (
+    "#e8e8e8",
+    *("#{:02x}{:02x}{:02x}".format(*colour) for colour in (FALSE_NEGATIVE, FALSE_POSITIVE)),
+    "#56347e",
+    "#1a1a1a",
+)
+"""Of `WITH_CLASS`: ever darker, so that they differ in grey too; too little and too much as in the pictures."""
 
 _WIDTH = 5.0
 _DPI = 100
@@ -159,6 +170,51 @@ def draw_object_f1(found: DatasetResults) -> str:
         _write(figure, axis, shown, ends, [""] * len(shown))
         _legend(figure, handles)
         return _svg(figure, f"{found.slug}-object-f1")
+
+
+def draw_failures(slug: str, failures: DatasetFailures) -> str:
+    """Draw the share of images of each kind: one bar per method with the class, and one without it; return the SVG."""
+    methods = failures.methods
+    # The lightest and the darkest colour mean the same in both bars: presence was judged correctly, or wrongly.
+    parts: list[tuple[slice, Sequence[str], str, Sequence[float]]]
+    parts = [(slice(0, len(WITH_CLASS)), KIND_COLOURS, "images with the class", (0, 0.5, 1))]
+    names = list(WITH_CLASS)
+    if failures.images[1]:
+        ends = KIND_COLOURS[0], KIND_COLOURS[-1]
+        parts.append((slice(len(WITH_CLASS), None), ends, "images without it", (0, 1)))
+        names[0], names[-1] = (
+            f"{one}; {other}" for one, other in zip((names[0], names[-1]), WITHOUT_CLASS, strict=True)
+        )
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"{slug}-failures", "axes.grid": False, "axes.spines.left": False}):
+        figure = Figure(figsize=(_WIDTH, 1.2 + 0.29 * len(methods)), layout="constrained", dpi=_DPI)
+        FigureCanvasSVG(figure)
+        widths = (3, 1)[: len(parts)]
+        (axes,) = figure.subplots(1, len(parts), sharey=True, squeeze=False, width_ratios=widths)
+        for axis, width, (kinds, colours, title, ticks) in zip(axes, widths, parts, strict=True):
+            for row, method in enumerate(methods):
+                _bar(axis, row, method.shares[kinds].tolist(), colours, 0.18 / width)
+            axis.set(xlim=(0, 1), ylim=(len(methods) - 0.6, -0.8), yticks=[], xticks=ticks, xlabel=title)
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: percent_text(share)))
+            axis.tick_params(labelsize=8)
+        for row, method in enumerate(methods):
+            look: dict[str, Any] = {"fontsize": 7.5, "color": colour_of(method.result), "va": "bottom"}
+            # A long name runs on above the other bar.
+            axes[0].text(0, row - 0.26, _plain(method.name), **look).set_in_layout(False)
+        keys = [Patch(facecolor=colour, edgecolor="#777777", linewidth=0.5) for colour in KIND_COLOURS]
+        figure.legend(keys, names, loc="outside lower left", ncols=2, fontsize=9, handlelength=1.2, labelspacing=0.35)
+        return _svg(figure, f"{slug}-failures")
+
+
+def _bar(axis: Any, row: int, shares: Sequence[float], colours: Sequence[str], least: float) -> None:
+    """Draw one stacked bar, with its per cent in each part that is at least so long."""
+    left = 0.0
+    for share, colour in zip(shares, colours, strict=True):
+        if share > 0:
+            axis.barh(row, share, 0.44, left, color=colour, edgecolor="#777777", linewidth=0.5, clip_on=False)
+        if share >= least:
+            look = {"color": "white" if colour in KIND_COLOURS[-2:] else "black", "ha": "center", "va": "center"}
+            axis.text(left + share / 2, row, f"{100 * share:.0f}", fontsize=7, **look)
+        left += share
 
 
 def _point(axis: Any, result: MethodResult, metric: str, floor: float) -> None:

@@ -25,7 +25,15 @@ from micraframe.study.report.budget import BudgetStep, Crossing, crossings, othe
 from micraframe.study.report.classes import ClassResults, class_results
 from micraframe.study.report.criteria import MethodCriteria, method_criteria
 from micraframe.study.report.examples import ExampleImage, examples
-from micraframe.study.report.figures import BreakEvenMark, colour_of, draw_object_f1, draw_quality, inline
+from micraframe.study.report.failures import WITH_CLASS, WITHOUT_CLASS, DatasetFailures, dataset_failures
+from micraframe.study.report.figures import (
+    BreakEvenMark,
+    colour_of,
+    draw_failures,
+    draw_object_f1,
+    draw_quality,
+    inline,
+)
 from micraframe.study.report.methods_text import DatasetSize, methods_text
 from micraframe.study.report.planned import planning
 from micraframe.study.report.results import ALPHA, DatasetResults, MethodResult, gather
@@ -51,6 +59,8 @@ class DatasetSection:
         crossings: Where curves are as good as other methods.
         quality_svg: Quality against annotation time; empty where there is nothing to draw.
         object_f1_svg: F1 of objects against IoU; empty where it was measured at fewer than two IoUs.
+        failures: How often methods fail, and how; None where it is unknown.
+        failures_svg: The same as a figure; empty where it is unknown.
         classes: Results class by class.
         thresholds: Thresholds of each method.
         tuned_metrics: Metrics to compare between origins of thresholds.
@@ -67,6 +77,8 @@ class DatasetSection:
     crossings: tuple[Crossing, ...]
     quality_svg: Markup
     object_f1_svg: Markup
+    failures: DatasetFailures | None
+    failures_svg: Markup
     classes: ClassResults
     thresholds: tuple[MethodThresholds, ...]
     tuned_metrics: tuple[str, ...]
@@ -123,7 +135,7 @@ def write_report(
     versions: Mapping[str, str] = provenance["versions"]
     completed = [run for run in runs if folder.is_done(run)]
     plans = planning(study, runs, folder)
-    failures = [(str(run), error) for run in runs if (error := folder.error(run))]
+    failed_runs = [(str(run), error) for run in runs if (error := folder.error(run))]
     context = {
         "study": study,
         "names": ", ".join(section.found.info.name for section in sections),
@@ -132,12 +144,14 @@ def write_report(
         "planning": plans,
         "done": len(completed),
         "planned": len(runs),
-        "progress": progress_text(len(completed), len(runs), len(failures)),
-        "failures": failures,
+        "progress": progress_text(len(completed), len(runs), len(failed_runs)),
+        "failed_runs": failed_runs,
         "waiting": [str(run) for run in runs if not folder.is_done(run) and not folder.error(run)],
         "trainings": _trainings(completed, folder),
         "prices": {task: unit_price(task, study.prices) for task in get_args(Task)},
         "criteria": CRITERIA,
+        "with_class": WITH_CLASS,
+        "without_class": WITHOUT_CLASS,
         "methods": methods_text(study, runs, plans, sizes, columns, versions),
         "yaml": config.to_yaml(study),
         "provenance": provenance,
@@ -173,7 +187,7 @@ def _section(
     primary = found.primary.name
     stairs, crossed = steps(found), crossings(found)
     usual = tuple(step.result for step in stairs)
-    quality = objects = Markup("")
+    quality = objects = failed = Markup("")
     if not all(math.isnan(each.mean(primary)) for each in found.results):
         points = [QualityPoint(each.key, each.hours.value, each.mean(primary)) for each in usual]
         drawn = draw_quality(found, points, _marks(found, crossed))
@@ -183,9 +197,13 @@ def _section(
         drawn = draw_object_f1(found)
         write_text(folder.path / "figures" / f"{found.slug}-object-f1.svg", drawn)
         objects = inline(drawn, f"F1 of objects against IoU on {found.info.name}, one line per method")
+    failures = dataset_failures(found, values)
+    if failures:
+        drawn = draw_failures(found.slug, failures)
+        write_text(folder.path / "figures" / f"{found.slug}-failures.svg", drawn)
+        failed = inline(drawn, f"Failures by kind on {found.info.name}, one bar per method; the table has the numbers")
     measured = {metric for result in found.results for origin, metric in result.summaries if origin == "fixed"}
-    everything = [*found.results, *(each for group in found.ablations for each in group[1:])]
-    shown = {each.key for each in found.results}
+    everything = (*found.results, *found.variants)
     return DatasetSection(
         found=found,
         size=size,
@@ -195,10 +213,12 @@ def _section(
         crossings=crossed,
         quality_svg=quality,
         object_f1_svg=objects,
+        failures=failures,
+        failures_svg=failed,
         classes=class_results(found, values),
         thresholds=method_thresholds(found, folder),
         tuned_metrics=tuple(name for name in dict.fromkeys([primary, "correct"]) if name in measured),
-        criteria=method_criteria([*found.results, *(each for each in everything if each.key not in shown)], folder),
+        criteria=method_criteria(everything, folder),
         examples=examples(found, values, folder, budget),
         names={each.key: each.name for each in everything},
     )
@@ -257,7 +277,7 @@ def _environment() -> Environment:
         "p": wording.p_text,
         "p_value": lambda p: wording.p_text(p).removeprefix("p = ").removeprefix("p "),
         "colour": colour_of,
-        "percent": lambda value: wording.UNKNOWN if value != value else f"{100 * value:.0f} %",
+        "percent": wording.percent_text,
         "listed": wording.listed,
     }
     environment.globals["interval"] = wording.interval_text

@@ -200,6 +200,11 @@ class DatasetResults:
         """The controls."""
         return tuple(result for result in self.results if result.role == "control")
 
+    @property
+    def variants(self) -> tuple[MethodResult, ...]:
+        """The methods that the table leaves out, because they share a trained model with one in it."""
+        return tuple(each for group in self.ablations for each in group[1:])
+
     def best(self, column: Column) -> MethodResult | None:
         """Return the method with the best mean, the first of equals; None where no mean is known."""
         known = [result for result in self.ranked if not math.isnan(result.mean(column.name))]

@@ -43,6 +43,11 @@ def number_text(value: float, digits: int = 3) -> str:
     return UNKNOWN if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def percent_text(share: float) -> str:
+    """Return a share in whole per cent; `n/a` for NaN."""
+    return UNKNOWN if math.isnan(share) else f"{100 * share:.0f} %"
+
+
 def interval_text(low: float, high: float) -> str:
     """Return an interval in brackets; empty where it is undefined."""
     return "" if math.isnan(low) or math.isnan(high) else f"[{low:.3f}, {high:.3f}]"

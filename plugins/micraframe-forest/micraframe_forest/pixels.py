@@ -55,7 +55,7 @@ def annotated_pixels(sample: Sample, point_radius: float, background_distance: f
             information about the background.
     """
     size = (sample.image.shape[1], sample.image.shape[2])
-    where = np.ones(size, np.bool_) if sample.ignore is None else ~sample.ignore
+    where = sample.counted
     if sample.masks is not None:
         return AnnotatedPixels(sample.masks, where)
     if sample.instances is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from typing import Any, cast
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -109,6 +108,7 @@ class PixelLogits(nn.Module):
 def _from_smp(encoder: str, pretrained: bool, channels: int, classes: int) -> Any:
     try:
         import segmentation_models_pytorch as smp
+        import timm  # takes seconds, and `unet-encoder` does without
     except ImportError as error:
         raise MissingDependency(
             f"encoder {encoder!r}: cannot import segmentation-models-pytorch: {error}; pip install "

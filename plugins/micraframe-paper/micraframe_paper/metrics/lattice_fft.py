@@ -67,7 +67,7 @@ class LatticeFft(Metric["LatticeFft.Params"]):
         if true is None or predicted is None or truth.pixel_size_um is None:
             return found
         check_same_shape(true, predicted, truth.id)
-        counted = np.ones(true.shape[1:], bool) if truth.ignore is None else ~truth.ignore
+        counted = truth.counted
         image = truth.image * counted
         band = period_band(true.shape[1:], truth.pixel_size_um * 1000, self.params.shortest_nm, self.params.longest_nm)
         for index in np.flatnonzero((true & counted).any(axis=(1, 2))):

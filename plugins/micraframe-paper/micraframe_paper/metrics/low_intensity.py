@@ -64,7 +64,7 @@ class LowIntensityShare(Metric["LowIntensityShare.Params"]):
         if true is None or predicted is None:
             return found
         check_same_shape(true, predicted, truth.id)
-        counted = np.ones(true.shape[1:], bool) if truth.ignore is None else ~truth.ignore
+        counted = truth.counted
         offset, scale = self._scaling(truth)
         # In normalised units, rounded as the image was: an intensity of exactly the threshold is low.
         limit = np.float32((self.params.threshold - offset) / scale)

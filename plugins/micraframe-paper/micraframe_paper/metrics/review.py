@@ -79,8 +79,7 @@ class ReviewMetric(Metric["ReviewMetric.Params"]):
         size = truth.image.shape[1:]
         if sides is None or prediction.scores.size != size:
             return undefined(_NAMES, prediction)
-        counted = np.ones(size, bool) if truth.ignore is None else ~truth.ignore
-        maps = prediction.scores.all_maps()
+        counted, maps = truth.counted, prediction.scores.all_maps()
         places = [tuple(np.clip(np.rint(points.T).astype(int), 0, np.array(size)[:, None] - 1)) for points in sides[0]]
         pixels = [_histogram(values[counted]) for values in maps]
         found = [_histogram(values[place]) for values, place in zip(maps, places, strict=True)]
