@@ -1,6 +1,7 @@
 """The recommended way from image-level labels to masks, as one method: every part of it is a component of its own.
 
-    labels -> U-Net whose pixels' evidence is pooled, averaged over views -> pseudo-masks -> U-Net
+    labels -> U-Net whose pixels' evidence is pooled, averaged over views
+           -> pseudo-masks, as far as a cue of the image agrees with them -> U-Net
 
 What each part is worth, and how they were chosen, is in `benchmarks/studies/README.md`.
 """
@@ -14,6 +15,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from micraframe import registry
+from micraframe.cues import CUES, CueName
 from micraframe.interfaces import Method, Model
 from micraframe.parameters import Parameters
 from micraframe.types import Annotation, DatasetInfo, FitContext, Sample
@@ -39,6 +41,11 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
         batch_size: int = Field(32, ge=1, description="Images per step.")
         mirrored: bool = Field(
             True, description="Whether mirrored and turned images are alike; false for structures with handedness."
+        )
+        cues: tuple[CueName, ...] = Field(
+            CUES,
+            description="What in the image itself may outline a class; see method self-training. Empty: the teacher's "
+            "outlines are learned as they are.",
         )
 
     learns_from = frozenset({Annotation.LABELS})
@@ -94,4 +101,7 @@ def recipe(params: BestFromLabels.Params) -> dict[str, Any]:
         "teacher": {"name": "micraframe/micra-net", "params": teacher},
         "student": {"name": "micraframe-unet/unet", "params": student},
         "threshold": 0.5,
+        "cues": params.cues,
+        # What cue and teacher disagree about takes the place of the band.
+        "band": 0.0 if params.cues else 0.5,
     }

@@ -24,13 +24,15 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from micraframe import registry
-from micraframe.batching import batches
+from micraframe.batching import batches, spread
 from micraframe.config import MICRA_NET, Choice, MethodChoice
+from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consensus
 from micraframe.datasets.sources import LazySamples
 from micraframe.erasing import erasing_threshold
 from micraframe.errors import DataError, counted
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
 from micraframe.parameters import Parameters
+from micraframe.runtime.files import write_json
 from micraframe.training.examples import seed_for
 from micraframe.types import (
     Annotation,
@@ -46,6 +48,12 @@ from micraframe.types import (
 
 _TEACHER: Final = "teacher."
 _STUDENT: Final = "student."
+
+_COMMON: Final = 400
+"""Most images among which a cue's common threshold is chosen."""
+
+_COMPARED: Final = 200
+"""Most images with a class in which cues are compared with pseudo-masks."""
 
 _PIXEL_WISE: Final = Choice(
     name=MICRA_NET.name,
@@ -68,6 +76,10 @@ class SelfTraining(Method["SelfTraining.Params"]):
     that is labelled as lacking a class, every pixel lacks it, and nothing else is computed; where the class is present,
     pixels whose value lies in a band around the threshold are ignored. In each further round, the student of the last
     one makes the maps.
+
+    A teacher knows where a class is better than where it ends. With `cues`, its masks are compared with those that one
+    threshold makes of the image: of its brightness, for example. If the best of these agrees with the teacher well
+    enough, the student learns from what both say, and ignores the pixels on which they differ (`micraframe.cues`).
 
     Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
     its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images
@@ -93,6 +105,18 @@ class SelfTraining(Method["SelfTraining.Params"]):
             0.5,
             ge=0,
             description="Half the width, in logits, of the band around the threshold in which pixels are ignored.",
+        )
+        cues: tuple[CueName, ...] = Field(
+            (),
+            description="What in the image itself may outline a class: bright, dark, deviation (from the image's "
+            "median) or edges. For each class, the pseudo-masks are reduced to what agrees with the best of these.",
+        )
+        agreement: float = Field(
+            0.4,
+            ge=0,
+            le=1,
+            description="Least mean IoU of the teacher's masks and a cue's, in training images that contain the class, "
+            "at which the cue is used.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -144,6 +168,14 @@ class SelfTraining(Method["SelfTraining.Params"]):
                     f"self-training: expected pixels at or above {high:.3g} in the {name}'s maps of training images "
                     f"that contain a class, got none; train the {name} for more epochs, or lower threshold or band"
                 )
+            if params.cues:
+                cues = choose_cues(train, train_masks, params.cues, params.agreement)
+                if context.folder is not None:
+                    chosen = {info.classes[index]: cue and dataclasses.asdict(cue) for index, cue in enumerate(cues)}
+                    write_json(context.folder / "cues.json", chosen)
+                train_masks, valid_masks = (
+                    with_cues(part, masks, cues) for part, masks in zip(parts, (train_masks, valid_masks), strict=True)
+                )
             name = f"student-{number}"
             seed = seed_for(context.seed, "student", number) % 2**32  # the largest that NumPy and scikit-learn take
             model = self._student.fit(
@@ -155,8 +187,12 @@ class SelfTraining(Method["SelfTraining.Params"]):
         return model if params.presence == "student" else TeacherAndStudent(teacher, model)
 
     def untrained(self, info: DatasetInfo) -> Model | None:
-        """Return a student that has learned nothing."""
-        return self._student.untrained(info)
+        """Return a student, and with `presence: teacher` a teacher, that has learned nothing; None if there is none."""
+        student = self._student.untrained(info)
+        if self.params.presence == "student":
+            return student
+        teacher = self._teacher.untrained(info)
+        return None if teacher is None or student is None else TeacherAndStudent(teacher, student)
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
         """Return the student's model; with `presence: teacher` together with the teacher's."""
@@ -264,12 +300,63 @@ def pseudo_masks(
     return packed
 
 
+def choose_cues(
+    samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], names: Sequence[CueName], least: float
+) -> tuple[Cue | None, ...]:
+    """Return the cue of each class that agrees best with its pseudo-masks; None if none does well enough.
+
+    Cues that blur outlines are considered only if none of the exact ones agrees well enough: a teacher's maps are
+    blurred themselves, and agree with a blurred cue too easily.
+
+    At most 200 images with the class are compared, and at most 400 of all images determine the thresholds that are
+    common to images; both evenly spaced among the samples.
+
+    Args:
+        samples: The training samples, with labels.
+        packed: Their pseudo-masks, from `pseudo_masks`.
+        names: The cues to choose from, in order of preference.
+        least: Least mean IoU, in [0, 1].
+    """
+    found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
+    chosen: list[Cue | None] = []
+    for number, present in enumerate(np.array([_labels(sample) for sample in samples], np.bool_).T):
+        containing = spread(np.flatnonzero(present).tolist(), _COMPARED)
+        images = ((samples[index].image, packed[index]) for index in containing)
+        scores = agreements(((image, _planes(bits, image.shape[2])[number]) for image, bits in images), found)
+        enough = [cue for cue in found if scores[cue] >= least]
+        preferred = [cue for cue in enough if cue.name in EXACT] or enough
+        chosen.append(max(preferred, key=scores.__getitem__, default=None))
+    return tuple(chosen)
+
+
+def with_cues(
+    samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], cues: Sequence[Cue | None]
+) -> list[npt.NDArray[np.uint8]]:
+    """Return the pseudo-masks reduced to what agrees with the cues of the classes that an image contains.
+
+    Args:
+        samples: Have labels.
+        packed: Their pseudo-masks, from `pseudo_masks`.
+        cues: A cue, or None, for each class.
+    """
+    reduced = []
+    for sample, bits in zip(samples, packed, strict=True):
+        labels, planes = _labels(sample), _planes(bits, sample.image.shape[2])
+        outlines, used = np.zeros_like(planes[:-1]), np.zeros_like(labels)
+        for index, cue in enumerate(cues):
+            if cue is not None and labels[index]:
+                outlines[index], used[index] = cue.mask(sample.image), True
+        masks, uncertain = consensus(planes[:-1], outlines, used)
+        reduced.append(np.packbits(np.concatenate([masks, (planes[-1] | uncertain)[None]]), axis=-1))
+    return reduced
+
+
 def annotated(samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Sample]:
     """Return the samples with the masks and ignored pixels that `pseudo_masks` returned, and no other annotation."""
 
     def make(number: int) -> Sample:
         sample = samples[number]
-        planes = np.unpackbits(packed[number], axis=-1, count=sample.image.shape[2]).astype(np.bool_)
+        planes = _planes(packed[number], sample.image.shape[2])
         return dataclasses.replace(sample, labels=None, masks=planes[:-1], ignore=planes[-1])
 
     return LazySamples(range(len(samples)), make)
@@ -298,6 +385,11 @@ def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
             f"from {' or '.join(sorted(method.learns_from))}; choose another"
         )
     return method
+
+
+def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
+    """Return masks and, last, the pixels to ignore: bool (K + 1, H, W)."""
+    return np.unpackbits(bits, axis=-1, count=width).astype(np.bool_)
 
 
 def _labels_only(sample: Sample) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import sys
 
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from micraframe.cues import CUES, Cue
 from micraframe.errors import ConfigError, DataError
 from micraframe.pipeline import fit, load
 from micraframe.plugin import Component
 from micraframe.registry import build
-from micraframe.selftraining import pseudo_mask
+from micraframe.selftraining import choose_cues, pseudo_mask
 from micraframe.testing import check, full_samples
 from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample, Scores
 
@@ -157,6 +159,68 @@ def test_a_student_is_given_what_maps_and_labels_say_and_nothing_else(toys, tmp_
     assert sorted((classes, image.tobytes()) for _, image, classes in toys.scored) == wanted
 
 
+def discs(count: int, cue: str) -> list[Sample]:
+    """Return images of a disc, bright or rough; every second one is labelled as showing the first class."""
+    y, x = np.mgrid[:32, :32]
+    samples = []
+    for number in range(count):
+        disc = (y - 14) ** 2 + (x - 16 - number % 3) ** 2 < 81
+        level = 0.95 if cue == "bright" else np.where((y + x) % 2, 0.95, 0.05)
+        image = np.where(disc, level, 0.5 if cue == "edges" else 0.05).astype(np.float32)
+        labels = np.array([number % 2 == 0, False])
+        samples.append(Sample(str(number), image[None], labels=labels, masks=np.ones((2, 32, 32), bool)))
+    return samples
+
+
+def packed(samples: list[Sample], masks: list[np.ndarray]) -> list[np.ndarray]:
+    planes = [
+        np.stack([mask & s.labels[0], mask & False, mask & False]) for s, mask in zip(samples, masks, strict=True)
+    ]
+    return [np.packbits(each, axis=-1) for each in planes]
+
+
+@pytest.mark.parametrize("cue", ["bright", "edges"])
+def test_each_class_gets_the_cue_that_agrees_with_its_masks(cue):
+    samples = discs(6, cue)
+    masks = [Cue(cue).mask(sample.image) for sample in samples]
+    chosen = choose_cues(samples, packed(samples, masks), CUES, 0.6)
+    assert chosen[0] is not None
+    assert chosen[0].name == cue
+    assert chosen[1] is None  # in no image
+    assert choose_cues(samples, packed(samples, [~mask for mask in masks]), ["bright"], 0.6) == (None, None)
+
+
+def test_a_blurred_cue_is_taken_only_if_no_exact_one_agrees():
+    samples = discs(6, "bright")
+    blurred = [Cue("edges").mask(sample.image) for sample in samples]
+    assert choose_cues(samples, packed(samples, blurred), CUES, 0.4)[0].name == "bright"
+    assert choose_cues(samples, packed(samples, blurred), CUES, 0.99)[0].name == "edges"
+
+
+@pytest.mark.parametrize(("least", "used"), [(0.4, True), (1.0, False)])
+def test_with_cues_a_student_learns_what_teacher_and_image_agree_on(toys, tmp_path, least, used):
+    # The toy teacher's map is the image: here above one half in a part of what stands out.
+    left = np.arange(32) < 12
+    samples = [
+        dataclasses.replace(sample, image=np.where(left & (sample.image > 0.5), np.float32(0.45), sample.image))
+        for sample in discs(8, "bright")
+    ]
+    params = {"teacher": "teacher", "student": "student", "threshold": 0.5, "band": 0.0, "cues": ["dark", "bright"]}
+    context = dataclasses.replace(CONTEXT, folder=tmp_path)
+    build("method", "self-training", **params, agreement=least).fit(samples[:6], samples[6:], INFO, context)
+    _, (_, train, valid, _) = toys.fits
+    chosen = json.loads((tmp_path / "cues.json").read_text())
+    assert chosen["disc"] is None
+    assert (chosen["square"] is not None) == used
+    for sample, made in zip(samples, [*train, *valid], strict=True):
+        outline = Cue(**chosen["square"]).mask(sample.image) if used else sample.image[0] >= 0.5
+        high = sample.image[0] >= 0.5
+        np.testing.assert_array_equal(made.masks[0], high & outline & sample.labels[0])
+        np.testing.assert_array_equal(made.ignore, (outline != high) & sample.labels[0])
+        assert not made.masks[1].any()
+    assert any(made.ignore.any() for made in train) == used
+
+
 def test_a_student_becomes_the_teacher_of_the_next_with_a_seed_and_a_folder_of_its_own(toys, tmp_path):
     samples = toy_samples(6)
     context = dataclasses.replace(CONTEXT, folder=tmp_path)
@@ -190,6 +254,19 @@ def test_presence_is_the_chosen_models_and_maps_are_the_students(toys, tmp_path,
             np.testing.assert_array_equal(one.maps, np.repeat(1 - sample.image, 2, 0))
     # Where the student decides, the teacher costs nothing.
     assert len(toys.scored) == 2 * len(samples) * (1 if presence == "student" else 2)
+
+
+@pytest.mark.parametrize("presence", ["student", "teacher"])
+def test_an_untrained_model_has_the_state_of_a_trained_one(presence):
+    method = build("method", "self-training", teacher=TEACHER, student=UNET, presence=presence)
+    untrained = method.untrained(INFO)
+    restored = method.restore(untrained.state(), INFO, "cpu")
+    assert restored.state().keys() == untrained.state().keys()
+    assert any(name.startswith("teacher.") for name in untrained.state()) == (presence == "teacher")
+
+
+def test_without_an_untrained_student_there_is_no_untrained_model():
+    assert build("method", "self-training", teacher=TEACHER, student=FOREST, presence="teacher").untrained(INFO) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""Cues: what an image itself may show of where a class is, without having learned it.
+
+A bright nucleus, a dark vessel, a rough cell on a smooth background: each of these can be segmented by one threshold,
+and its outline is then that of the image. Which cue belongs to a class, if any, is not known beforehand. What shows
+it is how well a cue's masks agree with the maps of a model that learned the class from image-level labels: the model
+knows *what* the class is, the cue knows *where it ends*.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal, final
+
+import numpy as np
+from scipy import ndimage
+
+from micraframe.thresholds import otsu
+from micraframe.types import BoolArray, FloatArray
+
+CueName = Literal["bright", "dark", "deviation", "edges"]
+
+CUES: Final[tuple[CueName, ...]] = ("bright", "dark", "deviation", "edges")
+
+EXACT: Final[frozenset[CueName]] = frozenset({"bright", "dark"})
+"""Cues whose outlines are those of the image; the others are local averages, and blur outlines by some pixels."""
+
+_PIXELS: Final = 4096
+"""Most pixels of an image among which a common threshold is chosen."""
+
+_SATURATED: Final = 0.999
+"""Quantile of the pixels of all images above which values count as equal, so that a few do not move the threshold."""
+
+
+@final
+@dataclasses.dataclass(frozen=True)
+class Cue:
+    """A quantity of the image and the threshold that makes a mask of it.
+
+    Attributes:
+        name: The quantity; see `cue_map`.
+        threshold: In units of the quantity; None: each image's own Otsu threshold.
+    """
+
+    name: CueName
+    threshold: float | None = None
+
+    def mask(self, image: FloatArray) -> BoolArray:
+        """Return where the quantity is above the threshold: bool (H, W), of an image (C, H, W)."""
+        return self.above(cue_map(image, self.name))
+
+    def above(self, values: FloatArray) -> BoolArray:
+        """Return where the values of the quantity, (H, W), are above the threshold."""
+        return values > (otsu(values) if self.threshold is None else self.threshold)
+
+
+def cue_map(image: FloatArray, name: CueName) -> FloatArray:
+    """Return a cue's quantity at every pixel of an image (C, H, W): float32 (H, W), in units of the image.
+
+    With I the mean over channels, smoothed by a Gaussian of half a pixel, and m the median of I, it is
+
+    - `bright`: I - m;
+    - `dark`: m - I;
+    - `deviation`: |I - m|, averaged by a Gaussian of two pixels;
+    - `edges`: the magnitude of I's gradient at a scale of one pixel, averaged by a Gaussian of four pixels.
+    """
+    intensity = image.mean(axis=0, dtype=np.float32)
+    if name == "edges":
+        return np.asarray(ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(intensity, 1), 4))
+    relative = np.asarray(intensity - np.median(intensity), np.float32)
+    if name == "deviation":
+        return np.asarray(ndimage.gaussian_filter(np.abs(relative), 2))
+    smooth = ndimage.gaussian_filter(relative, 0.5)
+    return np.asarray(smooth if name == "bright" else -smooth)
+
+
+def candidates(images: Iterable[FloatArray], names: Sequence[CueName]) -> tuple[Cue, ...]:
+    """Return each of the named cues twice: with the threshold of each image, and with one common to all images.
+
+    Args:
+        images: At least one, each (C, H, W): a sample of those to be segmented, with and without the class. The common
+            threshold is Otsu's of their pixels, clipped at the 99.9th percentile.
+        names: In order of preference where cues agree equally well.
+    """
+    pixels: dict[CueName, list[FloatArray]] = {name: [] for name in names}
+    for image in images:
+        for name in names:
+            pixels[name].append(_thinned(cue_map(image, name)))
+    found = []
+    for name, parts in pixels.items():
+        values = np.concatenate(parts)
+        found += [Cue(name), Cue(name, otsu(np.minimum(values, np.quantile(values, _SATURATED))))]
+    return tuple(found)
+
+
+def agreements(pairs: Iterable[tuple[FloatArray, BoolArray]], cues: Sequence[Cue]) -> dict[Cue, float]:
+    """Return for each cue the mean over images of the IoU of its mask with the given one; 0 where both are empty.
+
+    Args:
+        pairs: Images, each (C, H, W), and their masks, each bool (H, W).
+        cues: The cues.
+    """
+    found: dict[Cue, list[float]] = {cue: [] for cue in cues}
+    for image, mask in pairs:
+        maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
+        for cue, values in found.items():
+            other = cue.above(maps[cue.name])
+            union = np.count_nonzero(mask | other)
+            values.append(np.count_nonzero(mask & other) / union if union else 0.0)
+    return {cue: float(np.mean(values)) if values else 0.0 for cue, values in found.items()}
+
+
+def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Return what masks and cues agree on, and where they do not.
+
+    With M_c the mask of a class and Q_c its cue, the class is certain in M_c and Q_c. A pixel is uncertain if it is in
+    M_c and not in Q_c for any class c, or in Q_c and in no class's mask: what stands out belongs to one of the classes.
+    Classes without a cue keep their masks.
+
+    Args:
+        masks: bool (K, H, W).
+        cues: bool (K, H, W), empty for classes that are absent or have no cue.
+        has_cue: bool (K,).
+
+    Returns:
+        Masks, bool (K, H, W), and uncertain pixels, bool (H, W).
+    """
+    certain = masks & (cues | ~has_cue[:, None, None])
+    unclaimed = cues.any(axis=0) & ~masks.any(axis=0)
+    return certain, np.asarray((masks & ~certain).any(axis=0) | unclaimed)
+
+
+def _thinned(values: FloatArray) -> FloatArray:
+    flat = values.ravel()
+    return flat[:: -(-flat.size // _PIXELS)]
