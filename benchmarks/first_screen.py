@@ -78,7 +78,7 @@ def draw(run: Path, path: Path) -> None:
     whole = registry.build("dataset", choice.name, **{**choice.params, "crop": None, "stride": None}).samples("test")
     image = most_objects(whole)
     size = image.image.shape[1], image.image.shape[2]
-    spent = hours(run)
+    spent = {(annotator, method): value for (_, annotator, method), value in hours(run).items()}
     rows = [row for row in summaries(run) if row["metric"] == "iou_if_present"]
     iou = {(row["annotator"], row["method"]): float(row["mean"]) for row in rows}
     runs = {(each.annotator, each.method): each for each in runs_of(study, folder) if each.seed == study.seeds[0]}
