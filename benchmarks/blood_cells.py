@@ -24,6 +24,7 @@ from micraframe import pipeline, registry
 from micraframe.annotators.annotate import annotate_samples
 from micraframe.config import Choice
 from micraframe.datasets.paths import resolve
+from micraframe.interfaces import every_class
 from micraframe.types import Annotation, FitContext
 
 PAGE = Path(__file__).parents[1] / "docs" / "objects.md"
@@ -125,7 +126,7 @@ def main(
             kept = [name for name in parts["valid"] if name not in tested]
             parts = {**parts, "valid": kept, "none": [name for name in parts["valid"] if name in tested]}
         fields = dataset(source, place, parts, whole_images=["valid", "test"]).samples("valid" if valid else "test")
-        scores = list(model.score((field.image for field in fields), range_of))
+        scores = list(model.score((field.image for field in fields), every_class))
         for label, head in compared.items():
             other = model.with_head(head)
             rows = [
@@ -140,11 +141,6 @@ def main(
             print(f"seed {seed}, {label}: F1 {f1:.3f}, {hits} of {true} cells, {predicted} found", flush=True)
     for label, values in found.items():
         print(f"{label}: mean {np.mean(values):.3f}, from {min(values):.3f} to {max(values):.3f}")
-
-
-def range_of(presence: Any) -> range:
-    """Return all classes: every head needs their maps."""
-    return range(len(presence))
 
 
 if __name__ == "__main__":

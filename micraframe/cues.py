@@ -64,14 +64,20 @@ def cue_map(image: FloatArray, name: CueName) -> FloatArray:
     - `deviation`: |I - m|, averaged by a Gaussian of two pixels;
     - `edges`: the magnitude of I's gradient at a scale of one pixel, averaged by a Gaussian of four pixels.
     """
-    intensity = image.mean(axis=0, dtype=np.float32)
     if name == "edges":
+        intensity = image.mean(axis=0, dtype=np.float32)
         return np.asarray(ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(intensity, 1), 4))
-    relative = np.asarray(intensity - np.median(intensity), np.float32)
+    relative = relative_intensity(image)
     if name == "deviation":
         return np.asarray(ndimage.gaussian_filter(np.abs(relative), 2))
     smooth = ndimage.gaussian_filter(relative, 0.5)
     return np.asarray(smooth if name == "bright" else -smooth)
+
+
+def relative_intensity(image: FloatArray) -> FloatArray:
+    """Return the mean over channels of an image (C, H, W), less its median over pixels: float32 (H, W)."""
+    intensity = image.mean(axis=0, dtype=np.float32)
+    return np.asarray(intensity - np.median(intensity))
 
 
 def candidates(images: Iterable[FloatArray], names: Sequence[CueName]) -> tuple[Cue, ...]:

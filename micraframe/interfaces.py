@@ -116,6 +116,12 @@ class Backbone(Configured[P]):
 ClassRule = Callable[[FloatArray], Sequence[int]]
 """From the presence probabilities of one image, float32 (K,), to the indices of the classes to explain."""
 
+
+def every_class(presence: FloatArray) -> range:
+    """Return all classes: a `ClassRule` for whoever needs all maps, whatever is present."""
+    return range(len(presence))
+
+
 Explain = Callable[[FloatArray, ClassRule], list[Maps]]
 """From a batch of images, float32 (B, C, H, W), and a rule to the maps of each image, in order."""
 

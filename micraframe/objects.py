@@ -106,8 +106,8 @@ def windows(labels: IntArray) -> Iterator[tuple[int, tuple[slice, slice]]]:
     yield from zip(numbers.tolist(), found, strict=True)
 
 
-def edge_pixels(instances: IntArray) -> int:
-    """Return the number of pixels, of all classes, that lie in an object beside another object or background.
+def edges(instances: IntArray) -> BoolArray:
+    """Return where a pixel has another number than one of its neighbours: bool (K, H, W), of (K, H, W).
 
     Neighbours are the pixels above, below, left and right; the image's border is not an edge.
     """
@@ -118,7 +118,12 @@ def edge_pixels(instances: IntArray) -> int:
     edge[:, :-1] |= rows
     edge[:, :, 1:] |= columns
     edge[:, :, :-1] |= columns
-    return int(np.count_nonzero(edge & (instances > 0)))
+    return edge
+
+
+def edge_pixels(instances: IntArray) -> int:
+    """Return the number of pixels, of all classes, that lie in an object beside another object or background."""
+    return int(np.count_nonzero(edges(instances) & (instances > 0)))
 
 
 def count(instances: IntArray) -> int:

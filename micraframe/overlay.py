@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from micraframe.objects import edges
 from micraframe.types import BoolArray, FloatArray, IntArray
 
 COLOURS = (
@@ -63,16 +64,9 @@ def overlay(
         colour = np.array(COLOURS[index % len(COLOURS)], np.float32)
         canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
         numbered = mask.astype(np.int32) if objects is None else mask + objects[index]
-        canvas[mask & _at_edges(numbered)] = colour
+        # What lies around the image is background: a mask that reaches the border has an outline there.
+        canvas[mask & edges(np.pad(numbered, 1)[None])[0, 1:-1, 1:-1]] = colour
     return np.round(canvas).astype(np.uint8)
-
-
-def _at_edges(numbered: IntArray) -> BoolArray:
-    """Return where one of a pixel's four neighbours has another number; 0 lies around the image. bool (H, W)."""
-    around = np.pad(numbered, 1)
-    neighbours = (around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:])
-    at_edges: BoolArray = np.any(np.stack(neighbours) != numbered, axis=0)
-    return at_edges
 
 
 TRUE, PREDICTED = (255, 255, 255), (240, 228, 66)

@@ -16,7 +16,7 @@ import torch
 
 from micraframe.erasing import erase, paste, repeated
 from micraframe.errors import DataError
-from micraframe.interfaces import Column, Thresholds
+from micraframe.interfaces import Column, Thresholds, every_class
 from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.metrics.precision_recall import average_precision
 from micraframe.metrics.reduction import mean_defined, means_defined
@@ -112,12 +112,12 @@ def label_criteria(
     if not samples:
         raise DataError("expected at least 1 validation image with labels, got 0; add labels")
     labels = np.stack([sample.labels for sample in samples if sample.labels is not None])
-    classes = range(labels.shape[1])
+    classes = labels.shape[1]
     # At a threshold of 0, every class counts as present.
-    forced = pipeline.with_thresholds(Thresholds(presence=(0.0,) * len(classes)), "fixed")
+    forced = pipeline.with_thresholds(Thresholds(presence=(0.0,) * classes), "fixed")
     pooled, present, found = [], [], []
     if scores is None:
-        scored = pipeline.score((sample.image for sample in samples), lambda presence: classes)
+        scored = pipeline.score((sample.image for sample in samples), every_class)
     else:
         scored = iter([scores[place] for place in places])
     for sample, each in zip(samples, scored, strict=True):
@@ -130,7 +130,7 @@ def label_criteria(
         images = [sample.image for sample in samples]
         erased, kept = erasing_and_keeping(pipeline, images, labels, np.stack(present), masks, seed, dilation)
     else:
-        areas, (erased, kept) = np.full(labels.shape, np.nan), np.full((2, len(classes)), np.nan)
+        areas, (erased, kept) = np.full(labels.shape, np.nan), np.full((2, classes), np.nan)
     numbers = (
         pooled_map_ap(np.stack(pooled), labels),
         mean_area(areas, ~labels),

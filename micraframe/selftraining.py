@@ -30,7 +30,7 @@ from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consens
 from micraframe.datasets.sources import LazySamples
 from micraframe.erasing import erasing_threshold
 from micraframe.errors import DataError, counted
-from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
+from micraframe.interfaces import ClassRule, Method, Model, ScoredTile, every_class
 from micraframe.parameters import Parameters
 from micraframe.runtime.files import write_json
 from micraframe.training.examples import seed_for
@@ -222,7 +222,7 @@ class TeacherAndStudent(Model):
         """Yield the scores of each image, with the student's maps of all classes, in order."""
         for batch in batches(images):
             learned = self.teacher.score(batch, lambda presence: ())
-            drawn = self.student.score(batch, lambda presence: range(len(presence)))
+            drawn = self.student.score(batch, every_class)
             for one, other in zip(learned, drawn, strict=True):
                 yield dataclasses.replace(other, presence=one.presence)
 
@@ -366,7 +366,7 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
     """Return the threshold of a model's maps by erasing: of the validation images, or else of the training images."""
     for samples in (valid, train):
         images = (sample.image for sample in samples)
-        scores = list(model.score(images, lambda presence: range(len(presence))))
+        scores = list(model.score(images, every_class))
         threshold = erasing_threshold(model, samples, scores)
         if threshold is not None:
             return threshold

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from micraframe.erasing import erasing_threshold
 from micraframe.errors import DataError, reason_of
-from micraframe.interfaces import Head, MaskHeadParams, Thresholds
+from micraframe.interfaces import Head, MaskHeadParams, Thresholds, every_class
 from micraframe.metrics.masks_and_labels import labels_of, masks_of
 from micraframe.metrics.overlap import overlap
 from micraframe.pipeline import Pipeline
@@ -127,7 +127,7 @@ def tune_by_labels(
     truths = [sample.labels for sample in known if sample.labels is not None]
     if scores is None:
         images = iter([sample.image for sample in known])
-        every = list(pipeline.score(images, lambda probabilities: range(len(probabilities))))
+        every = list(pipeline.score(images, every_class))
     else:
         every = [scores[place] for place in places]
     values: dict[bool, list[FloatArray]] = {False: [], True: []}

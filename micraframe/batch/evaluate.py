@@ -28,7 +28,7 @@ from micraframe.datasets.tables import (
     row_labels,
     row_objects,
 )
-from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
+from micraframe.errors import ConfigError, DataError, MicraframeError
 from micraframe.images import read_labels
 from micraframe.interfaces import Statistics
 from micraframe.metrics.detection import DetectionMetric, pooled_curves
@@ -170,7 +170,7 @@ def evaluate_files(
         except ConfigError:  # of the whole call, not of one image
             raise
         except Exception as error:  # a plugin's metric may raise anything; the other images are still evaluated
-            failures[name] = str(error) if isinstance(error, MicraframeError) else reason_of(error, typed=True)
+            failures[name] = str(error) if isinstance(error, MicraframeError) else f"{type(error).__name__}: {error}"
     measured = [
         ImageStatistic(name, class_, statistic, float(value))
         for name, several in statistics.items()

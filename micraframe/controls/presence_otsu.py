@@ -15,6 +15,7 @@ from micraframe import registry
 from micraframe.batching import with_images
 from micraframe.config import MICRA_NET, MethodChoice
 from micraframe.controls.intensity_otsu import intensity_map
+from micraframe.cues import relative_intensity
 from micraframe.errors import ConfigError
 from micraframe.interfaces import ClassRule, Method, Model
 from micraframe.parameters import Parameters
@@ -169,10 +170,10 @@ def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArr
     """
     if not containing:
         return CONTRASTS[0]
-    reference = np.sort(np.concatenate([_relative(image).ravel() for image in lacking or containing]))
+    reference = np.sort(np.concatenate([relative_intensity(image).ravel() for image in lacking or containing]))
     agreement = np.zeros(len(CONTRASTS))
     for image in containing:
-        values = _relative(image)
+        values = relative_intensity(image)
         below = sum(np.searchsorted(reference, values, side) for side in ("left", "right"))
         unusual = np.abs(below / len(reference) - 1)
         for index, contrast in enumerate(CONTRASTS):
@@ -198,11 +199,6 @@ def area_under_roc(mask: BoolArray, values: npt.NDArray[np.float64]) -> float:
         return 0.5
     ranks = stats.rankdata(values, axis=None)[mask.ravel()]
     return float((ranks.sum() - inside * (inside + 1) / 2) / (inside * outside))
-
-
-def _relative(image: FloatArray) -> FloatArray:
-    intensity = image.mean(axis=0, dtype=np.float32)
-    return np.asarray(intensity - np.median(intensity))
 
 
 def _evenly(indices: npt.NDArray[np.intp]) -> list[int]:

@@ -22,7 +22,7 @@ from micraframe.annotators.annotate import SampleWork, annotate, annotate_sample
 from micraframe.annotators.ceiling import as_prediction
 from micraframe.config import Choice, Study
 from micraframe.errors import DataError, InterfaceError
-from micraframe.interfaces import Annotator, Dataset, Metric, Statistics, Thresholds
+from micraframe.interfaces import Annotator, Dataset, Metric, Statistics, Thresholds, every_class
 from micraframe.metrics.reduction import stack, summarise
 from micraframe.pipeline import Pipeline
 from micraframe.runtime.locks import exclusive
@@ -127,7 +127,7 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
     every: tuple[Scores, ...] = ()
     if labelled or study.label_criteria:
         progress.advance(f"{run}: score validation images", 0, 1)
-        every = tuple(pipeline.score(iter(tuning_images), lambda presence: range(len(presence))))
+        every = tuple(pipeline.score(iter(tuning_images), every_class))
     if labelled:
         progress.advance(f"{run}: tune by labels", 0, 1)
         by_id = {sample.id: scores for sample, scores in zip(valid, every, strict=True)}
