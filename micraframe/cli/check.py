@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from micraframe import registry
-from micraframe.cli.output import ConfigFile
+from micraframe.cli.output import ConfigFile, wrapped
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -45,11 +45,12 @@ def datasets_of(settings: Train | FineTune | Study) -> list[Choice]:
 
 
 def open_dataset(choice: Choice) -> DatasetInfo:
-    """Read the first sample of each split of a dataset, and print the number of samples to stderr.
+    """Read the first sample of each split of a dataset, and print to stderr the number of samples, and what is left out.
 
     Raises:
         DataError: If a file is missing or broken.
     """
+    from micraframe.datasets.audit import other_classes
     from micraframe.types import SPLITS
 
     dataset = registry.build("dataset", choice.name, **choice.params)
@@ -59,6 +60,8 @@ def open_dataset(choice: Choice) -> DatasetInfo:
         next(iter(samples), None)
     counted = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
     print(f"{info.name}: {counted} samples; classes {', '.join(info.classes)}", file=sys.stderr)
+    for finding in other_classes(dataset):
+        print(wrapped(str(finding), "", "  "), file=sys.stderr)
     return info
 
 

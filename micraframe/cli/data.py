@@ -91,7 +91,7 @@ def _print(audit: Audit) -> None:
         )
     print()
     for finding in audit.findings:
-        print(wrapped(f"{'ok' if finding.ok else 'warning'}: {finding.text}", "", "  "))
+        print(wrapped(str(finding), "", "  "))
     if audit.proposal:
         one = audit.proposal
         classes = dict.fromkeys(count.class_ for count in audit.counts)

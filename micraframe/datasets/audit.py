@@ -12,6 +12,7 @@ rule, on images in the pixels of their files:
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import AMBIGUOUS, NEGATIVE, POSITIVE, LabelRule, grid, judge_windows
 from micraframe.datasets.image_dataset import ImageDataset, label_rule
 from micraframe.datasets.normalisation import NormalisationParams
-from micraframe.errors import DataError
+from micraframe.errors import DataError, counted
 from micraframe.interfaces import Dataset
 from micraframe.objects import objects_of, windows
 from micraframe.types import SPLITS, BoolArray, DatasetInfo, IntArray, Sample, Split
@@ -50,6 +51,9 @@ NEGATIVES: Final = (0.2, 0.6)
 
 ONE_SIDED: Final = 0.1
 """A share of negatives below this, or above 1 minus this, causes a warning."""
+
+SIMILAR: Final = 0.75
+"""Share of equal letters (difflib's ratio) from which the name of another class looks like a misspelt one."""
 
 MOST_IMAGES: Final = 20
 """Largest number of images whose objects are measured."""
@@ -98,6 +102,9 @@ class Finding:
 
     ok: bool
     text: str
+
+    def __str__(self) -> str:
+        return f"{'ok' if self.ok else 'warning'}: {self.text}"
 
 
 @dataclass(frozen=True)
@@ -187,9 +194,21 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         read = f"read the {'boxes' if measured[0].masks is None else 'masks'} of {len(measured)} images ({looked_at})"
         basis = f"{read}: costs annotation; --object-size PX reads none"
         proposal = propose(medians, share, min(map(min, seen)), basis)
-    findings = tuple(_findings(counts, sizes, crop, params is not None and not proposal))
+    unmeasured = params is not None and not proposal
+    findings = (*_findings(counts, sizes, crop, unmeasured), *other_classes(dataset))
     shown = tuple((h, w, n) for (h, w), n in seen.most_common())
     return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
+
+
+def other_classes(dataset: Dataset[Any]) -> Iterator[Finding]:
+    """Yield a finding for each class that is annotated and left out; it is a warning if the name looks misspelt."""
+    if not isinstance(dataset, ImageDataset):
+        return
+    known = {name.casefold(): name for name in dataset.info().classes}
+    for name, rows in dataset.other_classes().items():
+        similar = difflib.get_close_matches(name.casefold(), known, 1, SIMILAR)
+        advice = f"; if it is {known[similar[0]]!r}, spell it alike" if similar else ""
+        yield Finding(not similar, f"{counted(rows, 'row')} of {name!r} left out: not in 'classes'{advice}")
 
 
 def whole_images(dataset: Dataset[Any]) -> Dataset[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, final
@@ -191,6 +192,13 @@ class Folder(ImageDataset["Folder.Params"]):
     def has_instances(self) -> bool:
         """Return whether masks hold numbered objects."""
         return bool(self.params.masks) and self.params.mask_kind == "instances"
+
+    def other_classes(self) -> dict[str, int]:
+        """Return the number of rows of each class that tables name but `classes` does not; these rows are left out."""
+        tables = [self._table(path) for path in (self.params.labels, self.params.boxes, self.params.points) if path]
+        names = (row.cells.get(CLASS_COLUMN, "") for table in tables for rows in table.values() for row in rows)
+        found = Counter(name for name in names if name not in ("", *self._label_names))
+        return dict(sorted(found.items()))
 
     def sources(self) -> list[SourceImage]:
         """Return all images of all splits, by name.

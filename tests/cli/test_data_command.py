@@ -83,6 +83,23 @@ def test_check_opens_the_data_and_builds_the_network(command, config, tmp_path):
     assert command("check", config(), "--no-data")[0] == 0
 
 
+def test_audit_and_check_name_the_classes_that_are_left_out(command, tmp_path):
+    rows = ["image,class,xmin,ymin,xmax,ymax"]
+    for number in range(6):
+        write_png(tmp_path / "images" / f"{number}.png", np.full((40, 40), 40 * number, np.uint8))
+        rows += [f"{number},{class_},2,2,9,9" for class_ in ("disc", "disk", "other")]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"dataset: {{name: folder, params: {{images: {tmp_path}/images, boxes: {tmp_path}/boxes.csv, classes: [disc]}}}}"
+    )
+    _, out, _ = command("data", "audit", path)
+    _, _, err = command("check", path)
+    for printed in (" ".join(out.split()), " ".join(err.split())):
+        assert "warning: 6 rows of 'disk' left out" in printed
+        assert "ok: 6 rows of 'other' left out" in printed
+
+
 def test_check_and_train_refuse_layers_that_the_network_lacks(command, config, tmp_path):
     for combiner in (
         "{name: pca, params: {layers: [L1, nine]}}",

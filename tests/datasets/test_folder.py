@@ -537,6 +537,14 @@ def test_a_class_may_be_absent_or_known_from_elsewhere(cells: dict[str, Any], tm
         build(**params, points=only, classes=("ring",)).info()
 
 
+def test_rows_of_other_classes_are_counted(cells: dict[str, Any], tmp_path: Path) -> None:
+    boxes = write_table(tmp_path / "boxes.csv", BOXES)
+    params = {"images": cells["images"], "boxes": boxes, "unlabelled": "negative"}
+    named = [row.split(",")[1] for row in BOXES.splitlines()[1:]]
+    assert build(**params, classes=("ring",)).other_classes() == {"blob": named.count("blob")}
+    assert build(**params).other_classes() == {}
+
+
 def test_the_fingerprint_follows_boxes_and_groups(cells: dict[str, Any], tmp_path: Path) -> None:
     params = {"images": cells["images"], "unlabelled": "negative"}
     prints = {
