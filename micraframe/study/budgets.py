@@ -47,21 +47,19 @@ def at_share(compared: ComparedMethod, share: float, total: int) -> ComparedMeth
 def matched(params: dict[str, Any], total: int, number: int) -> dict[str, Any]:
     """Return a method's parameters with as many optimisation steps on `number` images as on `total`.
 
-    An epoch of n images in batches of b is ceil(n / b) steps. In every `training`, however deeply nested, `epochs`, and
-    `early_stopping` and `plateau_patience`, which count epochs, are multiplied by ceil(total / b) / ceil(number / b)
-    and rounded. A method without epochs, such as a forest, learns as it does.
+    An epoch of n images in batches of b is ceil(n / b) steps. In every mapping with `epochs` and `batch_size`, however
+    deeply nested, `epochs`, and `early_stopping` and `plateau_patience`, which count epochs, are multiplied by
+    ceil(total / b) / ceil(number / b) and rounded. A method without epochs, such as a forest, learns as it does.
     """
-    changed: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, dict):
-            value = matched(value, total, number)
-            if name == "training" and "epochs" in value:
-                batch = value.get("batch_size", 1)
-                factor = math.ceil(total / batch) / math.ceil(number / batch)
-                value |= {
-                    key: max(1, round(value[key] * factor))
-                    for key in ("epochs", "early_stopping", "plateau_patience")
-                    if value.get(key)
-                }
-        changed[name] = value
+    changed = {
+        name: matched(value, total, number) if isinstance(value, dict) else value for name, value in params.items()
+    }
+    if {"epochs", "batch_size"} <= {*changed}:
+        batch = changed["batch_size"]
+        factor = math.ceil(total / batch) / math.ceil(number / batch)
+        changed |= {
+            key: max(1, round(changed[key] * factor))
+            for key in ("epochs", "early_stopping", "plateau_patience")
+            if changed.get(key)
+        }
     return changed

@@ -87,6 +87,12 @@ def test_nested_training_is_matched_and_the_original_is_left_alone() -> None:
     assert changed["training"] == "no recipe"
 
 
+def test_a_method_with_epochs_of_its_own_is_matched() -> None:
+    (whole,) = planned(ComparedMethod(method=Choice(name="best-from-labels"), label="best"))
+    changed = at_share(whole.compared, 0.25, 1024)
+    assert changed.method.params["epochs"] == 4 * whole.compared.method.params["epochs"]
+
+
 @pytest.mark.parametrize(
     ("given_fields", "message"),
     [
