@@ -30,7 +30,8 @@ from micraframe import config
 from micraframe.config import Study
 from micraframe.runtime.files import write_json, write_text
 from micraframe.study import StudyFolder
-from micraframe.study.committed import export
+from micraframe.study.committed import export, runs_of
+from micraframe.study.models import named
 
 FILES = ("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html")
 ROOT = Path(__file__).parent / "studies"
@@ -51,6 +52,12 @@ def publish(run: Path) -> Path:
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)
+    folder = StudyFolder(run.absolute())
+    for name, each in named(runs_of(config.resolve(study), folder)):
+        curves = folder.training(each) / "curves.svg"
+        # Where the validation loss decides how long a network learns, it is shown.
+        if each.compared.method.params.get("training", {}).get("early_stopping") and curves.exists():
+            shutil.copyfile(curves, target / f"{name}-curves.svg")
     path = target / "provenance.json"
     provenance = json.loads(path.read_text(encoding="utf-8"))
     file = target / "study.yaml"

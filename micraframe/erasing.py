@@ -5,36 +5,23 @@ It needs image-level labels alone, and says where a map should be cut: too small
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Protocol
+from collections.abc import Sequence
+from typing import Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from micraframe.interfaces import ClassRule
+from micraframe.interfaces import Score
 from micraframe.types import BoolArray, FloatArray, Sample, Scores
 
 LEVELS: Final = tuple(float(value) for value in expit(np.arange(-4, 4.25, 0.5)))
 """The candidates of `erasing_threshold`: equal steps in logits."""
 
 
-class Scorer(Protocol):
-    """What scores images: a model, or a pipeline."""
-
-    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
-        """Yield the scores of each image, in order; see `micraframe.interfaces.Model.score`."""
-
-
 def erasing_threshold(
-    model: Scorer,
-    samples: Sequence[Sample],
-    scores: Sequence[Scores],
-    seed: int = 0,
-    dilation: int = 1,
-    most: int = 32,
-    slack: float = 0.1,
+    score: Score, samples: Sequence[Sample], scores: Sequence[Scores], dilation: int = 1, slack: float = 0.1
 ) -> float | None:
     """Return the highest mask threshold at which a mask, when erased, takes the class with it; None if it is unknown.
 
@@ -45,12 +32,10 @@ def erasing_threshold(
         threshold = max {t: r(t) <= min r + slack (max r - min r)}
 
     Args:
-        model: A trained model or pipeline.
-        samples: Their labels are used; those without labels do not count.
-        scores: Its scores of the samples, in their order, with the maps of all classes.
-        seed: Draws the images and the pairs.
+        score: `score` of a trained model or pipeline.
+        samples: Their labels are used; those without labels do not count. At most 32 with a class are looked at.
+        scores: Scores of the samples, in their order, with the maps of all classes.
         dilation: Pixels by which a mask is dilated before it is erased, as a square.
-        most: Images with a class that are looked at.
         slack: Share of the range of r, in [0, 1], that counts as no difference.
     """
     remaining: list[npt.NDArray[np.float64]] = []
@@ -65,8 +50,8 @@ def erasing_threshold(
             sides[present] = [n for n in numbers if (known[n][1].presence[index] >= 0.5) == present] or numbers
         if not all(sides.values()):
             continue
-        random = np.random.default_rng((seed, index))
-        positives = random.permutation(sides[True])[:most].tolist()
+        random = np.random.default_rng((0, index))
+        positives = random.permutation(sides[True])[:32].tolist()
         donors = random.choice(sides[False], len(positives)).tolist()
         sums = np.zeros(len(LEVELS))
         for positive, donor in zip(positives, donors, strict=True):
@@ -74,7 +59,7 @@ def erasing_threshold(
             plane = each.maps[each.classes.index(index)]
             other = repeated(known[donor][0].image, plane.shape)
             erased = [erase(sample.image, other, plane > level, dilation) for level in LEVELS]
-            sums += [left.presence[index] for left in model.score(erased, lambda presence: ())]
+            sums += [left.presence[index] for left in score(erased, lambda presence: ())]
         remaining.append(sums / len(positives))
     if not remaining:
         return None

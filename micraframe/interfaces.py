@@ -125,6 +125,9 @@ def every_class(presence: FloatArray) -> range:
 Explain = Callable[[FloatArray, ClassRule], list[Maps]]
 """From a batch of images, float32 (B, C, H, W), and a rule to the maps of each image, in order."""
 
+Score = Callable[[Iterable[FloatArray], ClassRule], Iterator[Scores]]
+"""From images and a rule to the scores of each image, in order; see `Model.score`."""
+
 
 class Extractor(Configured[P]):
     """Explains a classifier: for each class and layer, which positions support the class."""

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -87,22 +86,14 @@ def save_model(folder: Path, model: ModelFile) -> None:
         "info": dataclasses.asdict(model.info),
         "provenance": dict(model.provenance),
         "sha256": _sha256(weights),
-        **_inference(model.method, model.head, model.tiling, model.origins, model.untuned),
+        **_inference(model),
     }
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(weights)
         write_json(temporary / DESCRIPTION, description)
 
 
-def share_weights(
-    source: Path,
-    folder: Path,
-    method: Choice,
-    head: Choice,
-    tiling: Tiling | None = None,
-    origins: Mapping[str, Origin] = MappingProxyType({}),
-    untuned: Choice | None = None,
-) -> None:
+def share_weights(source: Path, folder: Path, model: ModelFile) -> None:
     """Write a saved model to another folder, with other parameters but the same weights, which are not read.
 
     The weights are a hard link, or a copy where the file system has none. No file of a model is ever changed in place,
@@ -111,18 +102,15 @@ def share_weights(
     Args:
         source: A saved model.
         folder: Replaced if it exists.
-        method: The source's method; its parameters may differ in those that do not influence what was learned.
-        head: As in `ModelFile`, like the rest.
-        tiling: Of large images.
-        origins: Of thresholds.
-        untuned: The head before its thresholds were tuned.
+        model: Its method is the source's, whose parameters may differ in those that do not influence what was learned.
+            Info, tensors and provenance are the source's, whatever it has.
 
     Raises:
         OSError: If a file of the source is missing.
         ValueError: If its description is not JSON.
     """
     known = json.loads((source / DESCRIPTION).read_text(encoding="utf-8"))
-    description = known | _inference(method, head, tiling, origins, untuned)
+    description = known | _inference(model)
     weights = (source / WEIGHTS).resolve()
     if _holds(folder, description, weights.stat().st_size):
         return
@@ -189,16 +177,14 @@ def load_model(folder: Path) -> ModelFile:
         raise ModelError(f"{folder}: cannot be read: {reason_of(error)}; save the model again") from error
 
 
-def _inference(
-    method: Choice, head: Choice, tiling: Tiling | None, origins: Mapping[str, Origin], untuned: Choice | None
-) -> dict[str, Any]:
+def _inference(model: ModelFile) -> dict[str, Any]:
     """Return the part of a description that may change after training."""
     return {
-        "method": method.model_dump(mode="json"),
-        "head": head.model_dump(mode="json"),
-        "tiling": tiling and tiling.model_dump(mode="json"),
-        "origins": dict(origins),
-        "untuned": untuned and untuned.model_dump(mode="json"),
+        "method": model.method.model_dump(mode="json"),
+        "head": model.head.model_dump(mode="json"),
+        "tiling": model.tiling and model.tiling.model_dump(mode="json"),
+        "origins": dict(model.origins),
+        "untuned": model.untuned and model.untuned.model_dump(mode="json"),
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -174,11 +174,11 @@ class Pipeline:
         head = _as_choice(self.head_name, self.head)
         untuned = None if self.untuned is None else _as_choice(self.head_name, self.untuned)
         state = self.model.state()
-        if like is not None and weights_hash(Path(like)) == hash_weights(state):
-            share_weights(Path(like), Path(folder), self.method, head, self.tiling, self.origins, untuned)
-            return
         saved = ModelFile(self.method, head, self.info, state, self.tiling, self.origins, untuned, self.provenance)
-        save_model(Path(folder), saved)
+        if like is not None and weights_hash(Path(like)) == hash_weights(state):
+            share_weights(Path(like), Path(folder), saved)
+        else:
+            save_model(Path(folder), saved)
 
     def _checked(self, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
         for number, image in enumerate(images):
@@ -353,6 +353,7 @@ def load(
     *,
     head: Choice | str | None = None,
     tiling: Tiling | None = KEEP,
+    sizes_from: Callable[[], Sequence[Sample]] | None = None,
     **params: Any,
 ) -> Pipeline:
     """Read a saved pipeline, with the parts that are overridden by name.
@@ -362,8 +363,9 @@ def load(
         device: `auto` (a GPU when there is one), or a torch device.
         head: Another head: its name, or name and parameters. A mask threshold that is left out is that of the method's
             default head: 0.5 for methods whose maps are probabilities. What is `auto` is that of the saved head, if it
-            is of the same name.
+            is of the same name, unless `sizes_from` is given.
         tiling: Other tiling; None for none.
+        sizes_from: Returns the samples on which `auto` values of the other head are found; called only for these.
         **params: Parameters of the method that do not influence what it learned, such as `combiner`.
 
     Raises:
@@ -382,6 +384,9 @@ def load(
         ) from error
     kept = saved.tiling if tiling is KEEP else tiling
     name, built = _build_head(saved.head if head is None else _with_threshold(Choice.model_validate(head), method))
+    if has_auto(built) and sizes_from:
+        unsized = Pipeline(choice, model, name, built, saved.info, kept)
+        built = with_sizes(built, sizes_from(), unsized.score, saved.info)
     if has_auto(built) and saved.head.name == name:
         built = with_values(built, saved.head.params)
     if has_auto(built):

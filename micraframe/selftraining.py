@@ -367,7 +367,7 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
     for samples in (valid, train):
         images = (sample.image for sample in samples)
         scores = list(model.score(images, every_class))
-        threshold = erasing_threshold(model, samples, scores)
+        threshold = erasing_threshold(model.score, samples, scores)
         if threshold is not None:
             return threshold
     raise DataError(

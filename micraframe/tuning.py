@@ -139,7 +139,7 @@ def tune_by_labels(
         levels["negatives"] = float(np.quantile(np.concatenate(values[False]), quantile))
     if values[True]:
         levels["expected-share"] = expected_share_threshold(np.concatenate(values[True]))
-    if erasing and (level := erasing_threshold(pipeline, known, every)) is not None:
+    if erasing and (level := erasing_threshold(pipeline.score, known, every)) is not None:
         levels["erasing"] = level
     accurate = _most_accurate(np.array([each.presence for each in every]), truths)
     return {origin: Thresholds(accurate, level) for origin, level in levels.items()}

@@ -33,7 +33,7 @@ class Slope(Model):
 
 def threshold_by_erasing(samples: list[Sample], **changes: Any) -> float | None:
     scores = list(Slope().score([one.image for one in samples], lambda presence: [0]))
-    return erasing_threshold(Slope(), samples, scores, **changes)
+    return erasing_threshold(Slope().score, samples, scores, **changes)
 
 
 def slope(name: str) -> Sample:

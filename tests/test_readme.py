@@ -34,9 +34,10 @@ def test_the_example_runs(capsys, tmp_path, monkeypatch):
 def test_the_configurations_are_allowed():
     (text,) = blocks("README.md", "yaml")
     assert config.resolve(config.parse(text, Train)).method.name == "micraframe/best-from-labels"
-    (method,) = blocks("docs/methods.md", "yaml")
-    other = config.resolve(config.parse(text.partition("method:")[0] + method, Train))
-    assert other.method.params["combiner"]["name"] == "micraframe/guided"
+    *methods, masks = blocks("docs/methods.md", "yaml")
+    others = [config.resolve(config.parse(text.partition("method:")[0] + method, Train)) for method in methods]
+    assert [each.method.params["combiner"]["name"] for each in others] == ["micraframe/guided", "micraframe/evidence"]
+    assert config.resolve(config.parse(masks, Train)).method.name == "micraframe-unet/unet"
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,7 @@ from micraframe.datasets.tables import columns_of, read_table
 from micraframe.errors import ConfigError, DataError, MicraframeError, counted
 from micraframe.images import read_class_names
 from micraframe.interfaces import Metric, Statistics
-from micraframe.metrics.agreement import one_against_all
-from micraframe.metrics.reduction import MEAN_OVER_IMAGES, stack, summarise
+from micraframe.metrics.reduction import MEAN_OVER_IMAGES, means_defined, stack, summarise
 from micraframe.objects import components, count
 from micraframe.types import IntArray, Prediction, Sample, Scores
 
@@ -199,11 +198,10 @@ def _against_all(image: str, masks: Sequence[IntArray], instances: bool, metric:
         for truth, one in itertools.permutations(places, 2)
     }
 
-    def means(name: str) -> npt.NDArray[np.float64]:
-        return one_against_all(places, lambda truth, one: pairs[truth, one][name])
+    def mean(name: str, one: int) -> npt.NDArray[np.float64]:
+        return means_defined(np.array([pairs[truth, one][name] for truth in places if truth != one], np.float64).T)
 
-    by_name = {name: means(name) for name in pairs[0, 1]}
-    return [{name: values[place] for name, values in by_name.items()} for place in places]
+    return [{name: mean(name, one) for name in pairs[0, 1]} for one in places]
 
 
 def _prediction(objects: IntArray, instances: bool) -> Prediction:

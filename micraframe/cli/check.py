@@ -45,7 +45,7 @@ def datasets_of(settings: Train | FineTune | Study) -> list[Choice]:
 
 
 def open_dataset(choice: Choice) -> DatasetInfo:
-    """Read the first sample of each split of a dataset, and print to stderr the number of samples, and what is left out.
+    """Read the first sample of each split of a dataset; print to stderr how many there are, and what is left out.
 
     Raises:
         DataError: If a file is missing or broken.

@@ -96,7 +96,10 @@ def _print(audit: Audit) -> None:
         one = audit.proposal
         classes = dict.fromkeys(count.class_ for count in audit.counts)
         shares = ", ".join(f"{share:.0%} ({name})" for name, share in zip(classes, one.negatives, strict=True))
-        print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
+        if one.cut_again:
+            print(f"\nProposal: micraframe crops IMAGES --size {one.crop} --scale {one.scale:g} ...")
+        else:
+            print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
         print(wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.", "", "  "))
         print(wrapped(RULE, "", "  "))
 

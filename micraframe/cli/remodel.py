@@ -39,7 +39,7 @@ def remodel(
     """Save a trained model with other parameters that are applied after training.
 
     The old model stays as it is. The new one shares its weights (a hard link, or a copy where there is none) and keeps
-    all thresholds that are not set here.
+    all thresholds that are not set here; with --head, those that were tuned for the old head are dropped.
     """
     from micraframe.config import parse_choice
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -116,12 +116,14 @@ class Proposal:
         crop: Height and width of a crop in pixels of the resized image.
         negatives: Expected fraction of crops without each class.
         basis: What it was derived from, and what that costs.
+        cut_again: Whether it is not for the dataset, whose images are crops, but for cutting new ones.
     """
 
     scale: float
     crop: int
     negatives: tuple[float, ...]
     basis: str
+    cut_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,17 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         for class_, found in zip(info.classes, lengths, strict=True)
         if found.size
     )
-    proposal = None
-    if params and object_size:
+    proposal, room = None, tuple[Finding, ...]()
+    if isinstance(dataset, ImageDataset) and object_size:
         known = np.concatenate([labels["train"], labels["valid"]])
         reach = crop or float(np.sqrt(np.mean([h * w for (h, w), n in seen.items() for _ in range(n)]))) * info.scale
         share = extrapolated_negatives(known, reach / info.scale, object_size)
-        proposal = propose([object_size], share, min(map(min, seen)), "labels and --object-size: read no masks")
+        cut = dataset.is_cut()
+        # The images that crops were cut from may be of any size.
+        shortest = round(CROPS[-1] / SCALES[-1]) if cut else min(map(min, seen))
+        proposal = propose([object_size], share, shortest, "labels and --object-size: read no masks")
+        proposal = replace(proposal, cut_again=cut)
+        room = _room(object_size * info.scale, reach)
     elif params and sizes:
         rule = label_rule(params, map(_annotation, measured), len(info.classes))
         medians = [float(np.median(width)) for width, _ in lengths if len(width)]
@@ -195,7 +202,7 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         basis = f"{read}: costs annotation; --object-size PX reads none"
         proposal = propose(medians, share, min(map(min, seen)), basis)
     unmeasured = params is not None and not proposal
-    findings = (*_findings(counts, sizes, crop, unmeasured), *other_classes(dataset))
+    findings = (*_findings(counts, sizes, crop, unmeasured), *room, *other_classes(dataset))
     shown = tuple((h, w, n) for (h, w), n in seen.most_common())
     return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
 
@@ -362,6 +369,17 @@ def _findings(
             yield Finding(True, f"{size.class_}: the median object is {width:.0f} px wide")
     if unmeasured:
         yield Finding(False, "sizes of objects are unknown; give --object-size PX for a proposal of scale and crop")
+
+
+def _room(width: float, side: float) -> tuple[Finding, ...]:
+    """Return whether objects of a given width have room in samples of a side, and in the network's sight."""
+    fits, seen = side >= ROOM * width, width <= WIDEST
+    sizes = f"objects of {width:.0f} px in images or crops of {side:.0f} px"
+    wide = f"objects are {width:.0f} px wide, expected at most {WIDEST} px; set a smaller scale"
+    return (
+        Finding(fits, sizes if fits else f"{sizes}, expected {ROOM * width:.0f} px or more; use larger crops"),
+        *([] if seen else [Finding(False, wide)]),
+    )
 
 
 def _balance(one: ClassCount, what: str) -> Finding:

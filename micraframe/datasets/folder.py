@@ -20,6 +20,7 @@ from micraframe.datasets.splits import EXCLUDED
 from micraframe.datasets.tables import (
     BOX_COLUMNS,
     CLASS_COLUMN,
+    CROP_COLUMNS,
     GROUP_COLUMN,
     POINT_COLUMNS,
     SPLIT_COLUMN,
@@ -192,6 +193,10 @@ class Folder(ImageDataset["Folder.Params"]):
     def has_instances(self) -> bool:
         """Return whether masks hold numbered objects."""
         return bool(self.params.masks) and self.params.mask_kind == "instances"
+
+    def is_cut(self) -> bool:
+        """Return whether `micraframe crops` cut the images."""
+        return bool(self.params.labels) and {*CROP_COLUMNS} <= {*columns_of(self._table(self.params.labels))}
 
     def other_classes(self) -> dict[str, int]:
         """Return the number of rows of each class that tables name but `classes` does not; these rows are left out."""

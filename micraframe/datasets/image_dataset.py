@@ -186,6 +186,10 @@ class ImageDataset(Dataset[D]):
         """Return whether images are annotated with numbered objects, from which a contact class can be made."""
         return False
 
+    def is_cut(self) -> bool:
+        """Return whether the images are crops of larger ones."""
+        return False
+
     def other_classes(self) -> dict[str, int]:
         """Return the number of objects or labels of each class that is annotated but is not one of `classes`."""
         return {}

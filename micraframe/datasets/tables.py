@@ -54,7 +54,8 @@ def read_table(path: Path, image_column: str = "") -> Rows:
     """Read a CSV with a header line.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8; cells are separated by commas, or by semicolons if there is no comma in the header, as
+            Excel writes them where the comma is the decimal separator.
         image_column: Column of image file names, with or without suffix; empty: the first of `IMAGE_COLUMNS`.
 
     Raises:
@@ -63,7 +64,9 @@ def read_table(path: Path, image_column: str = "") -> Rows:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream)
+            first = stream.readline()
+            stream.seek(0)
+            reader = csv.reader(stream, delimiter=";" if ";" in first and "," not in first else ",")
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
@@ -218,10 +221,9 @@ def check_images(rows: Rows, known: Iterable[str], where: str) -> None:
 
 
 def _header_hint(header: Sequence[str], image_column: str) -> str:
-    """Return the likely reason why a header lacks the column of image names: a separator, or capital letters."""
-    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and separator in header[0]:
-            return f"; the columns are separated by {name}: save the table with commas"
+    """Return the likely reason why a header lacks the column of image names: tabs, or capital letters."""
+    if len(header) == 1 and "\t" in header[0]:
+        return "; the columns are separated by tabs: save the table with commas"
     expected = [image_column.lower()] if image_column else IMAGE_COLUMNS
     for name in header:
         if name.lower() in expected:

@@ -17,7 +17,7 @@ from micraframe.classifier import Classifier
 from micraframe.config import Choice, ExtractorChoice
 from micraframe.extractors.evidence import Evidence
 from micraframe.extractors.frozen import choose_classes
-from micraframe.interfaces import ClassRule, Explain, Extractor
+from micraframe.interfaces import ClassRule, Explain, Extractor, every_class
 from micraframe.parameters import Parameters
 from micraframe.types import FloatArray, Layer, Maps
 
@@ -113,31 +113,24 @@ def explain_views(
     step = math.lcm(*(layer.stride for layer in layers))
     extended = np.pad(images, ((0, 0), (0, 0), (0, -height % step), (0, -width % step)), mode="symmetric")
 
-    def mean_over_views(which: Array, classes: ClassRule) -> list[Maps]:
+    def mean_over_views(which: Array, classes: tuple[int, ...] = ()) -> list[Maps]:
+        explained: ClassRule = every_class if together else lambda presence: classes
         totals: list[Maps] = []
         for view in views:
-            seen = [_undo(maps, view) for maps in explain(view.apply(extended[which]), classes)]
+            seen = [_undo(maps, view) for maps in explain(view.apply(extended[which]), explained)]
             totals = [_add(total, maps) for total, maps in zip(totals, seen, strict=True)] if totals else seen
         return [_visible(total, len(views), (height, width)) for total in totals]
 
-    found = mean_over_views(np.arange(len(images)), _all if together else _always(()))
+    found = mean_over_views(np.arange(len(images)))
     chosen = choose_classes(rule, np.stack([maps.presence for maps in found]))
     if together:
         return [_select(maps, classes) for maps, classes in zip(found, chosen, strict=True)]
     # A rule knows an image's presence in one view only: images of the same classes are explained together.
     for classes in set(chosen):
         which = np.flatnonzero([each == classes for each in chosen])
-        for place, maps in zip(which, mean_over_views(which, _always(classes)), strict=True):
+        for place, maps in zip(which, mean_over_views(which, classes), strict=True):
             found[place] = maps
     return found
-
-
-def _all(presence: FloatArray) -> Sequence[int]:
-    return range(len(presence))
-
-
-def _always(classes: tuple[int, ...]) -> ClassRule:
-    return lambda presence: classes
 
 
 def _undo(maps: Maps, view: View) -> Maps:

@@ -10,16 +10,16 @@ finds in images with the class, without those smaller than `SPECK` of the larges
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from micraframe.batching import spread
-from micraframe.interfaces import ClassRule, Head, Thresholds
+from micraframe.interfaces import Head, Score, Thresholds
 from micraframe.objects import components, objects_of
-from micraframe.types import DatasetInfo, FloatArray, IntArray, Sample, Scores
+from micraframe.types import DatasetInfo, IntArray, Sample
 
 SMOOTHED: Final = 0.1
 SMALLEST: Final = 0.25
@@ -29,9 +29,6 @@ MOST_IMAGES: Final = 100
 """Largest number of images that are looked at, evenly chosen."""
 
 _AUTO: Final = ("smoothing", "minimum_size")
-
-Score = Callable[[Iterable[FloatArray], ClassRule], Iterator[Scores]]
-"""From images and a rule to the scores of each image, in order."""
 
 
 def has_auto(head: Head[Any]) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final, final
 
 import numpy as np
+from scipy import ndimage
 
 from micraframe.interfaces import Column, Metric, Statistics
-from micraframe.metrics.agreement import centroid_distance, contour_distance
-from micraframe.metrics.masks_and_labels import check_same_shape, masks_of, undefined
+from micraframe.metrics.masks_and_labels import boundary, check_same_shape, masks_of, undefined
 from micraframe.parameters import Parameters
-from micraframe.types import Prediction, Sample
+from micraframe.types import BoolArray, Prediction, Sample
 
 COLUMNS: Final = tuple(
     Column(name, f"{definition}; undefined where either has none", higher_is_better=False, range=(0.0, np.inf))
@@ -19,6 +19,33 @@ COLUMNS: Final = tuple(
         ("contour_distance", "the mean distance in pixels from either mask's contour inside the image to the other's"),
     )
 )
+
+
+def centroid_distance(one: BoolArray, other: BoolArray) -> float:
+    """Return the distance in pixels between the centres of mass of two masks (H, W); NaN if either is blank."""
+    if not (one.any() and other.any()):
+        return np.nan
+    first, second = (np.array(ndimage.center_of_mass(mask)) for mask in (one, other))
+    return float(np.hypot(*(first - second)))
+
+
+def contour_distance(one: BoolArray, other: BoolArray, ignore: BoolArray | None = None) -> float:
+    """Return the mean distance in pixels from the contour of either mask (H, W) to the other's.
+
+    It is the mean over all pixels of both contours, as `boundary` returns them. NaN if a mask has none.
+
+    Args:
+        one: bool (H, W).
+        other: bool (H, W).
+        ignore: bool (H, W): pixels that are not part of a contour.
+    """
+    counted = np.True_ if ignore is None else ~ignore
+    # Contours are found before pixels are ignored: the border of the ignored region is not a contour of the structure.
+    edges = [boundary(mask) & counted for mask in (one, other)]
+    if not (edges[0].any() and edges[1].any()):
+        return np.nan
+    away = [ndimage.distance_transform_edt(~edge) for edge in edges]
+    return float(np.concatenate([away[1][edges[0]], away[0][edges[1]]]).mean())
 
 
 @final

@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from micraframe.interfaces import Column, Metric, Statistics
-from micraframe.metrics.agreement import contour_distance
 from micraframe.metrics.association import distances, match_by_distance
 from micraframe.metrics.detection import counted_points
+from micraframe.metrics.distances import contour_distance
 from micraframe.metrics.masks_and_labels import check_same_shape, instances_of, undefined
 from micraframe.objects import centroids, windows
 from micraframe.parameters import Parameters

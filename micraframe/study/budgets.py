@@ -51,7 +51,7 @@ def matched(params: dict[str, Any], total: int, number: int) -> dict[str, Any]:
     deeply nested, `epochs`, and `early_stopping` and `plateau_patience`, which count epochs, are multiplied by
     ceil(total / b) / ceil(number / b) and rounded. A method without epochs, such as a forest, learns as it does.
     """
-    changed = {
+    changed: dict[str, Any] = {
         name: matched(value, total, number) if isinstance(value, dict) else value for name, value in params.items()
     }
     if {"epochs", "batch_size"} <= {*changed}:

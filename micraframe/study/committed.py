@@ -349,7 +349,9 @@ def _materialise(
     trained, measured = (committed.computed[place] for place in record.computed)
     folder.write_training(run, record.work, record.training_seconds, trained)
     rows = rows.select(ROW_NAMES)
-    folder.write_results(run, rows, {}, record.used, record.tuned, record.tuning_work, record.seconds, measured)
+    folder.write_results(
+        run, run.compared.head, rows, {}, record.used, record.tuned, record.tuning_work, record.seconds, measured
+    )
 
 
 def _read(path: Path) -> Committed:

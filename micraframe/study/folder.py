@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
 import math
 import os
@@ -17,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from micraframe.config import Choice
+from micraframe.datasets.paths import file_digest
+from micraframe.errors import DataError
 from micraframe.interfaces import Thresholds
 from micraframe.runtime.files import atomic, digest, write_json, write_text
 from micraframe.selection import FILE as CRITERIA
@@ -158,8 +159,8 @@ class StudyFolder:
         folder = self.run(run)
         try:
             hashes = _read(folder / "done.json")["files"]
-            return all(hashes[name] == _hash(*_identity(folder / name)) for name in _RESULTS)
-        except (OSError, ValueError, KeyError, TypeError):
+            return all(hashes[name] == file_digest(folder / name) for name in _RESULTS)
+        except (OSError, DataError, ValueError, KeyError, TypeError):
             return False
 
     def error(self, run: StudyRun) -> str:
@@ -226,6 +227,7 @@ class StudyFolder:
     def write_results(
         self,
         run: StudyRun,
+        head: Choice | None,
         rows: pl.DataFrame,
         masks: Mapping[str, npt.NDArray[np.uint8]],
         used: Mapping[str, tuple[Threshold, ...]],
@@ -238,6 +240,7 @@ class StudyFolder:
 
         Args:
             run: The run.
+            head: The run's head, with numbers in place of `auto`.
             rows: All its statistics, with the columns `ROW_NAMES`.
             masks: Of the test images with fixed thresholds, by the image's number; eight columns to a byte.
             used: The thresholds that were applied, by origin.
@@ -254,14 +257,14 @@ class StudyFolder:
             "run": str(run),
             "model": run.training_key,
             "method": run.compared.method.model_dump(mode="json"),
-            "head": run.compared.head.model_dump(mode="json") if run.compared.head else None,
+            "head": head.model_dump(mode="json") if head else None,
             "used": {origin: [_threshold(each) for each in records] for origin, records in used.items()},
             "tuned": {origin: asdict(each) for origin, each in tuned.items()},
         }
         write_json(folder / THRESHOLDS, thresholds)
         record = {
             "rows": len(rows),
-            "files": {name: _hash(*_identity(folder / name)) for name in _RESULTS},
+            "files": {name: file_digest(folder / name) for name in _RESULTS},
             "tuning_work": [asdict(each) for each in tuning_work],
             "seconds": seconds,
             "computed": asdict(computed),
@@ -310,10 +313,9 @@ class StudyFolder:
         found: dict[str, list[dict[str, Any]]] = _read(self.run(run) / THRESHOLDS)["used"]
         return found
 
-    def tuned_quality(self, run: StudyRun) -> float | None:
-        """Return the mean IoU on a completed run's tuning images with the thresholds tuned there; None if unknown."""
-        quality: float | None = _read(self.run(run) / THRESHOLDS)["tuned"].get("validation", {}).get("quality")
-        return quality
+    def head(self, run: StudyRun) -> Choice:
+        """Return the head of a completed run, with numbers in place of `auto`."""
+        return Choice.model_validate(_read(self.run(run) / THRESHOLDS)["head"])
 
     def tuning_work(self, run: StudyRun) -> tuple[Work, ...]:
         """Return the work of annotating a completed run's tuning images, one for each task."""
@@ -367,16 +369,3 @@ def _work(records: Iterable[Mapping[str, Any]]) -> tuple[Work, ...]:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _identity(path: Path) -> tuple[Path, int, int]:
-    """Return what changes when a file changes."""
-    status = path.stat()
-    return path, status.st_size, status.st_mtime_ns
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, modified: int) -> str:
-    """Return a file's SHA-256; size and time of the last change tell whether it must be read again."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

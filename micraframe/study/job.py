@@ -159,7 +159,8 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         folder.write_criteria(run, criteria)
     seconds = time.perf_counter() - start
     computed = ComputedOn.here(study.device, study.precision)
-    folder.write_results(run, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
+    head = with_numbers(run.compared.head, pipeline)
+    folder.write_results(run, head, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
 
 
 def _measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress) -> None:
@@ -190,7 +191,7 @@ def _measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress:
         if number % _SHOW_EVERY == 0 or number + 1 == len(test):
             progress.advance(f"{run}: measure", number + 1, len(test))
     seconds = time.perf_counter() - start
-    folder.write_results(run, recorder.table(), masks, recorder.thresholds, {}, (), seconds, computed)
+    folder.write_results(run, None, recorder.table(), masks, recorder.thresholds, {}, (), seconds, computed)
 
 
 def trained(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress, processes: Processes) -> Pipeline:
@@ -211,8 +212,29 @@ def trained(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         part.rmdir()
     # Not only after saving: a process may have been killed between the two.
     folder.finish_training(run)
+
+    def annotated() -> Sequence[Sample]:
+        samples, _ = _training_samples(run, _build_dataset(run), method_class(run.compared.method).learns_from)
+        return samples["valid"] or samples["train"]
+
     # Loaded even after training: the result does not depend on whether the run trained or another one did.
-    return pipelines.load(folder.model(run), study.device, head=run.compared.head, tiling=study.tiling, **run.inference)
+    return pipelines.load(
+        folder.model(run),
+        study.device,
+        head=run.compared.head,
+        tiling=study.tiling,
+        sizes_from=annotated,
+        **run.inference,
+    )
+
+
+def with_numbers(head: Choice | None, pipeline: Pipeline) -> Choice | None:
+    """Return a run's head with the numbers that its pipeline has in place of `auto`."""
+    if head is None:
+        return None
+    found = pipeline.head.params.model_dump(mode="json")
+    params = {name: found[name] if value == "auto" else value for name, value in head.params.items()}
+    return Choice(name=head.name, params=params)
 
 
 def fit(

@@ -8,7 +8,7 @@ from pathlib import Path
 from micraframe import registry
 from micraframe.config import Choice, Study
 from micraframe.interfaces import Thresholds
-from micraframe.modelfile import share_weights
+from micraframe.modelfile import ModelFile, share_weights
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun
 from micraframe.study.report.wording import slugs
@@ -50,15 +50,14 @@ def write_models(runs: Iterable[StudyRun], study: Study, folder: StudyFolder, pr
 
 
 def _write(run: StudyRun, study: Study, folder: StudyFolder, target: Path) -> None:
-    method, fixed = run.compared.method, run.compared.head
-    assert fixed is not None  # that of a run is resolved
+    method, fixed = run.compared.method, folder.head(run)
     head, untuned, origins = fixed, None, dict[str, Origin]()
     if "validation" in folder.thresholds(run):
         thresholds = read_thresholds(folder.run(run))
         head, untuned = _with_thresholds(fixed, thresholds), fixed
         tuned = {"presence": thresholds.presence, "mask": thresholds.mask}
         origins = {kind: "validation" for kind, value in tuned.items() if value is not None}
-    share_weights(folder.model(run), target, method, head, study.tiling, origins, untuned)
+    share_weights(folder.model(run), target, ModelFile(method, head, run.info, {}, study.tiling, origins, untuned))
 
 
 def _with_thresholds(head: Choice, thresholds: Thresholds) -> Choice:

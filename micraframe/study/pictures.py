@@ -64,7 +64,7 @@ def _steps(
     run: StudyRun, samples: Sequence[Sample], study: Study, folder: StudyFolder
 ) -> Iterator[tuple[Maps, Prediction]]:
     """Yield the maps and the prediction of a MICRA-Net for each sample."""
-    pipeline = load(folder.model(run), study.device, head=run.compared.head, tiling=None, **run.inference)
+    pipeline = load(folder.model(run), study.device, head=folder.head(run), tiling=None, **run.inference)
     model, images = pipeline.model, [sample.image for sample in samples]
     assert isinstance(model, MicraNetModel)
     for image, maps in zip(images, model.explain(images, pipeline.head.classes_to_explain), strict=True):
@@ -99,7 +99,7 @@ def _draw_steps(
     for row, (sample, (maps, prediction)) in zip(axes, rows, strict=True):
         row[0].imshow(to_rgb(sample.image))
         if not maps.classes:
-            _write(row[1], "no class\nfound")
+            row[1].text(0.5, 0.5, "no class\nfound", ha="center", va="center", fontsize=6, transform=row[1].transAxes)
             continue
         place = int(np.argmax(maps.presence[list(maps.classes)]))
         index = maps.classes[place]
@@ -112,7 +112,9 @@ def _draw_steps(
         for axis, masks in ((row[-2], prediction.masks), (row[-1], sample.masks)):
             if masks is not None:
                 axis.imshow(overlay(sample.image, masks[index : index + 1]))
-    _save(figure, path)
+    with atomic(path) as temporary:
+        # Without matplotlib's version in the file, the same figure gives the same bytes.
+        figure.savefig(temporary, metadata={"Software": None})
 
 
 def _grid(rows: int, titles: list[str]) -> tuple[Figure, Any]:
@@ -127,13 +129,3 @@ def _grid(rows: int, titles: list[str]) -> tuple[Figure, Any]:
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=7)
     return figure, axes
-
-
-def _write(axis: Any, text: str) -> None:
-    axis.text(0.5, 0.5, text, ha="center", va="center", fontsize=6, transform=axis.transAxes)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    with atomic(path) as temporary:
-        # Without matplotlib's version in the file, the same figure gives the same bytes.
-        figure.savefig(temporary, metadata={"Software": None})

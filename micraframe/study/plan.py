@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, Final, Literal
@@ -185,28 +185,18 @@ def build_metrics(study: Study) -> tuple[Metric[Any], ...]:
     return tuple(registry.build("metric", choice.name, **choice.params) for choice in study.metrics)
 
 
-def columns_of(metrics: Sequence[Metric[Any]]) -> dict[str, Column]:
-    """Return every column that metrics report, by name.
-
-    Raises:
-        ConfigError: If two of them report a column of one name.
-    """
-    found: dict[str, Column] = {}
-    for metric in metrics:
-        for column in metric.columns():
-            if column.name in found:
-                raise ConfigError(f"metrics: two of them report {column.name!r}; remove one of them")
-            found[column.name] = column
-    return found
-
-
 def check_columns(study: Study) -> dict[str, Column]:
     """Return the study's primary column and those compared, by name; of the defaults, those that are reported.
 
     Raises:
-        ConfigError: If no metric reports one that the study names; the message lists those that are.
+        ConfigError: If two metrics report a column of one name, or none reports one that the study names; the message
+            lists those that are.
     """
-    known = columns_of(build_metrics(study))
+    known: dict[str, Column] = {}
+    for column in (column for metric in build_metrics(study) for column in metric.columns()):
+        if column.name in known:
+            raise ConfigError(f"metrics: two of them report {column.name!r}; remove one of them")
+        known[column.name] = column
     by_default = study.compared == Study.model_fields["compared"].default
     compared = [name for name in study.compared if name in known] if by_default else study.compared
     for key, names in (("primary_metric", [study.primary_metric]), ("compared", compared)):

@@ -243,10 +243,6 @@ class Values:
         """Return a metric's column."""
         return self._owned[name][1]
 
-    def images(self, dataset: str) -> tuple[str, ...]:
-        """Return the names of a dataset's test images in their order."""
-        return tuple(self._images[dataset])
-
     def clusters(self, dataset: str) -> tuple[str, ...]:
         """Return the group of each of a dataset's test images, in the images' order."""
         return tuple(self._images[dataset].values())

@@ -13,20 +13,6 @@ _refused: list[list[str]] = []
 
 
 @contextmanager
-def unpickling() -> Iterator[list[str]]:
-    """Yield a list to which the name of everything is added that any unpickler looks up meanwhile."""
-    with _watching(_unpickled) as found:
-        yield found
-
-
-@contextmanager
-def offline() -> Iterator[list[str]]:
-    """Refuse connections to other machines, and yield a list to which the address of each is added."""
-    with _watching(_refused) as found:
-        yield found
-
-
-@contextmanager
 def _watching(watchers: list[list[str]]) -> Iterator[list[str]]:
     _install_hook()
     found: list[str] = []
@@ -35,6 +21,13 @@ def _watching(watchers: list[list[str]]) -> Iterator[list[str]]:
         yield found
     finally:
         watchers.remove(found)
+
+
+unpickling = functools.partial(_watching, _unpickled)
+"""Yields a list to which the name of everything is added that any unpickler looks up meanwhile."""
+
+offline = functools.partial(_watching, _refused)
+"""Refuses connections to other machines, and yields a list to which the address of each is added."""
 
 
 @functools.cache

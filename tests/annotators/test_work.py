@@ -177,7 +177,7 @@ def test_a_look_at_an_image_of_which_nothing_is_left_is_paid_for(spots: dict[str
         assert work_of("image-level", *samples) == {"image-level": Work("image-level", total, 0, total, total)}
 
 
-@pytest.mark.parametrize(("name", "times"), [("t98g_phase", 2.0), ("pfc_neurons", 56)])
+@pytest.mark.parametrize(("name", "times"), [("t98g_phase", 2.0), ("pfc_neurons", 70 / 6)])
 def test_objects_of_real_images_are_drawn_once(
     name: str, times: float, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,7 +91,8 @@ def test_audit_and_check_name_the_classes_that_are_left_out(command, tmp_path):
     (tmp_path / "boxes.csv").write_text("\n".join(rows))
     path = tmp_path / "config.yaml"
     path.write_text(
-        f"dataset: {{name: folder, params: {{images: {tmp_path}/images, boxes: {tmp_path}/boxes.csv, classes: [disc]}}}}"
+        "dataset: {name: folder, "
+        f"params: {{images: {tmp_path}/images, boxes: {tmp_path}/boxes.csv, classes: [disc]}}}}"
     )
     _, out, _ = command("data", "audit", path)
     _, _, err = command("check", path)

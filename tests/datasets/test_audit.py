@@ -122,6 +122,20 @@ def test_labels_alone_need_the_size_of_objects(files, tmp_path):
     assert with_size.crop >= 1.25 * 40
 
 
+def test_crops_that_are_too_small_for_the_objects_are_to_be_cut_again(files, tmp_path):
+    rows = [f"{n}.png,field,0,{SIDE * n},field{n // 2},{n % 2}\n" for n in range(8)]
+    (tmp_path / "labels.csv").write_text("image,source,y,x,group,disc\n" + "".join(rows))
+    params = {"masks": "", "labels": str(tmp_path / "labels.csv")}
+    fitting = examined(files, 20, **params)
+    assert fitting.findings[-1].ok
+    found = examined(files, 2 * SIDE, **params)
+    assert "use larger crops" in " ".join(one.text for one in found.findings if not one.ok)
+    assert found.proposal is not None
+    assert found.proposal.cut_again
+    assert found.proposal.scale == WIDEST / (2 * SIDE)
+    assert found.proposal.crop / found.proposal.scale > SIDE
+
+
 @given(st.lists(st.floats(1, 2000), min_size=1, max_size=3), st.integers(32, 3000), st.floats(1e-7, 1e-2))
 def test_the_proposal_follows_the_rule(widths, shortest, density):
     def negatives(crop: int) -> np.ndarray:

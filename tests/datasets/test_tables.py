@@ -61,13 +61,19 @@ def test_a_column_that_names_classes(tmp_path: Path) -> None:
         ("image,ring\na\n", "expected 2 cells.*got 1"),
         ("image,ring,ring\na,1,0\n", "same name"),
         ("Image,ring\na,1\n", "got Image, ring; capital letters matter: set image_column: Image"),
-        ("image;ring\na;1\n", "separated by semicolons: save the table with commas"),
         ("image\tring\na\t1\n", "separated by tabs"),
     ],
 )
 def test_broken_tables_are_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=rf"labels\.csv:.*{message}"):
         read_table(table(tmp_path, text))
+
+
+def test_semicolons_separate_cells_where_excel_writes_them(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("image;ring\na, b;1\n", encoding="utf-8-sig")
+    assert read_table(path)["a, b"][0].cells == {"ring": "1"}
+    assert read_table(table(tmp_path, "image,a;b\nc;d,1\n"))["c;d"][0].cells == {"a;b": "1"}
 
 
 def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from micraframe.metrics.agreement import contour_distance
+from micraframe.metrics.distances import contour_distance
 from micraframe.metrics.object_distances import median_contour_distance
 from micraframe.registry import build
 from micraframe.types import Prediction, Sample, Scores

@@ -12,6 +12,7 @@ from small_studies import DIGITS, compared, net, study
 
 from micraframe import pipeline
 from micraframe.cli import app
+from micraframe.config import Choice
 from micraframe.images import write_png
 from micraframe.interfaces import Dataset
 from micraframe.modelfile import DESCRIPTION, WEIGHTS
@@ -98,3 +99,22 @@ def test_a_damaged_model_costs_no_report(done, tmp_path, damage):
     run_study(made(), folder)
     assert (folder / "report.html").exists()
     assert not (folder / "models" / name).exists()
+
+
+def test_sizes_from_the_data_are_those_of_the_row_whoever_trained(tmp_path):
+    auto = {"mask_threshold": {"name": "fixed", "value": 0.1}, "minimum_size": "auto", "smoothing": "auto"}
+    plain = net("plain")
+    rows = [
+        net("whole", head=Choice(name="instance", params=auto)),
+        net("cut", head=Choice(name="instance", params=auto | {"split": "watershed"})),
+    ]
+    found = {}
+    for order in ([plain, *rows], [*rows[::-1], plain]):
+        made = study(*order, tuning_images=0)
+        folder = tmp_path / order[0].label
+        assert not run_study(made, folder).failures
+        heads = {run.compared.label: StudyFolder(folder).head(run) for run in plan(made)}
+        assert "auto" not in [heads["whole"].params["minimum_size"], heads["cut"].params["smoothing"]]
+        assert found.setdefault("heads", heads) == heads
+        ready = pipeline.load(folder / "models" / "modified-digits-cut-image-level-seed-0", "cpu")
+        assert ready.head.params.minimum_size == heads["cut"].params["minimum_size"]

@@ -41,7 +41,7 @@ def wrong_components() -> str:
     return "\n".join(
         _table(
             kind,
-            f"a {kind} that ... | is caught by",
+            f"{'an' if kind[0] in 'aeiou' else 'a'} {kind} that ... | is caught by",
             [(row.what, f"`{row.check}`") for row in ROWS if row.kind == kind],
         )
         for kind in KINDS

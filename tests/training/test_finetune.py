@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from noise_samples import make_samples
 from torch import nn
 
 from micraframe.backbones.timm_features import TimmFeatures
@@ -13,18 +13,10 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.micranet import MicraNet, MicraNetModel
 from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except, renamed
 from micraframe.training.finetune import stages, unfrozen
-from micraframe.types import DatasetInfo, FitContext, Normalisation, Sample
+from micraframe.types import DatasetInfo, FitContext, Normalisation
 
 RECIPE = ClassifierRecipe(epochs=2, batch_size=4, learning_rate=1e-2)
 INFO = DatasetInfo("noise", ("rings", "fibers"), 1, Normalisation(), "0" * 64)
-
-
-def make_samples(count: int, start: int = 0) -> list[Sample]:
-    def make(number: int) -> Sample:
-        rng = np.random.default_rng(number)
-        return Sample(f"s{number}", rng.random((1, 16, 19), dtype=np.float32), labels=rng.random(2) > 0.5)
-
-    return [make(number) for number in range(start, start + count)]
 
 
 def classifier(backbone: UNetEncoder | TimmFeatures | None = None) -> Classifier:

@@ -6,11 +6,11 @@ import copy
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from noise_samples import make_samples
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -32,7 +32,7 @@ from micraframe.training.objectives import (
     mix,
     size_penalty,
 )
-from micraframe.types import FitContext, Progress, Sample
+from micraframe.types import FitContext, Progress
 
 BOTH: dict[str, Any] = {"objectives": ["dense-negatives", "mix-consistency"], "average": 0.9}
 RECIPE: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "augmentations": []}
@@ -42,14 +42,6 @@ def make(pooling: Pooling = LogSumExp(), decoder: bool = True) -> Classifier:  #
     torch.manual_seed(0)
     backbone = UNetBackbone if decoder else UNetEncoder
     return create_classifier(backbone(backbone.Params(widths=(2, 3))), 1, 2, pooling, 0.0)
-
-
-def make_samples(count: int, start: int = 0) -> list[Sample]:
-    def sample(number: int) -> Sample:
-        rng = np.random.default_rng(number)
-        return Sample(f"s{number}", rng.random((1, 8, 9), dtype=np.float32), labels=rng.random(2) > 0.5)
-
-    return [sample(number) for number in range(start, start + count)]
 
 
 def train(classifier: Classifier, **changes: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from noise_samples import make_samples
 from torch import nn
 
 from micraframe.backbones.unet_encoder import UNetEncoder
@@ -25,7 +26,7 @@ from micraframe.errors import ModelError
 from micraframe.modelfile import load_model
 from micraframe.training import ClassifierRecipe, fit_classifier
 from micraframe.training.processes import accelerator_for, is_main_process, share
-from micraframe.types import FitContext, Layer, Progress, Sample
+from micraframe.types import FitContext, Layer, Progress
 
 # The last of the batches of 5, 5 and 3 is too small for two to share.
 RECIPE = ClassifierRecipe(epochs=3, batch_size=5, learning_rate=3e-3, gradient_clipping=0.5)
@@ -37,14 +38,6 @@ method:
     backbone: {name: unet-encoder, params: {widths: [2, 3]}}
     training: {epochs: 2, batch_size: 4}
 """
-
-
-def make_samples(count: int, start: int = 0) -> list[Sample]:
-    def make(number: int) -> Sample:
-        rng = np.random.default_rng(number)
-        return Sample(f"s{number}", rng.random((1, 16, 11), dtype=np.float32), labels=rng.random(2) > 0.5)
-
-    return [make(number) for number in range(start, start + count)]
 
 
 class Plain(nn.Module):

@@ -8,28 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from noise_samples import make_samples
 
 from micraframe.backbones.unet_encoder import UNetEncoder
 from micraframe.classifier import create_classifier
 from micraframe.errors import ModelError
 from micraframe.training import ClassifierRecipe, fit_classifier
-from micraframe.types import FitContext, Progress, Sample
+from micraframe.types import FitContext, Progress
 
 RECIPE = ClassifierRecipe(epochs=5, batch_size=4, learning_rate=1e-2, plateau_patience=0)
 STEPS = 3
 SILENT = Progress()
-
-
-def make_samples(count: int, start: int = 0) -> list[Sample]:
-    def make(number: int) -> Sample:
-        rng = np.random.default_rng(number)
-        return Sample(f"s{number}", rng.random((1, 8, 9), dtype=np.float32), labels=rng.random(2) > 0.5)
-
-    return [make(number) for number in range(start, start + count)]
 
 
 def train(folder: Path | None, progress: Progress = SILENT, seed: int = 3, recipe: ClassifierRecipe = RECIPE) -> bytes:

@@ -11,7 +11,6 @@ import math
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import matplotlib as mpl
@@ -24,7 +23,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE
-from micraframe.study.report.breakeven import QualityPoint, axis_floor
+from micraframe.study.report.breakeven import axis_floor
+from micraframe.study.report.budget import Crossing
 from micraframe.study.report.failures import WITH_CLASS, WITHOUT_CLASS, DatasetFailures
 from micraframe.study.report.results import DatasetResults, MethodResult
 from micraframe.study.report.wording import annotation_text, percent_text, significant_text
@@ -88,28 +88,13 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class BreakEvenMark:
-    """Where a curve is as good as another method.
-
-    Attributes:
-        hours: Of the curve.
-        quality: The metric's value.
-        other_hours: Of the other method.
-    """
-
-    hours: float
-    quality: float
-    other_hours: float
-
-
-def draw_quality(found: DatasetResults, steps: Sequence[QualityPoint], marks: Sequence[BreakEvenMark]) -> str:
+def draw_quality(found: DatasetResults, steps: Sequence[MethodResult], marks: Sequence[Crossing]) -> str:
     """Draw the primary metric against annotation time, both with their ranges; return the SVG.
 
     Args:
         found: The results; a method without the metric is left out.
-        steps: The methods that a growing budget switches between, with the metric as quality: named in the figure.
-        marks: Break-even points to mark.
+        steps: The methods that a growing budget switches between: named in the figure.
+        marks: Where curves are as good as other methods: all are reached.
     """
     primary = found.primary.name
     shown = [result for result in found.results if not math.isnan(result.mean(primary))]
@@ -127,20 +112,21 @@ def draw_quality(found: DatasetResults, steps: Sequence[QualityPoint], marks: Se
         for result in shown:
             _point(axis, result, primary, floor)
         for mark in marks:
-            ends = [max(mark.other_hours, floor), max(mark.hours, floor)]
-            axis.plot(ends, [mark.quality] * 2, color="#888888", linewidth=0.7, linestyle=":", zorder=1.5)
-            axis.plot(ends[1], mark.quality, marker="|", color="black", markersize=9, markeredgewidth=1.4, zorder=4)
+            ends = [max(hours, floor) for hours in (mark.result.hours.value, mark.reached.hours)]
+            quality = mark.result.mean(primary)
+            axis.plot(ends, [quality] * 2, color="#888888", linewidth=0.7, linestyle=":", zorder=1.5)
+            axis.plot(ends[1], quality, marker="|", color="black", markersize=9, markeredgewidth=1.4, zorder=4)
         right = max([floor * 3, *(result.hours.high for result in shown)]) * 1.4
         axis.set_xlim(floor * 0.8, right)
         if steps:
             # Matplotlib's own steps end at the last point, but the budget goes on growing.
-            x = [max(step.hours, floor) for step in steps] + [right]
-            y = [step.quality for step in steps] + [steps[-1].quality]
+            x = [max(step.hours.value, floor) for step in steps] + [right]
+            y = [step.mean(primary) for step in (*steps, steps[-1])]
             axis.step(x, y, where="post", color="#999999", linewidth=3.5, alpha=0.45, zorder=1)
         _hours_axis(axis, floor, any(result.hours.low <= 0 for result in shown))
         axis.set_ylabel(primary.replace("_", " "))
         places = [(max(result.hours.value, floor), result.mean(primary)) for result in shown]
-        frontier = {step.name for step in steps}
+        frontier = {step.key for step in steps}
         names = [result.row_name if result.key in frontier else "" for result in shown]
         _write(figure, axis, shown, places, names)
         handles.append(Line2D([], [], color="#999999", linewidth=3.5, alpha=0.45, label="best within the budget"))

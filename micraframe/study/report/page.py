@@ -20,20 +20,12 @@ from micraframe.selection import CRITERIA
 from micraframe.study.folder import StudyFolder
 from micraframe.study.plan import StudyRun
 from micraframe.study.report import wording
-from micraframe.study.report.breakeven import QualityPoint
 from micraframe.study.report.budget import BudgetStep, Crossing, crossings, other_orders, steps
 from micraframe.study.report.classes import ClassResults, class_results
 from micraframe.study.report.criteria import MethodCriteria, method_criteria
 from micraframe.study.report.examples import ExampleImage, examples
 from micraframe.study.report.failures import WITH_CLASS, WITHOUT_CLASS, DatasetFailures, dataset_failures
-from micraframe.study.report.figures import (
-    BreakEvenMark,
-    colour_of,
-    draw_failures,
-    draw_object_f1,
-    draw_quality,
-    inline,
-)
+from micraframe.study.report.figures import colour_of, draw_failures, draw_object_f1, draw_quality, inline
 from micraframe.study.report.methods_text import DatasetSize, methods_text
 from micraframe.study.report.planned import planning
 from micraframe.study.report.results import ALPHA, DatasetResults, MethodResult, gather
@@ -189,8 +181,7 @@ def _section(
     usual = tuple(step.result for step in stairs)
     quality = objects = failed = Markup("")
     if not all(math.isnan(each.mean(primary)) for each in found.results):
-        points = [QualityPoint(each.key, each.hours.value, each.mean(primary)) for each in usual]
-        drawn = draw_quality(found, points, _marks(found, crossed))
+        drawn = draw_quality(found, usual, _marks(found, crossed))
         write_text(folder.path / "figures" / f"{found.slug}-quality.svg", drawn)
         quality = inline(drawn, _quality_description(found, usual))
     if len(found.object_f1()) > 1:
@@ -224,15 +215,11 @@ def _section(
     )
 
 
-def _marks(found: DatasetResults, crossed: Sequence[Crossing]) -> list[BreakEvenMark]:
+def _marks(found: DatasetResults, crossed: Sequence[Crossing]) -> list[Crossing]:
     """Return where curves overtake the best method that learns from image-level labels."""
     labels = [each.result for each in crossed if each.result.annotator == "image-level"]
     best = max(labels, key=lambda result: result.quality(found.primary), default=None)
-    return [
-        BreakEvenMark(each.reached.hours, each.result.mean(found.primary.name), each.result.hours.value)
-        for each in crossed
-        if each.result is best and each.reached.status == "reached"
-    ]
+    return [each for each in crossed if each.result is best and each.reached.status == "reached"]
 
 
 def _files(folder: StudyFolder, *patterns: str) -> tuple[str, ...]:

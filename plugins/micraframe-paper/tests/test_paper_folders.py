@@ -35,20 +35,20 @@ def every_sample(dataset: Any) -> list[Sample]:
 
 
 @pytest.mark.parametrize(
-    ("name", "study", "changes"),
+    ("name", "study"),
     [
-        ("nuclei-fluo", "weak_nuclei", {}),
-        ("nuclei-fluo", "nuclei_fluo", {}),
-        ("t98g-phase", "weak_t98g", {}),
-        ("t98g-phase", "t98g_phase", {"scale": 1, "crop": 128, "max_crops_per_image": 25}),
-        ("pfc-neurons", "weak_neurons", {}),
-        ("pfc-neurons", "pfc_neurons", {"scale": 1, "max_crops_per_image": 20}),
+        ("nuclei-fluo", "weak_nuclei"),
+        ("nuclei-fluo", "nuclei_fluo"),
+        ("t98g-phase", "weak_t98g"),
+        ("t98g-phase", "t98g_phase"),
+        ("pfc-neurons", "weak_neurons"),
+        ("pfc-neurons", "pfc_neurons"),
     ],
 )
-def test_settings_are_those_of_the_committed_studies(name: str, study: str, changes: dict[str, Any]) -> None:
+def test_settings_are_those_of_the_committed_studies(name: str, study: str) -> None:
     (entry,) = YAML(typ="safe").load(STUDIES / study / "study.yaml")["datasets"]
     written = Folder.Params(**entry["params"])
-    dataset = build(name, **changes)
+    dataset = build(name)
     for key in Folder.Params.model_fields:
         if key != "name":
             known = dataset.folder.params if key in FolderFiles.model_fields else dataset.params
