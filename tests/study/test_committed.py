@@ -122,6 +122,22 @@ def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
     assert {row.method for row in outcome.summary} == {"intensity-otsu", "random-map", "new", "newer", "ceiling"}
 
 
+def test_a_committed_study_grows_by_seeds(tmp_path, committed):
+    names = ("intensity-otsu", "random-map")
+    more = choose_methods(study(*OLD, seeds=[2], **CHANGES | {"ceilings": False}), committed, names)
+    grown = run_study(more, tmp_path / "grown", against=committed)
+    together = run_study(study(*OLD, seeds=[0, 1, 2], **CHANGES), tmp_path / "together")
+
+    def shown(summary):
+        return {
+            row
+            for row in summary
+            if row.metric in ("iou", "average_precision") and row.thresholds in ("fixed", "validation")
+        }
+
+    assert shown(grown.summary) == shown(together.summary)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
