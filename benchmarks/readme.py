@@ -23,6 +23,7 @@ METRICS = {
     "iou": "IoU",
     "iou_if_present": "IoU (images containing the class)",
     "object_auc": "AUC of object F1",
+    "count_relative_error": "error of counts",
     "detection_f1_pooled": "F1 of detections",
     "reviewed_area": "share of the pixels to look at for a recall of 0.9",
 }
