@@ -48,11 +48,11 @@ def publish(run: Path) -> Path:
         draw_review(pl.read_csv(run / "rows.csv"), run / "figures" / "review.svg")
     for path in (*(run / name for name in FILES), *run.glob("criteria.csv"), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
-    export(study, StudyFolder(run.absolute()), target)
+    folder = StudyFolder(run.absolute())
+    export(study, folder, target)
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)
-    folder = StudyFolder(run.absolute())
     for name, each in named(runs_of(config.resolve(study), folder)):
         curves = folder.training(each) / "curves.svg"
         # Where the validation loss decides how long a network learns, it is shown.

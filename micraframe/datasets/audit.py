@@ -190,8 +190,8 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         cut = dataset.is_cut()
         # The images that crops were cut from may be of any size.
         shortest = round(CROPS[-1] / SCALES[-1]) if cut else min(map(min, seen))
-        proposal = propose([object_size], share, shortest, "labels and --object-size: read no masks")
-        proposal = replace(proposal, cut_again=cut)
+        basis = "labels and --object-size: read no masks"
+        proposal = replace(propose([object_size], share, shortest, basis), cut_again=cut)
         room = _room(object_size * info.scale, reach)
     elif params and sizes:
         rule = label_rule(params, map(_annotation, measured), len(info.classes))
@@ -360,8 +360,7 @@ def _findings(
         elif crop:
             yield Finding(True, f"{size.class_}: a crop is {crop / diameter:.1f} times as wide as the median object")
         if width > WIDEST:
-            wide = f"{size.class_}: the median object is {width:.0f} px wide, expected at most {WIDEST} px"
-            yield Finding(False, f"{wide}; set a smaller scale")
+            yield _too_wide(f"{size.class_}: the median object is", width)
         elif diameter < SMALLEST:
             small = f"{size.class_}: the median object has a diameter of {diameter:.0f} px, expected {SMALLEST} or more"
             yield Finding(False, f"{small}; set a larger scale")
@@ -373,13 +372,15 @@ def _findings(
 
 def _room(width: float, side: float) -> tuple[Finding, ...]:
     """Return whether objects of a given width have room in samples of a side, and in the network's sight."""
-    fits, seen = side >= ROOM * width, width <= WIDEST
+    fits = side >= ROOM * width
     sizes = f"objects of {width:.0f} px in images or crops of {side:.0f} px"
-    wide = f"objects are {width:.0f} px wide, expected at most {WIDEST} px; set a smaller scale"
-    return (
-        Finding(fits, sizes if fits else f"{sizes}, expected {ROOM * width:.0f} px or more; use larger crops"),
-        *([] if seen else [Finding(False, wide)]),
-    )
+    room = Finding(fits, sizes if fits else f"{sizes}, expected {ROOM * width:.0f} px or more; use larger crops")
+    return (room, _too_wide("objects are", width)) if width > WIDEST else (room,)
+
+
+def _too_wide(what: str, width: float) -> Finding:
+    """Return the warning that objects are wider than the network sees; `what` is the sentence's beginning."""
+    return Finding(False, f"{what} {width:.0f} px wide, expected at most {WIDEST} px; set a smaller scale")
 
 
 def _balance(one: ClassCount, what: str) -> Finding:
