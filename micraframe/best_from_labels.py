@@ -31,7 +31,10 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 
     class Params(Parameters):
         teacher_widths: tuple[PositiveInt, ...] = Field((16, 32, 64), description="Filters of the teacher's stages.")
-        student_widths: tuple[PositiveInt, ...] = Field((8, 16, 32, 64), description="Filters of the student's stages.")
+        student_widths: tuple[PositiveInt, ...] = Field(
+            (8, 16, 32, 64),
+            description="Filters of the student's stages; with several classes, they are the teacher's.",
+        )
         epochs: int = Field(
             6,
             ge=1,
@@ -53,23 +56,32 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 
     def __init__(self, params: BestFromLabels.Params) -> None:
         super().__init__(params)
-        self._method: Method[Any] = registry.build("method", "micraframe/self-training", **recipe(params))
+        self._method(1)  # to refuse unsuitable parameters now
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
         """Train the teacher, then the student; see `SelfTraining.fit`."""
-        return self._method.fit(train, valid, info, context)
+        return self._method(len(info.classes)).fit(train, valid, info, context)
 
     def untrained(self, info: DatasetInfo) -> Model | None:
         """Return a student that has learned nothing."""
-        return self._method.untrained(info)
+        return self._method(len(info.classes)).untrained(info)
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
         """Return the student's model."""
-        return self._method.restore(state, info, device)
+        return self._method(len(info.classes)).restore(state, info, device)
+
+    def _method(self, classes: int) -> Method[Any]:
+        return registry.build("method", "micraframe/self-training", **recipe(self.params, classes))
 
 
-def recipe(params: BestFromLabels.Params) -> dict[str, Any]:
-    """Return the parameters of method `self-training`."""
+def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
+    """Return the parameters of method `self-training` for this number of classes.
+
+    With one class, the student's loss pays little attention to pixels whose annotation the network contradicts, which
+    makes it robust to errors of the pseudo-masks. With several classes, that would keep it from learning to tell them
+    apart, which is the hardest part and which the teacher knows already: then the student continues from the teacher's
+    weights, with plain cross-entropy.
+    """
     turns = [{"kind": "flip", "axis": "left-right"}, {"kind": "flip", "axis": "up-down"}, {"kind": "quarter-turns"}]
     training = {
         "epochs": params.epochs,
@@ -92,14 +104,15 @@ def recipe(params: BestFromLabels.Params) -> dict[str, Any]:
         "combiner": evidence,
     }
     student = {
-        "widths": params.student_widths,
+        "widths": params.student_widths if classes == 1 else params.teacher_widths,
         "norm": "narrow",
-        "loss": "generalised-cross-entropy",
+        "loss": "generalised-cross-entropy" if classes == 1 else "bce",
         "training": training,
     }
     return {
         "teacher": {"name": "micraframe/micra-net", "params": teacher},
         "student": {"name": "micraframe-unet/unet", "params": student},
+        "start": "random" if classes == 1 else "teacher",
         "threshold": 0.5,
         "cues": params.cues,
         # What cue and teacher disagree about takes the place of the band.

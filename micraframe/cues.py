@@ -40,10 +40,12 @@ class Cue:
     Attributes:
         name: The quantity; see `cue_map`.
         threshold: In units of the quantity; None: each image's own Otsu threshold.
+        whole: Whether an object that the cue outlines belongs to a class as soon as the class is found in a part of it.
     """
 
     name: CueName
     threshold: float | None = None
+    whole: bool = False
 
     def mask(self, image: FloatArray) -> BoolArray:
         """Return where the quantity is above the threshold: bool (H, W), of an image (C, H, W)."""
@@ -99,40 +101,82 @@ def candidates(images: Iterable[FloatArray], names: Sequence[CueName]) -> tuple[
     return tuple(found)
 
 
-def agreements(pairs: Iterable[tuple[FloatArray, BoolArray]], cues: Sequence[Cue]) -> dict[Cue, float]:
-    """Return for each cue the mean over images of the IoU of its mask with the given one; 0 where both are empty.
+def agreements(
+    examples: Iterable[tuple[FloatArray, BoolArray]], index: int, cues: Sequence[Cue], *, whole: bool = False
+) -> dict[Cue, float]:
+    """Return for each cue the mean over images of its agreement with the masks of a class; 0 if there is no image.
+
+    The agreement is the IoU of the class's mask and the cue's, where what the cue marks in the masks of other classes
+    does not count: there, it outlines them. It is 0 where both are empty. With `whole`, every class has the objects of
+    the cue that it alone claims (`claimed_objects`) in place of its mask, and what is outside the cue.
 
     Args:
-        pairs: Images, each (C, H, W), and their masks, each bool (H, W).
+        examples: Images, each (C, H, W), with the masks of all classes, bool (K, H, W).
+        index: The class.
         cues: The cues.
+        whole: Whether a class has the whole object of a cue of which its mask covers a part.
     """
     found: dict[Cue, list[float]] = {cue: [] for cue in cues}
-    for image, mask in pairs:
+    for image, masks in examples:
         maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
         for cue, values in found.items():
-            other = cue.above(maps[cue.name])
-            union = np.count_nonzero(mask | other)
-            values.append(np.count_nonzero(mask & other) / union if union else 0.0)
+            marked = cue.above(maps[cue.name])
+            theirs = masks
+            if whole:
+                theirs = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
+            mask, elsewhere = theirs[index], np.delete(theirs, index, axis=0).any(axis=0)
+            marked = marked & ~elsewhere
+            union = np.count_nonzero(mask | marked)
+            values.append(np.count_nonzero(mask & marked) / union if union else 0.0)
     return {cue: float(np.mean(values)) if values else 0.0 for cue, values in found.items()}
 
 
-def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray) -> tuple[BoolArray, BoolArray]:
+def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
+    """Return each class's objects: those that its cue outlines and of which its mask alone covers a part.
+
+    An object is a connected component (8 neighbours) of the cue's mask. One that the masks of two classes touch belongs
+    to neither.
+
+    Args:
+        masks: bool (K, H, W).
+        cues: bool (K, H, W): the mask of each class's cue.
+
+    Returns:
+        bool (K, H, W).
+    """
+    claimed = np.zeros_like(masks)
+    for index in np.flatnonzero(masks.any(axis=(1, 2)) & cues.any(axis=(1, 2))).tolist():
+        objects, number = ndimage.label(cues[index], np.ones((3, 3)))
+        others = np.delete(masks, index, axis=0).any(axis=0)
+        mine = np.zeros(number + 1, np.bool_)
+        mine[objects[masks[index]]] = True
+        mine[objects[others]] = False
+        mine[0] = False
+        claimed[index] = mine[objects]
+    return claimed
+
+
+def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: BoolArray) -> tuple[BoolArray, BoolArray]:
     """Return what masks and cues agree on, and where they do not.
 
-    With M_c the mask of a class and Q_c its cue, the class is certain in M_c and Q_c. A pixel is uncertain if it is in
-    M_c and not in Q_c for any class c, or in Q_c and in no class's mask: what stands out belongs to one of the classes.
-    Classes without a cue keep their masks.
+    With M_c the mask of a class and Q_c its cue, the class is certain in M_c and Q_c, or, where objects are taken
+    whole, in those objects of Q_c that M_c alone claims (`claimed_objects`). A pixel is uncertain if it is in M_c and
+    the class is not certain there, for any class c, or if it is in Q_c and no class has it: what stands out belongs
+    to one of the classes. Classes without a cue keep their masks.
 
     Args:
         masks: bool (K, H, W).
         cues: bool (K, H, W), empty for classes that are absent or have no cue.
         has_cue: bool (K,).
+        whole: bool (K,): the classes whose objects are taken whole.
 
     Returns:
         Masks, bool (K, H, W), and uncertain pixels, bool (H, W).
     """
     certain = masks & (cues | ~has_cue[:, None, None])
-    unclaimed = cues.any(axis=0) & ~masks.any(axis=0)
+    if whole.any():
+        certain[whole] = claimed_objects(masks, cues)[whole]
+    unclaimed = cues.any(axis=0) & ~(masks | certain).any(axis=0)
     return certain, np.asarray((masks & ~certain).any(axis=0) | unclaimed)
 
 

@@ -294,6 +294,7 @@ class Method(Configured[P]):
     Attributes:
         learns_from: The annotations that it can use. It receives only these.
         uses_validation: Whether it uses validation samples. If not, it receives none and is not charged for them.
+        continues: Whether training can start from the weights of another network, `FitContext.start`.
         deterministic: Whether training gives the same model for every seed.
         inference_params: Names of the parameters that do not influence what `fit` learns. They can be changed after
             training; a study that varies them trains once.
@@ -302,6 +303,7 @@ class Method(Configured[P]):
 
     learns_from: ClassVar[frozenset[Annotation]]
     uses_validation: ClassVar[bool] = True
+    continues: ClassVar[bool] = False
     deterministic: ClassVar[bool] = False
     inference_params: ClassVar[frozenset[str]] = frozenset()
     default_head: ClassVar[tuple[str, Mapping[str, Any]]] = ("micraframe/semantic", {})

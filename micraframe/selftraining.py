@@ -80,6 +80,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
     A teacher knows where a class is better than where it ends. With `cues`, its masks are compared with those that one
     threshold makes of the image: of its brightness, for example. If the best of these agrees with the teacher well
     enough, the student learns from what both say, and ignores the pixels on which they differ (`micraframe.cues`).
+    Where several classes share images, a teacher may mark only the parts by which it tells them apart; then an object
+    that the image outlines, and that one class alone claims in part, is learned as a whole.
 
     Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
     its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images
@@ -94,6 +96,11 @@ class SelfTraining(Method["SelfTraining.Params"]):
         student: MethodChoice = Field(
             description="Method that learns from masks, and from images in which pixels are ignored, such as unet or "
             "forest."
+        )
+        start: Literal["random", "teacher"] = Field(
+            "random",
+            description="Weights from which students start: random ones, or those of the teacher's backbone, which the "
+            "student's must be like.",
         )
         rounds: int = Field(1, ge=1, description="Number of students, each trained on the maps of the one before.")
         threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["erasing"] = Field(
@@ -116,7 +123,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             ge=0,
             le=1,
             description="Least mean IoU of the teacher's masks and a cue's, in training images that contain the class, "
-            "at which the cue is used.",
+            "at which the cue is used; by pixels, or else by whole objects.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -132,11 +139,17 @@ class SelfTraining(Method["SelfTraining.Params"]):
 
         Raises:
             PluginError: If one of them is not installed.
-            DataError: If the teacher cannot learn from labels, or the student cannot learn from masks.
+            DataError: If the teacher cannot learn from labels, the student cannot learn from masks, or it cannot start
+                from the teacher's weights but should.
         """
         super().__init__(params)
         self._teacher = _built("teacher", params.teacher, Annotation.LABELS)
         self._student = _built("student", params.student, Annotation.MASKS)
+        if params.start == "teacher" and not self._student.continues:
+            raise DataError(
+                f"self-training: expected a student that can start from a teacher's weights, got method "
+                f"{params.student.name!r}, which cannot; set start: random, or choose another"
+            )
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
         """Train the teacher, then the students.
@@ -155,6 +168,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
         teacher = self._teacher.fit(
             train, valid if self._teacher.uses_validation else (), info, context.nested("teacher", context.seed)
         )
+        start = teacher.state() if params.start == "teacher" else None
         model, name = teacher, "teacher"
         for number in range(1, params.rounds + 1):
             threshold = params.threshold if params.threshold != "erasing" else _by_erasing(model, valid, train, name)
@@ -182,7 +196,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
                 annotated(parts[0], train_masks),
                 annotated(parts[1], valid_masks),
                 info,
-                context.nested(name, seed),
+                dataclasses.replace(context.nested(name, seed), start=start),
             )
         return model if params.presence == "student" else TeacherAndStudent(teacher, model)
 
@@ -308,6 +322,10 @@ def choose_cues(
     Cues that blur outlines are considered only if none of the exact ones agrees well enough: a teacher's maps are
     blurred themselves, and agree with a blurred cue too easily.
 
+    A teacher that has to tell classes apart may mark no more than the part by which it does, in which case no cue
+    agrees with its masks. Then cues are compared once more, by whole objects: whether what a cue outlines is claimed,
+    in part, by one class and no other. Only images with two classes or more can tell.
+
     At most 200 images with the class are compared, and at most 400 of all images determine the thresholds that are
     common to images; both evenly spaced among the samples.
 
@@ -318,37 +336,46 @@ def choose_cues(
         least: Least mean IoU, in [0, 1].
     """
     found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
-    chosen: list[Cue | None] = []
-    for number, present in enumerate(np.array([_labels(sample) for sample in samples], np.bool_).T):
-        containing = spread(np.flatnonzero(present).tolist(), _COMPARED)
+    labels = np.array([_labels(sample) for sample in samples], np.bool_)
+    several = np.count_nonzero(labels, axis=1) > 1
+
+    def best(number: int, among: BoolArray, *, whole: bool) -> Cue | None:
+        containing = spread(np.flatnonzero(among).tolist(), _COMPARED)
         images = ((samples[index].image, packed[index]) for index in containing)
-        scores = agreements(((image, _planes(bits, image.shape[2])[number]) for image, bits in images), found)
+        examples = ((image, _planes(bits, image.shape[2])[:-1]) for image, bits in images)
+        scores = agreements(examples, number, found, whole=whole)
         enough = [cue for cue in found if scores[cue] >= least]
         preferred = [cue for cue in enough if cue.name in EXACT] or enough
-        chosen.append(max(preferred, key=scores.__getitem__, default=None))
-    return tuple(chosen)
+        cue = max(preferred, key=scores.__getitem__, default=None)
+        return cue and dataclasses.replace(cue, whole=whole)
+
+    return tuple(
+        best(number, present, whole=False) or best(number, present & several, whole=True)
+        for number, present in enumerate(labels.T)
+    )
 
 
 def with_cues(
     samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], cues: Sequence[Cue | None]
 ) -> list[npt.NDArray[np.uint8]]:
-    """Return the pseudo-masks reduced to what agrees with the cues of the classes that an image contains.
+    """Return the pseudo-masks as corrected by the cues of the classes that an image contains; see `consensus`.
 
     Args:
         samples: Have labels.
         packed: Their pseudo-masks, from `pseudo_masks`.
         cues: A cue, or None, for each class.
     """
-    reduced = []
+    corrected = []
+    whole = np.array([cue is not None and cue.whole for cue in cues])
     for sample, bits in zip(samples, packed, strict=True):
         labels, planes = _labels(sample), _planes(bits, sample.image.shape[2])
         outlines, used = np.zeros_like(planes[:-1]), np.zeros_like(labels)
         for index, cue in enumerate(cues):
             if cue is not None and labels[index]:
                 outlines[index], used[index] = cue.mask(sample.image), True
-        masks, uncertain = consensus(planes[:-1], outlines, used)
-        reduced.append(np.packbits(np.concatenate([masks, (planes[-1] | uncertain)[None]]), axis=-1))
-    return reduced
+        masks, uncertain = consensus(planes[:-1], outlines, used, whole)
+        corrected.append(np.packbits(np.concatenate([masks, (planes[-1] | uncertain)[None]]), axis=-1))
+    return corrected
 
 
 def annotated(samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]]) -> Sequence[Sample]:

@@ -8,6 +8,7 @@ bound on the mean IoU, among the thresholds that are tried.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,17 @@ GRID: Final = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2)
 
 _MASKS: Final = (None, *GRID)
 
-ROOM: Final = 1 << 30
-"""Bytes of maps that are kept in memory for other heads; images whose maps do not fit are scored again."""
+
+def _room() -> int:
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows, or a system that does not know
+        return 1 << 30
+    return min(memory // 8, 4 << 30)
+
+
+ROOM: Final = _room()
+"""Bytes of maps that are kept in memory for other heads, at most an eighth of it; other images are scored again."""
 
 FILE: Final = "thresholds.json"
 """The file of a study's run that contains its thresholds."""

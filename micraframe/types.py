@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
 from micraframe.errors import DataError, counted
+
+if TYPE_CHECKING:  # what reads images does not wait for torch
+    from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -577,6 +580,7 @@ class FitContext:
         precision: `auto` (bfloat16 on hardware that is fast at it), `float32` or `bfloat16`.
         progress: Progress callback.
         loggers: Loggers that receive the numbers of every epoch, if there is a folder.
+        start: The state of a model from whose backbone a method that `continues` starts; None: from random weights.
     """
 
     seed: int = 0
@@ -585,6 +589,7 @@ class FitContext:
     precision: Precision = "auto"
     progress: Progress = dataclasses.field(default_factory=Progress)
     loggers: tuple[EpochLogger, ...] = ()
+    start: Mapping[str, Tensor] | None = None
 
     def nested(self, name: str, seed: int) -> FitContext:
         """Return the context of a training within this one: its name, in progress and in folders, and its seed."""

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from skimage.filters import threshold_otsu
+from skimage.measure import label
 
-from micraframe.cues import CUES, Cue, agreements, candidates, consensus, cue_map
+from micraframe.cues import CUES, Cue, agreements, candidates, claimed_objects, consensus, cue_map
 from micraframe.types import FloatArray
 
 BITS = hnp.arrays(np.bool_, (3, 5, 4))
@@ -81,34 +82,79 @@ def test_the_common_threshold_is_of_a_sample_of_the_pixels_of_large_images():
 
 
 def test_agreement_is_the_mean_iou():
-    pairs = [disc(0.9), disc(0.8)]
     bright, dark = cues = [Cue("bright"), Cue("dark")]
-    exact = [(image, bright.mask(image)) for image, _ in pairs]
-    assert agreements(exact, cues)[bright] == 1
-    assert agreements(exact, cues)[dark] < 0.1
-    assert agreements([exact[0], (exact[1][0], np.zeros_like(exact[1][1]))], cues)[bright] == 0.5
-    assert agreements([], cues) == {bright: 0, dark: 0}
-    assert agreements([(np.zeros((1, 4, 4), np.float32), np.zeros((4, 4), np.bool_))], cues)[bright] == 0
+    exact = [(image, bright.mask(image)[None]) for image, _ in (disc(0.9), disc(0.8))]
+    assert agreements(exact, 0, cues)[bright] == 1
+    assert agreements(exact, 0, cues)[dark] < 0.1
+    assert agreements([exact[0], (exact[1][0], np.zeros_like(exact[1][1]))], 0, cues)[bright] == 0.5
+    assert agreements([], 0, cues) == {bright: 0, dark: 0}
+    assert agreements([(np.zeros((1, 4, 4), np.float32), np.zeros((1, 4, 4), np.bool_))], 0, cues)[bright] == 0
 
 
-@given(BITS, BITS, hnp.arrays(np.bool_, 3))
-def test_consensus_by_pixel(masks, cues, has_cue):
-    cues = cues & has_cue[:, None, None]
-    certain, uncertain = consensus(masks, cues, has_cue)
+def two_discs() -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of two bright discs and, as bool (2, H, W), the outline of each."""
+    (image, left), (_, right) = disc(0.9), disc(0.9)
+    return np.concatenate([image, image], axis=2), np.stack(
+        [np.hstack([left, right & False]), np.hstack([left & False, right])]
+    )
+
+
+def test_a_cue_is_not_expected_to_mark_a_class_where_other_classes_are():
+    image, _ = two_discs()
+    marked = Cue("bright").mask(image)
+    middle = image.shape[2] // 2
+    masks = np.stack([marked, marked])
+    masks[0, :, middle:] = masks[1, :, :middle] = False
+    assert agreements([(image, masks)], 0, [Cue("bright")])[Cue("bright")] == 1
+
+
+def test_by_whole_objects_a_cue_agrees_with_parts_that_tell_objects_apart():
+    image, outlines = two_discs()
+    marked = Cue("bright").mask(image)
+    parts = outlines & marked & (np.arange(image.shape[1]) % 4 == 0)[:, None]
+    assert parts.any(axis=(1, 2)).all()
+    bright = Cue("bright")
+    assert agreements([(image, parts)], 0, [bright])[bright] < 0.4
+    assert agreements([(image, parts)], 0, [bright], whole=True)[bright] == 1
+    # An object that nobody claims, or that both do, does not agree.
+    alone = parts & np.array([True, False])[:, None, None]
+    assert agreements([(image, alone)], 0, [bright], whole=True)[bright] == pytest.approx(0.5, abs=0.05)
+    assert agreements([(image, parts | parts[::-1])], 0, [bright], whole=True)[bright] == 0
+
+
+@given(BITS, BITS)
+def test_an_object_is_claimed_by_the_only_class_that_covers_a_part_of_it(masks, cues):
+    expected = np.zeros_like(masks)
+    for index in range(3):
+        objects = label(cues[index], connectivity=2)
+        for number in range(1, objects.max() + 1):
+            inside = objects == number
+            expected[index] |= (
+                inside & ([bool((mask & inside).any()) for mask in masks] == (np.arange(3) == index)).all()
+            )
+    np.testing.assert_array_equal(claimed_objects(masks, cues), expected)
+
+
+@given(BITS, BITS, hnp.arrays(np.bool_, 3), hnp.arrays(np.bool_, 3))
+def test_consensus_by_pixel(masks, cues, has_cue, whole):
+    cues, whole = cues & has_cue[:, None, None], whole & has_cue
+    certain, uncertain = consensus(masks, cues, has_cue, whole)
+    objects = claimed_objects(masks, cues)
     for y, x in np.ndindex(5, 4):
-        expected, doubt = [], False
+        expected = []
         for index in range(3):
             mask, cue = masks[index, y, x], cues[index, y, x]
-            expected.append(mask and (cue or not has_cue[index]))
-            doubt |= bool(mask and has_cue[index] and not cue)
-            doubt |= bool(cue and not masks[:, y, x].any())
+            expected.append(objects[index, y, x] if whole[index] else mask and (cue or not has_cue[index]))
+        doubt = any(mask and not sure for mask, sure in zip(masks[:, y, x], expected, strict=True))
+        doubt |= cues[:, y, x].any() and not masks[:, y, x].any() and not any(expected)
         assert certain[:, y, x].tolist() == expected
         assert uncertain[y, x] == doubt
 
 
 @given(BITS)
 def test_without_cues_masks_stay(masks):
-    certain, uncertain = consensus(masks, np.zeros_like(masks), np.zeros(3, np.bool_))
+    none = np.zeros(3, np.bool_)
+    certain, uncertain = consensus(masks, np.zeros_like(masks), none, none)
     np.testing.assert_array_equal(certain, masks)
     assert not uncertain.any()
 

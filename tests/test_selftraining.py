@@ -18,7 +18,7 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.pipeline import fit, load
 from micraframe.plugin import Component
 from micraframe.registry import build
-from micraframe.selftraining import choose_cues, pseudo_mask
+from micraframe.selftraining import SelfTraining, choose_cues, pseudo_mask, with_cues
 from micraframe.testing import check, full_samples
 from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample, Scores
 
@@ -85,6 +85,7 @@ class Teacher(Toy):
 class Student(Toy):
     inverted, presence = True, 0.75
     learns_from = frozenset({Annotation.MASKS})
+    continues = True
 
 class Careless(Student):
     uses_validation = False
@@ -197,6 +198,26 @@ def test_a_blurred_cue_is_taken_only_if_no_exact_one_agrees():
     assert choose_cues(samples, packed(samples, blurred), CUES, 0.99)[0].name == "edges"
 
 
+def test_of_a_teacher_that_marks_parts_whole_objects_are_learned():
+    # Two classes, a bright disc each; the teacher marks a line of each, and both discs stand out alike.
+    y, x = np.mgrid[:32, :64]
+    outlines = np.stack([(y - 14) ** 2 + (x - column) ** 2 < 81 for column in (16, 48)])
+    image = np.where(outlines.any(axis=0), np.float32(0.95), np.float32(0.05))[None]
+    parts = outlines & (y == 14)
+    certain = np.zeros((1, 32, 64), np.bool_)
+    both = Sample("both", image, labels=np.array([True, True]))
+    bits = np.packbits(np.concatenate([parts, certain]), axis=-1)
+    cues = choose_cues([both], [bits], CUES, 0.4)
+    assert [(cue.name, cue.whole) for cue in cues] == [("bright", True)] * 2
+    *found, ignored = np.unpackbits(with_cues([both], [bits], cues)[0], axis=-1).astype(bool)
+    assert (found & outlines).sum() / (found | outlines).sum() > 0.9
+    assert not (found & ignored).any()
+    # With one class in an image, nothing says that an object belongs to it as a whole.
+    one = Sample("one", image, labels=np.array([True, False]))
+    bits = np.packbits(np.concatenate([parts[:1], certain, certain]), axis=-1)
+    assert choose_cues([one], [bits], CUES, 0.4) == (None, None)
+
+
 @pytest.mark.parametrize(("least", "used"), [(0.4, True), (1.0, False)])
 def test_with_cues_a_student_learns_what_teacher_and_image_agree_on(toys, tmp_path, least, used):
     # The toy teacher's map is the image: here above one half in a part of what stands out.
@@ -278,6 +299,7 @@ def test_without_an_untrained_student_there_is_no_untrained_model():
             "teacher that learns from labels, got method 'unet', .*box",
         ),
         ({"student": "micra-net"}, DataError, "student that learns from masks, got method 'micra-net', .* from labels"),
+        ({"student": FOREST, "start": "teacher"}, DataError, "'forest', .* start: random"),
         ({}, ConfigError, "parameter 'student' is missing"),
         ({"student": "unet", "threshold": 1.0}, ConfigError, "threshold"),
     ],
@@ -372,3 +394,22 @@ def test_it_serves_any_teacher_that_learns_from_labels():
     params = {"teacher": nested, "student": FOREST, "threshold": 0.5}
     trained = fit({"name": "self-training", "params": params}, samples[:6], samples[6:], INFO, CONTEXT)
     assert len(list(trained.predict([sample.image for sample in samples]))) == 8
+
+
+@pytest.mark.parametrize("start", ["random", "teacher"])
+def test_students_are_given_the_teachers_weights_where_asked(toys, start):
+    samples = toy_samples(6)
+    params = {"teacher": "teacher", "student": "student", "threshold": 0.5, "start": start, "rounds": 2}
+    build("method", "self-training", **params).fit(samples[:4], samples[4:], INFO, CONTEXT)
+    given = [context.start for *_, context in toys.fits]
+    assert given == [None, *[None if start == "random" else {"presence": 0.25}] * 2]
+
+
+@pytest.mark.parametrize(("classes", "loss"), [(1, "generalised-cross-entropy"), (2, "bce")])
+def test_a_student_that_tells_classes_apart_believes_its_masks(classes, loss, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(SelfTraining, "fit", lambda self, *_: fitted.append(self.params))
+    info = DatasetInfo("toy", tuple(map(str, range(classes))), 1, Normalisation(), "0")
+    build("method", "best-from-labels").fit([], [], info, CONTEXT)
+    assert fitted[0].student.params["loss"] == loss
+    assert fitted[0].start == ("teacher" if classes > 1 else "random")

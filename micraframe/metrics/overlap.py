@@ -7,7 +7,6 @@ from typing import Any, Final, final
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy import ndimage
 
 from micraframe.interfaces import Column, Metric, Statistics, quotient
 from micraframe.metrics.masks_and_labels import boundary, check_same_shape, masks_of, undefined
@@ -125,10 +124,22 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     if not number:
         return float(overlap(truth[None], predicted[None], ignore)["f1"][0])
 
+    rows, columns = np.concatenate([np.nonzero(edge) for edge in edges], axis=1)
+    height, width = truth.shape
+    top, bottom = np.maximum(rows - radius, 0), np.minimum(rows + radius + 1, height)
+    left, right = np.maximum(columns - radius, 0), np.minimum(columns + radius + 1, width)
+    # No other part of the image is in a neighbourhood.
+    y, x = top.min(), left.min()
+    part = np.s_[y : bottom.max(), x : right.max()]
+    truth, predicted, counted = truth[part], predicted[part], counted[part]
+    top, bottom, left, right = top - y, bottom - y, left - x, right - x
+
     def around(mask: BoolArray) -> FloatArray:
-        ones = np.ones(2 * radius + 1, np.float32)  # counts: exact in float32
-        rows = ndimage.correlate1d((mask & counted).astype(np.float32), ones, 0, mode="constant")
-        return np.asarray(ndimage.correlate1d(rows, ones, 1, mode="constant"))
+        """Return how many pixels of the mask are in each neighbourhood."""
+        sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)
+        np.cumsum(np.cumsum(mask & counted, axis=0, dtype=np.int32), axis=1, out=sums[1:, 1:])
+        found = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return np.asarray(found, np.float32)
 
     both, total = around(truth & predicted), around(truth) + around(predicted)
-    return float(sum((2 * both[edge] / total[edge]).sum(dtype=np.float64) for edge in edges) / number)
+    return float((2 * both / total).sum(dtype=np.float64) / number)

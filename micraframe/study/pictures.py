@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from micraframe import registry
 from micraframe.config import Study
@@ -112,6 +113,12 @@ def _draw_steps(
         for axis, masks in ((row[-2], prediction.masks), (row[-1], sample.masks)):
             if masks is not None:
                 axis.imshow(overlay(sample.image, masks[index : index + 1]))
+        if sample.masks is None:
+            row[-1].imshow(to_rgb(sample.image))
+            for y0, x0, y1, x1 in sample.boxes[index] if sample.boxes else ():
+                row[-1].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="yellow"))
+            for y, x in sample.points[index] if sample.points and not sample.boxes else ():
+                row[-1].plot(x, y, "+", color="yellow")
     with atomic(path) as temporary:
         # Without matplotlib's version in the file, the same figure gives the same bytes.
         figure.savefig(temporary, metadata={"Software": None})

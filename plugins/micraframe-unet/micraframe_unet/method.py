@@ -19,7 +19,7 @@ from micraframe.runtime.device import choose_device, exact_float32
 from micraframe.training import Examples, Recipe, fit, pos_weights
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores
 from micraframe_unet.losses import Loss, dice, pixel_loss
-from micraframe_unet.networks import create, start_at
+from micraframe_unet.networks import continue_from, create, start_at
 from micraframe_unet.targets import Counts, TargetArray, check_counts, count, log_odds, pixel_targets
 
 
@@ -72,6 +72,7 @@ class UNet(Method["UNet.Params"]):
         training: PixelRecipe = Field(PixelRecipe(), description="How the network is trained.")
 
     learns_from = frozenset({Annotation.MASKS, Annotation.BOXES, Annotation.POINTS})
+    continues = True
     default_head = ("micraframe/semantic", {"mask_threshold": {"name": "fixed", "value": 0.5}})
 
     def fit(
@@ -97,6 +98,8 @@ class UNet(Method["UNet.Params"]):
             return dict(zip(names, dice(logits > 0, targets).unbind(1), strict=True))
 
         network = self._network(info, context.seed, params.pretrained)
+        if context.start is not None:
+            continue_from(network, context.start)
         start_at(network, torch.from_numpy(log_odds(counts, rarity)))
         fit(network, examples, Examples(valid, target), loss, params.training, context, measure)
         return UNetModel(network.to(choose_device(context.device)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -14,6 +15,9 @@ from micraframe.backbones.encoder import Norm
 from micraframe.errors import MissingDependency, ModelError, reason_of
 
 OWN = "unet-encoder"
+
+_PART = "backbone."
+_BACKBONE = f"network.{_PART}"
 
 
 def create(
@@ -62,6 +66,27 @@ def start_at(network: nn.Module, logits: Tensor) -> None:
     assert last.bias is not None
     with torch.no_grad():
         last.bias.copy_(logits)
+
+
+def continue_from(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a new network of encoder `unet-encoder` the backbone of another model; its last layer stays as it is.
+
+    Args:
+        network: From `create`.
+        state: Of a model with backbone `unet`, such as a pixel-wise MICRA-Net, or of another of these networks.
+
+    Raises:
+        ModelError: If the backbones are not alike.
+    """
+    theirs = {f"{_BACKBONE}{name.partition(_PART)[2]}": each for name, each in state.items() if _PART in name}
+    own = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(_BACKBONE)}
+    if not own or {name: tensor.shape for name, tensor in theirs.items()} != own:
+        raise ModelError(
+            f"expected a U-Net with the backbone of the model that it starts from, with its widths and channels, got "
+            f"{len(own)} tensors that differ from its {len(theirs)} in name or shape; set encoder: {OWN}, and the "
+            "widths of the other's backbone unet"
+        )
+    network.load_state_dict(theirs, strict=False)
 
 
 class Padded(nn.Module):

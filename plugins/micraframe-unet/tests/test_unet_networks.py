@@ -4,10 +4,11 @@ import sys
 
 import pytest
 import torch
-from micraframe_unet.networks import OWN, Padded, create, start_at
+from micraframe_unet.networks import OWN, Padded, continue_from, create, start_at
 from torch import nn
 
 from micraframe.errors import MissingDependency, ModelError
+from micraframe.registry import build
 
 ENCODERS = (OWN, "tu-resnet10t")
 
@@ -48,6 +49,29 @@ def test_initial_logits(encoder: str) -> None:
     before = network(images)
     start_at(network, torch.tensor([-5.0, 0.0, 2.0]))
     torch.testing.assert_close(network(images) - before, torch.tensor([-5.0, 0, 2])[:, None, None].expand_as(before))
+
+
+def test_a_network_continues_from_the_backbone_of_another_model() -> None:
+    teacher, (*_, last) = build("backbone", "unet", widths=(4, 8, 16)).create(2)
+    assert last.channels == 4
+    state = {f"backbone.{name}": tensor for name, tensor in teacher.state_dict().items()} | {
+        "linear.bias": torch.ones(3)
+    }
+    network = create(OWN, 2, 3, (4, 8, 16)).eval()
+    continue_from(network, state)
+    images = torch.rand(1, 2, 16, 20)
+    torch.testing.assert_close(network.network.backbone(images)[-1], teacher.eval()(images)[-1])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "widths", "channels"),
+    [(OWN, (4, 8), 2), (OWN, (4, 8, 8), 2), (OWN, (4, 8, 16), 1), ("tu-resnet10t", (4, 8, 16), 2)],
+)
+def test_an_unlike_backbone_is_refused(encoder: str, widths: tuple[int, ...], channels: int) -> None:
+    teacher, _ = build("backbone", "unet", widths=(4, 8, 16)).create(2)
+    state = {f"backbone.{name}": tensor for name, tensor in teacher.state_dict().items()}
+    with pytest.raises(ModelError):
+        continue_from(create(encoder, channels, 3, widths), state)
 
 
 class Given(nn.Module):
