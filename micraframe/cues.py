@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal, final
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from micraframe.thresholds import otsu
@@ -102,33 +103,36 @@ def candidates(images: Iterable[FloatArray], names: Sequence[CueName]) -> tuple[
 
 
 def agreements(
-    examples: Iterable[tuple[FloatArray, BoolArray]], index: int, cues: Sequence[Cue], *, whole: bool = False
-) -> dict[Cue, float]:
-    """Return for each cue the mean over images of its agreement with the masks of a class; 0 if there is no image.
+    examples: Iterable[tuple[FloatArray, BoolArray, BoolArray]], cues: Sequence[Cue], *, whole: bool = False
+) -> dict[Cue, npt.NDArray[np.float64]]:
+    """Return how well each cue agrees with the masks of each class: (K,), a mean over the images that contain it.
 
     The agreement is the IoU of the class's mask and the cue's, where what the cue marks in the masks of other classes
-    does not count: there, it outlines them. It is 0 where both are empty. With `whole`, every class has the objects of
-    the cue that it alone claims (`claimed_objects`) in place of its mask, and what is outside the cue.
+    does not count: there, it outlines them. It is 0 where both are empty, and for a class that is in no image. With
+    `whole`, every class has the objects of the cue that it alone claims (`claimed_objects`) in place of its mask, and
+    what its mask has outside the cue.
 
     Args:
-        examples: Images, each (C, H, W), with the masks of all classes, bool (K, H, W).
-        index: The class.
+        examples: At least one image, each (C, H, W), the masks of its classes, bool (K, H, W), and which of them it
+            contains, bool (K,).
         cues: The cues.
         whole: Whether a class has the whole object of a cue of which its mask covers a part.
     """
-    found: dict[Cue, list[float]] = {cue: [] for cue in cues}
-    for image, masks in examples:
+    found: dict[Cue, list[npt.NDArray[np.float64]]] = {cue: [] for cue in cues}
+    for image, masks, present in examples:
         maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
-        for cue, values in found.items():
+        for cue, rows in found.items():
             marked = cue.above(maps[cue.name])
             theirs = masks
             if whole:
                 theirs = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
-            mask, elsewhere = theirs[index], np.delete(theirs, index, axis=0).any(axis=0)
-            marked = marked & ~elsewhere
-            union = np.count_nonzero(mask | marked)
-            values.append(np.count_nonzero(mask & marked) / union if union else 0.0)
-    return {cue: float(np.mean(values)) if values else 0.0 for cue, values in found.items()}
+            row = np.full(len(masks), np.nan)
+            for index in np.flatnonzero(present).tolist():
+                remaining = marked & ~np.delete(theirs, index, axis=0).any(axis=0)
+                union = np.count_nonzero(theirs[index] | remaining)
+                row[index] = np.count_nonzero(theirs[index] & remaining) / union if union else 0.0
+            rows.append(row)
+    return {cue: _mean_of_known(np.array(rows)) for cue, rows in found.items()}
 
 
 def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
@@ -178,6 +182,12 @@ def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: Bool
         certain[whole] = claimed_objects(masks, cues)[whole]
     unclaimed = cues.any(axis=0) & ~(masks | certain).any(axis=0)
     return certain, np.asarray((masks & ~certain).any(axis=0) | unclaimed)
+
+
+def _mean_of_known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the means of columns (N, K) without NaN; 0 for a column that has nothing else."""
+    number = np.count_nonzero(~np.isnan(values), axis=0)
+    return np.asarray(np.nansum(values, axis=0) / np.maximum(number, 1))
 
 
 def _thinned(values: FloatArray) -> FloatArray:

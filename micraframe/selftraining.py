@@ -53,7 +53,7 @@ _COMMON: Final = 400
 """Most images among which a cue's common threshold is chosen."""
 
 _COMPARED: Final = 200
-"""Most images with a class in which cues are compared with pseudo-masks."""
+"""Images of each class in which cues are compared with pseudo-masks, if there are as many."""
 
 _PIXEL_WISE: Final = Choice(
     name=MICRA_NET.name,
@@ -326,8 +326,8 @@ def choose_cues(
     agrees with its masks. Then cues are compared once more, by whole objects: whether what a cue outlines is claimed,
     in part, by one class and no other. Only images with two classes or more can tell.
 
-    At most 200 images with the class are compared, and at most 400 of all images determine the thresholds that are
-    common to images; both evenly spaced among the samples.
+    At least 200 images with the class are compared, or all there are, and at most 400 of all images determine the
+    thresholds that are common to images; both evenly spaced among the samples.
 
     Args:
         samples: The training samples, with labels.
@@ -337,22 +337,25 @@ def choose_cues(
     """
     found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
     labels = np.array([_labels(sample) for sample in samples], np.bool_)
-    several = np.count_nonzero(labels, axis=1) > 1
 
-    def best(number: int, among: BoolArray, *, whole: bool) -> Cue | None:
-        containing = spread(np.flatnonzero(among).tolist(), _COMPARED)
-        images = ((samples[index].image, packed[index]) for index in containing)
-        examples = ((image, _planes(bits, image.shape[2])[:-1]) for image, bits in images)
-        scores = agreements(examples, number, found, whole=whole)
-        enough = [cue for cue in found if scores[cue] >= least]
-        preferred = [cue for cue in enough if cue.name in EXACT] or enough
-        cue = max(preferred, key=scores.__getitem__, default=None)
-        return cue and dataclasses.replace(cue, whole=whole)
+    def best(among: BoolArray, *, whole: bool) -> list[Cue | None]:
+        compared = {number for column in (labels & among[:, None]).T for number in spread(_places(column), _COMPARED)}
+        images = ((samples[number].image, packed[number], labels[number]) for number in sorted(compared))
+        examples = ((image, _planes(bits, image.shape[2])[:-1], present) for image, bits, present in images)
+        scores = agreements(examples, found, whole=whole) if compared else {}
+        chosen = []
+        for index in range(labels.shape[1]):
+            enough = [cue for cue, agreement in scores.items() if agreement[index] >= least]
+            preferred = [cue for cue in enough if cue.name in EXACT] or enough
+            cue = max(preferred, key=lambda cue: float(scores[cue][index]), default=None)
+            chosen.append(cue and dataclasses.replace(cue, whole=whole))
+        return chosen
 
-    return tuple(
-        best(number, present, whole=False) or best(number, present & several, whole=True)
-        for number, present in enumerate(labels.T)
-    )
+    by_pixels = best(np.ones(len(samples), np.bool_), whole=False)
+    if None not in by_pixels:
+        return tuple(by_pixels)
+    by_objects = best(np.count_nonzero(labels, axis=1) > 1, whole=True)
+    return tuple(one or other for one, other in zip(by_pixels, by_objects, strict=True))
 
 
 def with_cues(
@@ -417,6 +420,10 @@ def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
 def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
     """Return masks and, last, the pixels to ignore: bool (K + 1, H, W)."""
     return np.unpackbits(bits, axis=-1, count=width).astype(np.bool_)
+
+
+def _places(values: BoolArray) -> list[int]:
+    return [int(place) for place in np.flatnonzero(values)]
 
 
 def _labels_only(sample: Sample) -> Sample:
