@@ -1,7 +1,7 @@
 """The recommended way from image-level labels to masks, as one method: every part of it is a component of its own.
 
     labels -> U-Net whose pixels' evidence is pooled, averaged over views
-           -> pseudo-masks, as far as a cue of the image agrees with them -> U-Net
+           -> pseudo-masks, corrected by a cue of the image that agrees with them -> U-Net
 
 What each part is worth, and how they were chosen, is in `benchmarks/studies/README.md`.
 """
@@ -26,14 +26,16 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
     """Self-training with the parts that did best on validation images: see `recipe`.
 
     It needs plugin `micraframe-unet`, whose U-Net is the student. Its few parameters fit it to the size of the data;
-    to change anything else, use method `self-training` with the parameters that `recipe` returns.
+    to change anything else, use method `self-training` with the parameters that `recipe` returns for your number of
+    classes.
     """
 
     class Params(Parameters):
         teacher_widths: tuple[PositiveInt, ...] = Field((16, 32, 64), description="Filters of the teacher's stages.")
         student_widths: tuple[PositiveInt, ...] = Field(
             (8, 16, 32, 64),
-            description="Filters of the student's stages; with several classes, they are the teacher's.",
+            description="Filters of the student's stages if there is one class; with several, the student has the "
+            "teacher's widths, and this is not used.",
         )
         epochs: int = Field(
             6,
@@ -56,7 +58,7 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 
     def __init__(self, params: BestFromLabels.Params) -> None:
         super().__init__(params)
-        self._method(1)  # to refuse unsuitable parameters now
+        self._method(1)  # unsuitable parameters fail now
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
         """Train the teacher, then the student; see `SelfTraining.fit`."""
@@ -77,10 +79,10 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
     """Return the parameters of method `self-training` for this number of classes.
 
-    With one class, the student's loss pays little attention to pixels whose annotation the network contradicts, which
-    makes it robust to errors of the pseudo-masks. With several classes, that would keep it from learning to tell them
-    apart, which is the hardest part and which the teacher knows already: then the student continues from the teacher's
-    weights, with plain cross-entropy.
+    With one class, the student's loss gives little weight to pixels whose annotation the network contradicts, which
+    makes it robust to errors in the pseudo-masks. With several classes, this would keep it from learning to tell them
+    apart, which is the hardest part. The teacher can do that already, so the student starts from its weights and learns
+    with plain cross-entropy.
     """
     turns = [{"kind": "flip", "axis": "left-right"}, {"kind": "flip", "axis": "up-down"}, {"kind": "quarter-turns"}]
     training = {

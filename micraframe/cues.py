@@ -41,7 +41,8 @@ class Cue:
     Attributes:
         name: The quantity; see `cue_map`.
         threshold: In units of the quantity; None: each image's own Otsu threshold.
-        whole: Whether an object that the cue outlines belongs to a class as soon as the class is found in a part of it.
+        whole: Whether an object that the cue outlines belongs as a whole to the only class that is found in a part of
+            it.
     """
 
     name: CueName
@@ -107,36 +108,37 @@ def agreements(
 ) -> dict[Cue, npt.NDArray[np.float64]]:
     """Return how well each cue agrees with the masks of each class: (K,), a mean over the images that contain it.
 
-    The agreement is the IoU of the class's mask and the cue's, where what the cue marks in the masks of other classes
-    does not count: there, it outlines them. It is 0 where both are empty, and for a class that is in no image. With
-    `whole`, every class has the objects of the cue that it alone claims (`claimed_objects`) in place of its mask, and
-    what its mask has outside the cue.
+    The agreement is the IoU of the class's mask and the cue's. Pixels that the cue marks only in the masks of other
+    classes are left out: there, it outlines those. It is 0 where both are empty, and for a class that is in no image.
+    With `whole`, a class's mask is replaced by the objects of the cue that it alone claims (`claimed_objects`),
+    together with the part of its mask that lies outside the cue.
 
     Args:
         examples: At least one image, each (C, H, W), the masks of its classes, bool (K, H, W), and which of them it
             contains, bool (K,).
         cues: The cues.
-        whole: Whether a class has the whole object of a cue of which its mask covers a part.
+        whole: Whether to compare whole objects instead of masks.
     """
     found: dict[Cue, list[npt.NDArray[np.float64]]] = {cue: [] for cue in cues}
     for image, masks, present in examples:
         maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
         for cue, rows in found.items():
             marked = cue.above(maps[cue.name])
-            theirs = masks
+            regions = masks
             if whole:
-                theirs = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
+                regions = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
             row = np.full(len(masks), np.nan)
             for index in np.flatnonzero(present).tolist():
-                remaining = marked & ~np.delete(theirs, index, axis=0).any(axis=0)
-                union = np.count_nonzero(theirs[index] | remaining)
-                row[index] = np.count_nonzero(theirs[index] & remaining) / union if union else 0.0
+                own = regions[index]
+                remaining = marked & (own | ~regions.any(axis=0))  # not where there are only other classes
+                union = np.count_nonzero(own | remaining)
+                row[index] = np.count_nonzero(own & remaining) / union if union else 0.0
             rows.append(row)
     return {cue: _mean_of_known(np.array(rows)) for cue, rows in found.items()}
 
 
 def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
-    """Return each class's objects: those that its cue outlines and of which its mask alone covers a part.
+    """Return each class's objects: those outlined by its cue that its mask touches and no other class's mask does.
 
     An object is a connected component (8 neighbours) of the cue's mask. One that the masks of two classes touch belongs
     to neither.
@@ -164,15 +166,16 @@ def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: Bool
     """Return what masks and cues agree on, and where they do not.
 
     With M_c the mask of a class and Q_c its cue, the class is certain in M_c and Q_c, or, where objects are taken
-    whole, in those objects of Q_c that M_c alone claims (`claimed_objects`). A pixel is uncertain if it is in M_c and
-    the class is not certain there, for any class c, or if it is in Q_c and no class has it: what stands out belongs
-    to one of the classes. Classes without a cue keep their masks.
+    whole, in those objects of Q_c that M_c alone claims (`claimed_objects`), except where the objects of two classes
+    overlap outside both masks. A pixel is uncertain if it is in M_c and the class is not certain there, for any class
+    c, or if it is in Q_c and no class has it: what stands out belongs to one of the classes. Classes without a cue keep
+    their masks.
 
     Args:
         masks: bool (K, H, W).
         cues: bool (K, H, W), empty for classes that are absent or have no cue.
         has_cue: bool (K,).
-        whole: bool (K,): the classes whose objects are taken whole.
+        whole: bool (K,): the classes whose objects are taken whole; each has a cue.
 
     Returns:
         Masks, bool (K, H, W), and uncertain pixels, bool (H, W).
@@ -180,6 +183,7 @@ def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: Bool
     certain = masks & (cues | ~has_cue[:, None, None])
     if whole.any():
         certain[whole] = claimed_objects(masks, cues)[whole]
+        certain &= np.count_nonzero(certain & ~masks, axis=0) < 2
     unclaimed = cues.any(axis=0) & ~(masks | certain).any(axis=0)
     return certain, np.asarray((masks & ~certain).any(axis=0) | unclaimed)
 

@@ -294,7 +294,7 @@ class Method(Configured[P]):
     Attributes:
         learns_from: The annotations that it can use. It receives only these.
         uses_validation: Whether it uses validation samples. If not, it receives none and is not charged for them.
-        continues: Whether training can start from the weights of another network, `FitContext.start`.
+        continues: Whether `fit` can start from the weights of another model, `FitContext.start`.
         deterministic: Whether training gives the same model for every seed.
         inference_params: Names of the parameters that do not influence what `fit` learns. They can be changed after
             training; a study that varies them trains once.

@@ -35,6 +35,7 @@ from micraframe.parameters import Parameters
 from micraframe.runtime.files import write_json
 from micraframe.training.examples import seed_for
 from micraframe.types import (
+    BACKBONE,
     Annotation,
     BoolArray,
     DatasetInfo,
@@ -53,7 +54,7 @@ _COMMON: Final = 400
 """Most images among which a cue's common threshold is chosen."""
 
 _COMPARED: Final = 200
-"""Images of each class in which cues are compared with pseudo-masks, if there are as many."""
+"""Number of images of each class, if there are that many, in which cues are compared with pseudo-masks."""
 
 _PIXEL_WISE: Final = Choice(
     name=MICRA_NET.name,
@@ -80,8 +81,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
     A teacher knows where a class is better than where it ends. With `cues`, its masks are compared with those that one
     threshold makes of the image: of its brightness, for example. If the best of these agrees with the teacher well
     enough, the student learns from what both say, and ignores the pixels on which they differ (`micraframe.cues`).
-    Where several classes share images, a teacher may mark only the parts by which it tells them apart; then an object
-    that the image outlines, and that one class alone claims in part, is learned as a whole.
+    Where several classes share images, a teacher may mark only the parts that distinguish them; then an object that a
+    cue outlines is learned whole if exactly one class is found in a part of it.
 
     Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
     its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images
@@ -99,8 +100,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
         )
         start: Literal["random", "teacher"] = Field(
             "random",
-            description="Weights from which students start: random ones, or those of the teacher's backbone, which the "
-            "student's must be like.",
+            description="Initial weights of the students: random, or those of the teacher's backbone; the student's "
+            "must then have the same widths. In later rounds, too, it is the first teacher's.",
         )
         rounds: int = Field(1, ge=1, description="Number of students, each trained on the maps of the one before.")
         threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["erasing"] = Field(
@@ -116,7 +117,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
         cues: tuple[CueName, ...] = Field(
             (),
             description="What in the image itself may outline a class: bright, dark, deviation (from the image's "
-            "median) or edges. For each class, the pseudo-masks are reduced to what agrees with the best of these.",
+            "median) or edges. For each class, the pseudo-masks are corrected by the one that agrees with them "
+            "best, if it agrees well enough.",
         )
         agreement: float = Field(
             0.4,
@@ -139,8 +141,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
 
         Raises:
             PluginError: If one of them is not installed.
-            DataError: If the teacher cannot learn from labels, the student cannot learn from masks, or it cannot start
-                from the teacher's weights but should.
+            DataError: If the teacher cannot learn from labels, the student cannot learn from masks, or the student is
+                to start from the teacher's weights and cannot.
         """
         super().__init__(params)
         self._teacher = _built("teacher", params.teacher, Annotation.LABELS)
@@ -201,12 +203,23 @@ class SelfTraining(Method["SelfTraining.Params"]):
         return model if params.presence == "student" else TeacherAndStudent(teacher, model)
 
     def untrained(self, info: DatasetInfo) -> Model | None:
-        """Return a student, and with `presence: teacher` a teacher, that has learned nothing; None if there is none."""
+        """Return a student, and with `presence: teacher` a teacher, that has learned nothing; None if there is none.
+
+        Raises:
+            DataError: If students are to start from the teacher's weights, and their backbones differ.
+        """
         student = self._student.untrained(info)
-        if self.params.presence == "student":
+        if "teacher" not in (self.params.presence, self.params.start):
             return student
         teacher = self._teacher.untrained(info)
-        return None if teacher is None or student is None else TeacherAndStudent(teacher, student)
+        if teacher is None or student is None:
+            return None
+        if self.params.start == "teacher" and _backbone(teacher) != _backbone(student):
+            raise DataError(
+                "self-training: expected a student with the teacher's backbone, to start from its weights, got "
+                "another; give both the same backbone and widths, or set start: random"
+            )
+        return student if self.params.presence == "student" else TeacherAndStudent(teacher, student)
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
         """Return the student's model; with `presence: teacher` together with the teacher's."""
@@ -322,12 +335,12 @@ def choose_cues(
     Cues that blur outlines are considered only if none of the exact ones agrees well enough: a teacher's maps are
     blurred themselves, and agree with a blurred cue too easily.
 
-    A teacher that has to tell classes apart may mark no more than the part by which it does, in which case no cue
-    agrees with its masks. Then cues are compared once more, by whole objects: whether what a cue outlines is claimed,
-    in part, by one class and no other. Only images with two classes or more can tell.
+    A teacher that has to tell classes apart may mark only the parts that distinguish them; then no cue agrees with its
+    masks. So for classes without a cue, cues are compared once more, by whole objects, in images that contain several
+    classes: an object that a cue outlines counts for a class if that class, and no other, claims a part of it.
 
-    At least 200 images with the class are compared, or all there are, and at most 400 of all images determine the
-    thresholds that are common to images; both evenly spaced among the samples.
+    Cues are compared in 200 evenly spaced images of each class, or in all that contain it, and in those of the other
+    classes that contain it, too. Thresholds that are common to images come from at most 400 evenly spaced images.
 
     Args:
         samples: The training samples, with labels.
@@ -420,6 +433,13 @@ def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
 def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
     """Return masks and, last, the pixels to ignore: bool (K + 1, H, W)."""
     return np.unpackbits(bits, axis=-1, count=width).astype(np.bool_)
+
+
+def _backbone(model: Model) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a backbone's tensors by name; empty if the model has no backbone."""
+    return {
+        name.partition(BACKBONE)[2]: tuple(tensor.shape) for name, tensor in model.state().items() if BACKBONE in name
+    }
 
 
 def _places(values: BoolArray) -> list[int]:

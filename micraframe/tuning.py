@@ -32,16 +32,21 @@ GRID: Final = tuple(float(value) for value in np.round(np.arange(1, 20) / 20, 2)
 _MASKS: Final = (None, *GRID)
 
 
-def _room() -> int:
+def room() -> int:
+    """Return how many bytes of maps are kept; see `ROOM`."""
     try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        pages = os.sysconf("SC_PHYS_PAGES")
+        memory = pages * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows, or a system that does not know
         return 1 << 30
-    return min(memory // 8, 4 << 30)
+    return min(memory // 16, 2 << 30) if pages > 0 else 1 << 30
 
 
-ROOM: Final = _room()
-"""Bytes of maps that are kept in memory for other heads, at most an eighth of it; other images are scored again."""
+ROOM: Final = room()
+"""Bytes of maps that are kept for other heads: a sixteenth of the machine's memory, at most 2 GiB.
+
+Every worker of a study keeps those of test and of validation images. Images whose maps do not fit are scored again.
+"""
 
 FILE: Final = "thresholds.json"
 """The file of a study's run that contains its thresholds."""

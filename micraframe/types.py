@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, final
+from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
 from micraframe.errors import DataError, counted
 
-if TYPE_CHECKING:  # what reads images does not wait for torch
+if TYPE_CHECKING:  # importing torch takes seconds, and reading images does without it
     from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
@@ -569,6 +569,10 @@ class EpochLogger(ABC):
         """
 
 
+BACKBONE: Final = "backbone."
+"""What the names of the tensors of a model's backbone contain: those of a classifier begin with it."""
+
+
 @dataclass(frozen=True)
 class FitContext:
     """Run-time settings of a fit: everything besides data and parameters.
@@ -580,7 +584,8 @@ class FitContext:
         precision: `auto` (bfloat16 on hardware that is fast at it), `float32` or `bfloat16`.
         progress: Progress callback.
         loggers: Loggers that receive the numbers of every epoch, if there is a folder.
-        start: The state of a model from whose backbone a method that `continues` starts; None: from random weights.
+        start: State of another model, for methods that `continues` marks: they start from the weights of its backbone
+            (`BACKBONE`); None: they start from random ones.
     """
 
     seed: int = 0

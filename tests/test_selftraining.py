@@ -198,15 +198,15 @@ def test_a_blurred_cue_is_taken_only_if_no_exact_one_agrees():
     assert choose_cues(samples, packed(samples, blurred), CUES, 0.99)[0].name == "edges"
 
 
-def test_of_a_teacher_that_marks_parts_whole_objects_are_learned():
+def test_whole_objects_are_learned_from_a_teacher_that_marks_parts():
     # Two classes, a bright disc each; the teacher marks a line of each, and both discs stand out alike.
     y, x = np.mgrid[:32, :64]
     outlines = np.stack([(y - 14) ** 2 + (x - column) ** 2 < 81 for column in (16, 48)])
     image = np.where(outlines.any(axis=0), np.float32(0.95), np.float32(0.05))[None]
     parts = outlines & (y == 14)
-    certain = np.zeros((1, 32, 64), np.bool_)
+    nothing = np.zeros((1, 32, 64), np.bool_)
     both = Sample("both", image, labels=np.array([True, True]))
-    bits = np.packbits(np.concatenate([parts, certain]), axis=-1)
+    bits = np.packbits(np.concatenate([parts, nothing]), axis=-1)
     cues = choose_cues([both], [bits], CUES, 0.4)
     assert [(cue.name, cue.whole) for cue in cues] == [("bright", True)] * 2
     *found, ignored = np.unpackbits(with_cues([both], [bits], cues)[0], axis=-1).astype(bool)
@@ -214,7 +214,7 @@ def test_of_a_teacher_that_marks_parts_whole_objects_are_learned():
     assert not (found & ignored).any()
     # With one class in an image, nothing says that an object belongs to it as a whole.
     one = Sample("one", image, labels=np.array([True, False]))
-    bits = np.packbits(np.concatenate([parts[:1], certain, certain]), axis=-1)
+    bits = np.packbits(np.concatenate([parts[:1], nothing, nothing]), axis=-1)
     assert choose_cues([one], [bits], CUES, 0.4) == (None, None)
 
 
@@ -403,6 +403,29 @@ def test_students_are_given_the_teachers_weights_where_asked(toys, start):
     build("method", "self-training", **params).fit(samples[:4], samples[4:], INFO, CONTEXT)
     given = [context.start for *_, context in toys.fits]
     assert given == [None, *[None if start == "random" else {"presence": 0.25}] * 2]
+
+
+def test_an_unlike_backbone_is_found_before_training():
+    student = {"name": "unet", "params": {"widths": [8, 16]}}
+    like = build("method", "self-training", teacher=TEACHER, student=student, start="teacher")
+    assert (
+        like.untrained(INFO).state().keys()
+        == build("method", "unet", **student["params"]).untrained(INFO).state().keys()
+    )
+    for widths in ([8, 8], [8, 16, 16]):
+        unlike = {"name": "unet", "params": {"widths": widths}}
+        with pytest.raises(DataError, match="same backbone and widths"):
+            build("method", "self-training", teacher=TEACHER, student=unlike, start="teacher").untrained(INFO)
+
+
+def test_with_several_classes_the_preset_has_a_student_like_its_teacher(tmp_path):
+    one, two = (DatasetInfo("toy", names, 1, Normalisation(), "0") for names in (("disc",), ("disc", "square")))
+    method = build("method", "best-from-labels", teacher_widths=[4, 8], student_widths=[4, 6, 8])
+    shapes = [{tensor.shape for tensor in method.untrained(info).state().values()} for info in (one, two)]
+    assert [(6, 4, 3, 3) in each for each in shapes] == [True, False]
+    for info in (one, two):
+        state = method.untrained(info).state()
+        assert method.restore(state, info, "cpu").state().keys() == state.keys()
 
 
 @pytest.mark.parametrize(("classes", "loss"), [(1, "generalised-cross-entropy"), (2, "bce")])

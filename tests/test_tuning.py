@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from micraframe.tuning import (
     bounded,
     expected_share_threshold,
     read_thresholds,
+    room,
     tune,
     tune_by_labels,
 )
@@ -411,3 +413,15 @@ def test_thresholds_are_read_from_a_run(tmp_path: Path):
         read_thresholds(file)
     with pytest.raises(DataError, match="expected the thresholds of a study's run"):
         read_thresholds(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(("pages", "expected"), [(1 << 30, 2 << 30), (1 << 20, 1 << 28), (-1, 1 << 30)])
+def test_room_is_a_part_of_the_machines_memory(monkeypatch, pages, expected):
+    sizes = {"SC_PHYS_PAGES": pages, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__, raising=False)
+    assert room() == expected
+
+
+def test_room_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.delattr(os, "sysconf", raising=False)
+    assert room() == 1 << 30

@@ -64,7 +64,7 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
         print("  ".join(cells).rstrip())
 
 
-def refuse_foreign(path: Path, kind: type[BaseModel]) -> None:
+def refuse_other_configuration(path: Path, kind: type[BaseModel]) -> None:
     """Check that an output folder's configuration is an earlier one of the same command, which may be replaced.
 
     Raises:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from micraframe.cli.output import AsJson, ConfigFile, duration, print_json, print_table, progress, refuse_foreign
+from micraframe.cli.output import (
+    AsJson,
+    ConfigFile,
+    duration,
+    print_json,
+    print_table,
+    progress,
+    refuse_other_configuration,
+)
 from micraframe.errors import BatchError, ConfigError, DataError, counted
 
 if TYPE_CHECKING:
@@ -123,7 +131,7 @@ def run_and_print(
             follow_study(study, output)
         return
     files = StudyFolder(output.absolute())
-    refuse_foreign(files.config, Study)
+    refuse_other_configuration(files.config, Study)
     if (output / "report.html").exists() and not files.config.exists():
         raise ConfigError(
             f"{output / 'report.html'}: expected no file, or the report of a study, got one without study.yaml; choose "

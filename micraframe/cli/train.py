@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from micraframe import registry
-from micraframe.cli.output import ConfigFile, duration, print_table, progress, refuse_foreign
+from micraframe.cli.output import ConfigFile, duration, print_table, progress, refuse_other_configuration
 from micraframe.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def train_and_save(
 
     writes = is_main_process()
     if writes:
-        refuse_foreign(output / "config.yaml", type(settings))
+        refuse_other_configuration(output / "config.yaml", type(settings))
     with _tidied(output) if writes else nullcontext(), exclusive(output / ".lock", refuse) if writes else nullcontext():
         model = output / "model"
         trained_before = model.exists()

@@ -128,7 +128,7 @@ def boundary_dice(truth: BoolArray, predicted: BoolArray, ignore: BoolArray | No
     height, width = truth.shape
     top, bottom = np.maximum(rows - radius, 0), np.minimum(rows + radius + 1, height)
     left, right = np.maximum(columns - radius, 0), np.minimum(columns + radius + 1, width)
-    # No other part of the image is in a neighbourhood.
+    # All neighbourhoods lie in this part of the image.
     y, x = top.min(), left.min()
     part = np.s_[y : bottom.max(), x : right.max()]
     truth, predicted, counted = truth[part], predicted[part], counted[part]

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 
 from micraframe import registry
 from micraframe.config import Study
+from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.micranet import NAME as MICRA_NET
 from micraframe.micranet import MicraNetModel
 from micraframe.overlay import overlay, to_rgb
@@ -90,7 +91,7 @@ def _draw_steps(
 
     Args:
         path: The PNG file to write.
-        samples: Fully annotated samples.
+        samples: With masks, boxes or points, which are drawn as the truth; without any, that panel stays blank.
         steps: MICRA-Net's maps and prediction of each sample, in the same order.
         classes: Names of the K classes.
     """
@@ -110,10 +111,11 @@ def _draw_steps(
             limit = float(np.abs(array[place]).max()) or 1.0
             axis.imshow(array[place], cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         row[-3].imshow(prediction.scores.maps[place], cmap="viridis", vmin=0, vmax=1)
-        for axis, masks in ((row[-2], prediction.masks), (row[-1], sample.masks)):
+        truth = masks_of(sample)
+        for axis, masks in ((row[-2], prediction.masks), (row[-1], truth)):
             if masks is not None:
                 axis.imshow(overlay(sample.image, masks[index : index + 1]))
-        if sample.masks is None:
+        if truth is None and (sample.boxes is not None or sample.points is not None):
             row[-1].imshow(to_rgb(sample.image))
             for y0, x0, y1, x1 in sample.boxes[index] if sample.boxes else ():
                 row[-1].add_patch(Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor="yellow"))

@@ -13,11 +13,9 @@ from torch.nn import functional
 from micraframe import registry
 from micraframe.backbones.encoder import Norm
 from micraframe.errors import MissingDependency, ModelError, reason_of
+from micraframe.types import BACKBONE
 
 OWN = "unet-encoder"
-
-_PART = "backbone."
-_BACKBONE = f"network.{_PART}"
 
 
 def create(
@@ -69,22 +67,22 @@ def start_at(network: nn.Module, logits: Tensor) -> None:
 
 
 def continue_from(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Give a new network of encoder `unet-encoder` the backbone of another model; its last layer stays as it is.
+    """Copy the backbone of another model into a new network with encoder `unet-encoder`; the last layer is unchanged.
 
     Args:
         network: From `create`.
         state: Of a model with backbone `unet`, such as a pixel-wise MICRA-Net, or of another of these networks.
 
     Raises:
-        ModelError: If the backbones are not alike.
+        ModelError: If the model has no such backbone, or more than one, or if widths or channels differ.
     """
-    theirs = {f"{_BACKBONE}{name.partition(_PART)[2]}": each for name, each in state.items() if _PART in name}
-    own = {name: tensor.shape for name, tensor in network.state_dict().items() if name.startswith(_BACKBONE)}
-    if not own or {name: tensor.shape for name, tensor in theirs.items()} != own:
+    found = [(name.partition(BACKBONE)[2], tensor) for name, tensor in state.items() if BACKBONE in name]
+    theirs = {f"network.{BACKBONE}{name}": tensor for name, tensor in found}
+    own = {name: tensor.shape for name, tensor in network.state_dict().items() if BACKBONE in name}
+    if not own or len(theirs) < len(found) or {name: tensor.shape for name, tensor in theirs.items()} != own:
         raise ModelError(
-            f"expected a U-Net with the backbone of the model that it starts from, with its widths and channels, got "
-            f"{len(own)} tensors that differ from its {len(theirs)} in name or shape; set encoder: {OWN}, and the "
-            "widths of the other's backbone unet"
+            "expected a model with one U-Net backbone of the same widths and channels to start from, got another; set "
+            f"encoder: {OWN}, and the same widths as the other model's backbone unet"
         )
     network.load_state_dict(theirs, strict=False)
 

@@ -227,3 +227,17 @@ def test_images_are_scored_in_exact_float32() -> None:
     model.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
     list(model.score([np.zeros((1, 24, 24), np.float32)], lambda presence: [0]))
     assert seen == ["ieee"]
+
+
+def test_training_starts_from_the_backbone_that_is_given() -> None:
+    samples = samples_of(4)
+    recipe = {"epochs": 1, "learning_rate": 1e-12, "early_stopping": None, "augmentations": []}
+    method = registry.build("method", "unet", widths=(4, 8), training=recipe)
+    context = FitContext(seed=1, device="cpu", precision="float32")
+    start = registry.build("method", "unet", widths=(4, 8)).untrained(INFO).state()
+    given, anew = (
+        method.fit(samples, samples, INFO, each).state() for each in (replace(context, start=start), context)
+    )
+    name = "network.backbone.encoder.blocks.1a.conv.weight"
+    torch.testing.assert_close(given[name], start[name])
+    assert not torch.allclose(anew[name], start[name])

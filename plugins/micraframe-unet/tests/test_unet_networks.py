@@ -70,8 +70,15 @@ def test_a_network_continues_from_the_backbone_of_another_model() -> None:
 def test_an_unlike_backbone_is_refused(encoder: str, widths: tuple[int, ...], channels: int) -> None:
     teacher, _ = build("backbone", "unet", widths=(4, 8, 16)).create(2)
     state = {f"backbone.{name}": tensor for name, tensor in teacher.state_dict().items()}
-    with pytest.raises(ModelError):
+    with pytest.raises(ModelError, match="same widths"):
         continue_from(create(encoder, channels, 3, widths), state)
+
+
+def test_of_two_backbones_none_is_chosen() -> None:
+    network = create(OWN, 1, 1, (4, 8))
+    state = {f"{model}.{name}": tensor for model in "ab" for name, tensor in network.state_dict().items()}
+    with pytest.raises(ModelError, match="one U-Net backbone"):
+        continue_from(create(OWN, 1, 1, (4, 8)), state)
 
 
 class Given(nn.Module):
