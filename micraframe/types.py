@@ -15,15 +15,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
 from micraframe.errors import DataError, counted
-
-if TYPE_CHECKING:  # importing torch takes seconds, and reading images does without it
-    from torch import Tensor
 
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
@@ -584,8 +581,8 @@ class FitContext:
         precision: `auto` (bfloat16 on hardware that is fast at it), `float32` or `bfloat16`.
         progress: Progress callback.
         loggers: Loggers that receive the numbers of every epoch, if there is a folder.
-        start: State of another model, for methods that `continues` marks: they start from the weights of its backbone
-            (`BACKBONE`); None: they start from random ones.
+        start: State of another model, tensors by name, for methods that `continues` marks: they start from the weights
+            of its backbone (`BACKBONE`); None: they start from random ones.
     """
 
     seed: int = 0
@@ -594,7 +591,7 @@ class FitContext:
     precision: Precision = "auto"
     progress: Progress = dataclasses.field(default_factory=Progress)
     loggers: tuple[EpochLogger, ...] = ()
-    start: Mapping[str, Tensor] | None = None
+    start: Mapping[str, Any] | None = None
 
     def nested(self, name: str, seed: int) -> FitContext:
         """Return the context of a training within this one: its name, in progress and in folders, and its seed."""
