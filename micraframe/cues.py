@@ -104,20 +104,19 @@ def candidates(images: Iterable[FloatArray], names: Sequence[CueName]) -> tuple[
 
 
 def agreements(
-    examples: Iterable[tuple[FloatArray, BoolArray, BoolArray]], cues: Sequence[Cue], *, whole: bool = False
+    examples: Iterable[tuple[FloatArray, BoolArray, BoolArray]], cues: Sequence[Cue]
 ) -> dict[Cue, npt.NDArray[np.float64]]:
     """Return how well each cue agrees with the masks of each class: (K,), a mean over the images that contain it.
 
     The agreement is the IoU of the class's mask and the cue's. Pixels that the cue marks only in the masks of other
     classes are left out: there, it outlines those. It is 0 where both are empty, and for a class that is in no image.
-    With `whole`, a class's mask is replaced by the objects of the cue that it alone claims (`claimed_objects`),
-    together with the part of its mask that lies outside the cue.
+    For a cue of whole objects, a class's mask is replaced by the objects of the cue that it alone claims
+    (`claimed_objects`), together with the part of its mask that lies outside the cue.
 
     Args:
         examples: At least one image, each (C, H, W), the masks of its classes, bool (K, H, W), and which of them it
             contains, bool (K,).
         cues: The cues.
-        whole: Whether to compare whole objects instead of masks.
     """
     found: dict[Cue, list[npt.NDArray[np.float64]]] = {cue: [] for cue in cues}
     for image, masks, present in examples:
@@ -125,7 +124,7 @@ def agreements(
         for cue, rows in found.items():
             marked = cue.above(maps[cue.name])
             regions = masks
-            if whole:
+            if cue.whole:
                 regions = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
             row = np.full(len(masks), np.nan)
             for index in np.flatnonzero(present).tolist():

@@ -352,16 +352,17 @@ def choose_cues(
     labels = np.array([_labels(sample) for sample in samples], np.bool_)
 
     def best(among: BoolArray, *, whole: bool) -> list[Cue | None]:
-        compared = {number for column in (labels & among[:, None]).T for number in spread(_places(column), _COMPARED)}
+        columns = (np.flatnonzero(column).tolist() for column in (labels & among[:, None]).T)
+        compared = {number for places in columns for number in spread(places, _COMPARED)}
         images = ((samples[number].image, packed[number], labels[number]) for number in sorted(compared))
         examples = ((image, _planes(bits, image.shape[2])[:-1], present) for image, bits, present in images)
-        scores = agreements(examples, found, whole=whole) if compared else {}
+        cues = [dataclasses.replace(cue, whole=whole) for cue in found]
+        scores = agreements(examples, cues) if compared else {}
         chosen = []
         for index in range(labels.shape[1]):
             enough = [cue for cue, agreement in scores.items() if agreement[index] >= least]
             preferred = [cue for cue in enough if cue.name in EXACT] or enough
-            cue = max(preferred, key=lambda cue: float(scores[cue][index]), default=None)
-            chosen.append(cue and dataclasses.replace(cue, whole=whole))
+            chosen.append(max(preferred, key=lambda cue: float(scores[cue][index]), default=None))
         return chosen
 
     by_pixels = best(np.ones(len(samples), np.bool_), whole=False)
@@ -440,10 +441,6 @@ def _backbone(model: Model) -> dict[str, tuple[int, ...]]:
     return {
         name.partition(BACKBONE)[2]: tuple(tensor.shape) for name, tensor in model.state().items() if BACKBONE in name
     }
-
-
-def _places(values: BoolArray) -> list[int]:
-    return [int(place) for place in np.flatnonzero(values)]
 
 
 def _labels_only(sample: Sample) -> Sample:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,7 +86,8 @@ def test_the_common_threshold_is_of_a_sample_of_the_pixels_of_large_images():
 def agreement(examples: list[tuple[np.ndarray, np.ndarray]], cue: Cue, *, whole: bool = False) -> list[float]:
     """Return a cue's agreement with each class, of images that contain every class."""
     given = [(image, masks, np.ones(len(masks), np.bool_)) for image, masks in examples]
-    return agreements(given, [Cue("edges"), cue], whole=whole)[cue].tolist()
+    cue = dataclasses.replace(cue, whole=whole)
+    return agreements(given, [Cue("edges"), cue])[cue].tolist()
 
 
 def test_agreement_is_the_mean_iou_over_images_with_the_class():
