@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,21 @@ for such positions to be background, and torch's is random; far below 0, only th
 
 _PROBE = (97, 75)
 """Sides of the image of the dry run: odd, different, and multiples of no usual stride."""
+
+
+_BACKBONE = "backbone."
+"""What the names of a backbone's tensors contain in the state of a model, wherever it is nested."""
+
+
+def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a model's backbone by their names in it; nothing if the model has none, or several.
+
+    Args:
+        state: Of a classifier, or of another model whose network has an attribute `backbone`.
+    """
+    found = [(name.partition(_BACKBONE)[2], tensor) for name, tensor in state.items() if _BACKBONE in name]
+    tensors = dict(found)
+    return tensors if len(tensors) == len(found) else {}
 
 
 class Classifier(nn.Module):

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from micraframe import registry
 from micraframe.batching import batches, spread
+from micraframe.classifier import backbone_of
 from micraframe.config import MICRA_NET, Choice, MethodChoice
 from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consensus
 from micraframe.datasets.sources import LazySamples
@@ -35,7 +36,6 @@ from micraframe.parameters import Parameters
 from micraframe.runtime.files import write_json
 from micraframe.training.examples import seed_for
 from micraframe.types import (
-    BACKBONE,
     Annotation,
     BoolArray,
     DatasetInfo,
@@ -437,10 +437,8 @@ def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
 
 
 def _backbone(model: Model) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a backbone's tensors by name; empty if the model has no backbone."""
-    return {
-        name.partition(BACKBONE)[2]: tuple(tensor.shape) for name, tensor in model.state().items() if BACKBONE in name
-    }
+    """Return the shapes of a backbone's tensors by name."""
+    return {name: tuple(tensor.shape) for name, tensor in backbone_of(model.state()).items()}
 
 
 def _labels_only(sample: Sample) -> Sample:

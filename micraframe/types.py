@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -566,10 +566,6 @@ class EpochLogger(ABC):
         """
 
 
-BACKBONE: Final = "backbone."
-"""What the names of the tensors of a model's backbone contain: those of a classifier begin with it."""
-
-
 @dataclass(frozen=True)
 class FitContext:
     """Run-time settings of a fit: everything besides data and parameters.
@@ -582,7 +578,7 @@ class FitContext:
         progress: Progress callback.
         loggers: Loggers that receive the numbers of every epoch, if there is a folder.
         start: State of another model, tensors by name, for methods that `continues` marks: they start from the weights
-            of its backbone (`BACKBONE`); None: they start from random ones.
+            of its backbone (`micraframe.classifier.backbone_of`); None: they start from random ones.
     """
 
     seed: int = 0

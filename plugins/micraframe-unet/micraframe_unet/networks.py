@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from micraframe import registry
 from micraframe.backbones.encoder import Norm
+from micraframe.classifier import backbone_of
 from micraframe.errors import MissingDependency, ModelError, reason_of
-from micraframe.types import BACKBONE
 
 OWN = "unet-encoder"
 
@@ -76,15 +76,15 @@ def continue_from(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         ModelError: If the model has no such backbone, or more than one, or if widths or channels differ.
     """
-    found = [(name.partition(BACKBONE)[2], tensor) for name, tensor in state.items() if BACKBONE in name]
-    theirs = {f"network.{BACKBONE}{name}": tensor for name, tensor in found}
-    own = {name: tensor.shape for name, tensor in network.state_dict().items() if BACKBONE in name}
-    if not own or len(theirs) < len(found) or {name: tensor.shape for name, tensor in theirs.items()} != own:
+    theirs, own = backbone_of(state), backbone_of(network.state_dict())
+    if not own or {name: each.shape for name, each in theirs.items()} != {
+        name: each.shape for name, each in own.items()
+    }:
         raise ModelError(
             "expected a model with one U-Net backbone of the same widths and channels to start from, got another; set "
             f"encoder: {OWN}, and the same widths as the other model's backbone unet"
         )
-    network.load_state_dict(theirs, strict=False)
+    network.get_submodule("network.backbone").load_state_dict(theirs)
 
 
 class Padded(nn.Module):
