@@ -77,9 +77,8 @@ def continue_from(network: nn.Module, state: Mapping[str, Tensor]) -> None:
         ModelError: If the model has no such backbone, or more than one, or if widths or channels differ.
     """
     theirs, own = backbone_of(state), backbone_of(network.state_dict())
-    if not own or {name: each.shape for name, each in theirs.items()} != {
-        name: each.shape for name, each in own.items()
-    }:
+    shapes, needed = ({name: tensor.shape for name, tensor in each.items()} for each in (theirs, own))
+    if not needed or shapes != needed:
         raise ModelError(
             "expected a model with one U-Net backbone of the same widths and channels to start from, got another; set "
             f"encoder: {OWN}, and the same widths as the other model's backbone unet"
