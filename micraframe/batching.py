@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+from micraframe.errors import InterfaceError, counted
 from micraframe.types import FloatArray
 
 Item = TypeVar("Item")
@@ -19,9 +20,18 @@ BATCH_PIXELS = 16 * 256 * 256
 
 
 def with_images(
-    images: Iterable[FloatArray], compute: Callable[[Iterator[FloatArray]], Iterator[Result]]
+    images: Iterable[FloatArray], compute: Callable[[Iterator[FloatArray]], Iterator[Result]], name: str
 ) -> Iterator[tuple[FloatArray, Result]]:
-    """Yield each image with its result, for a computation that yields results in order and reads ahead as it likes."""
+    """Yield each image with its result, for a computation that yields results in order and reads ahead as it likes.
+
+    Args:
+        images: The images.
+        compute: Yields a result for each image that it reads.
+        name: What computes, for error messages.
+
+    Raises:
+        InterfaceError: If it yields more results than it has read images, or fewer.
+    """
     waiting: deque[FloatArray] = deque()
 
     def seen() -> Iterator[FloatArray]:
@@ -30,7 +40,14 @@ def with_images(
             yield image
 
     for result in compute(seen()):
+        if not waiting:
+            raise InterfaceError(f"{name}: expected one result for each image, got more")
         yield waiting.popleft(), result
+    if waiting:
+        raise InterfaceError(
+            f"{name}: expected results for all images, got none for the last {counted(len(waiting), 'image')} that it "
+            "read"
+        )
 
 
 def batches(images: Iterable[FloatArray]) -> Iterator[list[FloatArray]]:

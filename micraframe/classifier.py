@@ -41,6 +41,11 @@ def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors if len(tensors) == len(found) else {}
 
 
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names have a prefix, by their names without it: those of a model within a model."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
 class Classifier(nn.Module):
     """Predicts which classes are in an image.
 

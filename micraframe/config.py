@@ -25,10 +25,11 @@ from ruamel.yaml.error import YAMLError
 
 from micraframe import registry
 from micraframe.errors import ConfigError, PluginError
+from micraframe.interfaces import Method
 from micraframe.parameters import Parameters
 from micraframe.pricing import Prices
 from micraframe.tiling import Tiling
-from micraframe.types import LoggerName, Precision
+from micraframe.types import Annotation, LoggerName, Precision
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -335,6 +336,27 @@ def resolve_choice(kind: str, choice: Choice, where: Where = lambda steps: "") -
             f"{place}{kind} {choice.name!r}: {registry.explain(error, component.Params.model_fields)}"
         ) from error
     return Choice(name=entry.qualified, params=resolve(params, _below(where, "params")).model_dump(mode="json"))
+
+
+def build_learner(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
+    """Return a method that another one trains.
+
+    Args:
+        role: What it is to the other, such as teacher; for error messages.
+        choice: Its name and parameters.
+        needed: What it must be able to learn from.
+
+    Raises:
+        ConfigError: If it cannot.
+        PluginError: If it is not installed.
+    """
+    method = registry.build("method", choice.name, **choice.params)
+    if needed not in method.learns_from:
+        raise ConfigError(
+            f"{role}: expected a method that learns from {needed}, got {choice.name!r}, which learns from "
+            f"{' or '.join(sorted(method.learns_from))}; choose another"
+        )
+    return method
 
 
 def _below(where: Where, *steps: int | str) -> Where:

@@ -157,8 +157,7 @@ class MicraNetModel(Model):
         """
         if image.ndim != 3 or image.shape[1:] != maps.size:
             raise DataError(f"expected an image of size {maps.size}, the size of the maps, got shape {image.shape}")
-        nothing = Scores.without_maps(maps.presence, maps.size)
-        scores = self._combiner.combine(maps, image) if maps.classes else nothing
+        scores = self._combiner.combine(maps, image) if maps.classes else Scores.without_maps(maps.presence, maps.size)
         if (scores.classes, scores.size) != (maps.classes, maps.size):
             raise InterfaceError(
                 f"combiner {self.params.combiner.name}: expected maps of classes {maps.classes} and size "
@@ -195,6 +194,19 @@ class MicraNetModel(Model):
             DataError: If the dataset has other classes or another number of channels.
             ConfigError: If `unfreeze` does not name parts of the network, or `rename` is not about its classes.
         """
+        self.check_alike(info, rename)
+        classifier = copy.deepcopy(self.classifier)
+        with frozen_except(classifier, unfreeze):
+            fit_classifier(classifier, train, valid, recipe, context, info.classes)
+        return MicraNetModel(self.params.model_copy(update={"training": recipe}), classifier, info)
+
+    def check_alike(self, info: DatasetInfo, rename: Mapping[str, str]) -> None:
+        """Check that a dataset has the model's classes, which it may call by other names, and its channels.
+
+        Raises:
+            DataError: If it does not.
+            ConfigError: If `rename` is not about the model's classes.
+        """
         classes = renamed(self.info.classes, rename)
         if (info.classes, info.channels) != (classes, self.info.channels):
             raise DataError(
@@ -202,7 +214,3 @@ class MicraNetModel(Model):
                 f"{counted(self.info.channels, 'channel')}, got {', '.join(info.classes)} and {info.channels}; if "
                 "classes have other names, set rename; if they are in another order, set the dataset's 'classes'"
             )
-        classifier = copy.deepcopy(self.classifier)
-        with frozen_except(classifier, unfreeze):
-            fit_classifier(classifier, train, valid, recipe, context, info.classes)
-        return MicraNetModel(self.params.model_copy(update={"training": recipe}), classifier, info)

@@ -97,11 +97,17 @@ def fill(boxes: Sequence[FloatArray], size: tuple[int, int]) -> BoolArray:
     return masks
 
 
+def compact(labels: IntArray) -> IntArray:
+    """Return objects (..., H, W), numbered from 1 in their order if their largest number is above that of pixels."""
+    if labels.max(initial=0) <= labels.size:
+        return labels
+    return np.searchsorted(np.unique(labels[labels > 0]), labels, side="right").astype(np.int32)
+
+
 def windows(labels: IntArray) -> Iterator[tuple[int, tuple[slice, slice]]]:
     """Yield the number of each object of one class (H, W), and the rows and columns that it spans."""
     numbers = np.unique(labels[labels > 0])
-    if numbers.size and numbers[-1] > labels.size:  # `find_objects` makes a list as long as the largest number
-        labels = np.searchsorted(numbers, labels, side="right").astype(np.int32)
+    labels = compact(labels)  # `find_objects` makes a list as long as the largest number
     found = (window for window in ndimage.find_objects(labels) if window is not None)
     yield from zip(numbers.tolist(), found, strict=True)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +91,7 @@ class Pipeline:
         Raises:
             DataError: If an image is not as it must be.
         """
-        for image, scores in with_images(images, self.score):
+        for image, scores in with_images(images, self.score, self._name):
             yield self.decide(scores, image)
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule | None = None) -> Iterator[Scores]:
@@ -180,6 +179,10 @@ class Pipeline:
         else:
             save_model(Path(folder), saved)
 
+    @property
+    def _name(self) -> str:
+        return f"method {self.method.name}"
+
     def _checked(self, images: Iterable[FloatArray]) -> Iterator[FloatArray]:
         for number, image in enumerate(images):
             check_image(image, f"image {number}")
@@ -191,26 +194,15 @@ class Pipeline:
             yield image
 
     def _score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
-        sizes: deque[tuple[int, ...]] = deque()
-
-        def seen() -> Iterator[FloatArray]:
-            for image in images:
-                sizes.append(image.shape[1:])
-                yield image
-
-        for scores in self.model.score(seen(), rule):
-            size, count = sizes.popleft(), len(self.info.classes)
+        count = len(self.info.classes)
+        for image, scores in with_images(images, lambda some: self.model.score(some, rule), self._name):
+            size = image.shape[1:]
             if (len(scores.presence), scores.size) != (count, size):
                 raise InterfaceError(
-                    f"method {self.method.name}: expected scores of {counted(count, 'class', 'classes')} and size "
-                    f"{size}, got {counted(len(scores.presence), 'class', 'classes')} and size {scores.size}"
+                    f"{self._name}: expected scores of {counted(count, 'class', 'classes')} and size {size}, got "
+                    f"{counted(len(scores.presence), 'class', 'classes')} and size {scores.size}"
                 )
             yield scores
-        if sizes:
-            raise InterfaceError(
-                f"method {self.method.name}: expected scores of all images, got none of the last "
-                f"{counted(len(sizes), 'image')} that it read"
-            )
 
     def _score_tiles(self, image: FloatArray, rule: ClassRule) -> Scores:
         assert self.tiling is not None
@@ -256,9 +248,10 @@ def fit(
     context = context or FitContext()
     choice = resolve_choice("method", Choice.model_validate(method))
     built = registry.build("method", choice.name, **choice.params)
-    name, chosen = _build_head(Choice.model_validate(head or default_head(built)))
+    wanted = Choice.model_validate(head or default_head(built))
+    name, chosen = _build_head(wanted)
     train, valid = (checked_samples(samples, built.learns_from, info) for samples in (train, valid))
-    if (trial := untrained(choice, info, Choice.model_validate(head or default_head(built)), tiling)) is not None:
+    if (trial := untrained(choice, info, wanted, tiling)) is not None:
         rehearse(trial, train[0].image.shape[1:])
     model = built.fit(train, valid, info, context)
     origin = provenance(context.seed, info.fingerprint, numerics(context.device, context.precision))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, final
+from typing import Annotated, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,13 @@ from pydantic import Field
 from scipy.special import expit, logit
 from torch import Tensor
 
-from micraframe import registry
 from micraframe.batching import batches, spread
-from micraframe.classifier import backbone_of
-from micraframe.config import MICRA_NET, Choice, MethodChoice
+from micraframe.classifier import backbone_of, part_of
+from micraframe.config import MICRA_NET, Choice, MethodChoice, build_learner
 from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consensus
 from micraframe.datasets.sources import LazySamples
 from micraframe.erasing import erasing_threshold
-from micraframe.errors import DataError, counted
+from micraframe.errors import ConfigError, DataError, counted
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile, every_class
 from micraframe.parameters import Parameters
 from micraframe.runtime.files import write_json
@@ -141,14 +140,14 @@ class SelfTraining(Method["SelfTraining.Params"]):
 
         Raises:
             PluginError: If one of them is not installed.
-            DataError: If the teacher cannot learn from labels, the student cannot learn from masks, or the student is
+            ConfigError: If the teacher cannot learn from labels, the student cannot learn from masks, or the student is
                 to start from the teacher's weights and cannot.
         """
         super().__init__(params)
-        self._teacher = _built("teacher", params.teacher, Annotation.LABELS)
-        self._student = _built("student", params.student, Annotation.MASKS)
+        self._teacher = build_learner("teacher", params.teacher, Annotation.LABELS)
+        self._student = build_learner("student", params.student, Annotation.MASKS)
         if params.start == "teacher" and not self._student.continues:
-            raise DataError(
+            raise ConfigError(
                 f"self-training: expected a student that can start from a teacher's weights, got method "
                 f"{params.student.name!r}, which cannot; set start: random, or choose another"
             )
@@ -226,7 +225,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
         if self.params.presence == "student":
             return self._student.restore(state, info, device)
         teacher, student = (
-            method.restore(_without_prefix(state, prefix), info, device)
+            method.restore(part_of(state, prefix), info, device)
             for method, prefix in ((self._teacher, _TEACHER), (self._student, _STUDENT))
         )
         return TeacherAndStudent(teacher, student)
@@ -421,16 +420,6 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
     )
 
 
-def _built(role: str, choice: Choice, needed: Annotation) -> Method[Any]:
-    method = registry.build("method", choice.name, **choice.params)
-    if needed not in method.learns_from:
-        raise DataError(
-            f"self-training: expected a {role} that learns from {needed}, got method {choice.name!r}, which learns "
-            f"from {' or '.join(sorted(method.learns_from))}; choose another"
-        )
-    return method
-
-
 def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
     """Return masks and, last, the pixels to ignore: bool (K + 1, H, W)."""
     return np.unpackbits(bits, axis=-1, count=width).astype(np.bool_)
@@ -452,7 +441,3 @@ def _always(classes: Sequence[int]) -> ClassRule:
 def _labels(sample: Sample) -> BoolArray:
     assert sample.labels is not None
     return sample.labels
-
-
-def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

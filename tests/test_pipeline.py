@@ -116,7 +116,7 @@ def test_invalid_images_are_refused_before_the_model_sees_them(image, reason):
     [
         (Scores.without_maps(np.zeros(3, np.float32), (8, 8)), "expected scores of 2 classes"),
         (Scores.without_maps(np.zeros(2, np.float32), (8, 9)), r"size \(8, 8\), got 2 classes and size \(8, 9\)"),
-        (None, "expected scores of all images, got none of the last 1 image that it read"),
+        (None, "expected results for all images, got none for the last 1 image that it read"),
     ],
 )
 def test_a_model_that_breaks_its_promises_is_named(broken, reason):

@@ -291,21 +291,17 @@ def test_without_an_untrained_student_there_is_no_untrained_model():
 
 
 @pytest.mark.parametrize(
-    ("params", "error", "message"),
+    ("params", "message"),
     [
-        (
-            {"teacher": "unet", "student": "unet"},
-            DataError,
-            "teacher that learns from labels, got method 'unet', .*box",
-        ),
-        ({"student": "micra-net"}, DataError, "student that learns from masks, got method 'micra-net', .* from labels"),
-        ({"student": FOREST, "start": "teacher"}, DataError, "'forest', .* start: random"),
-        ({}, ConfigError, "parameter 'student' is missing"),
-        ({"student": "unet", "threshold": 1.0}, ConfigError, "threshold"),
+        ({"teacher": "unet", "student": "unet"}, "teacher: .* learns from labels, got 'unet', .*box"),
+        ({"student": "micra-net"}, "student: .* learns from masks, got 'micra-net', .* from labels"),
+        ({"student": FOREST, "start": "teacher"}, "'forest', .* start: random"),
+        ({}, "parameter 'student' is missing"),
+        ({"student": "unet", "threshold": 1.0}, "threshold"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_training(params, error, message):
-    with pytest.raises(error, match=message):
+def test_what_cannot_be_trained_is_refused_before_training(params, message):
+    with pytest.raises(ConfigError, match=message):
         build("method", "self-training", **params)
 
 

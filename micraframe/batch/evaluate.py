@@ -28,7 +28,7 @@ from micraframe.datasets.tables import (
     row_labels,
     row_objects,
 )
-from micraframe.errors import ConfigError, DataError, MicraframeError
+from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
 from micraframe.images import read_labels
 from micraframe.interfaces import Statistics
 from micraframe.metrics.detection import DetectionMetric, pooled_curves
@@ -213,11 +213,7 @@ def read_planes(path: Path) -> IntArray:
 
 
 def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read; name a folder that `micraframe predict` wrote") from error
+    rows = _dict_rows(path, "; name a folder that `micraframe predict` wrote")
     needed = {"image", "class", "presence", "present"}
     if not rows or not needed <= rows[0].keys():
         raise DataError(f"{path}: expected rows with the columns {', '.join(sorted(needed))}")
@@ -225,6 +221,15 @@ def _read_table(path: Path) -> dict[str, list[dict[str, str]]]:
     for row in rows:
         table[row["image"]].append(row)
     return dict(table)
+
+
+def _dict_rows(path: Path, hint: str = "") -> list[dict[str, str]]:
+    """Return the rows of a table that `predict` wrote, and a spreadsheet may have saved again with a mark in front."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read: {reason_of(error)}{hint}") from error
 
 
 def _read_truth(path: Path, classes: tuple[str, ...], instances: bool | None) -> Truth:
@@ -274,19 +279,18 @@ def _read_points(path: Path, classes: tuple[str, ...]) -> dict[str, tuple[FloatA
     if not path.exists():
         return None
     found: dict[str, list[list[tuple[float, ...]]]] = defaultdict(lambda: [[] for _ in classes])
-    with path.open(newline="", encoding="utf-8") as stream:
-        for row in csv.DictReader(stream):
-            if row.get("score") == "":
-                return None
-            try:
-                point = tuple(float(row[column]) for column in ("y", "x", "score"))
-                found[row["image"]][classes.index(row["class"])].append(point)
-            except (KeyError, TypeError, ValueError) as error:
-                raise DataError(
-                    f"{path}: expected image, y, x, score and a class among {', '.join(classes)}, got {row}"
-                ) from error
-            if not all(map(math.isfinite, point)):
-                raise DataError(f"{path}: expected finite numbers, got {row}")
+    for row in _dict_rows(path):
+        if row.get("score") == "":
+            return None
+        try:
+            point = tuple(float(row[column]) for column in ("y", "x", "score"))
+            found[row["image"]][classes.index(row["class"])].append(point)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: expected image, y, x, score and a class among {', '.join(classes)}, got {row}"
+            ) from error
+        if not all(map(math.isfinite, point)):
+            raise DataError(f"{path}: expected finite numbers, got {row}")
     return {name: tuple(np.array(some, np.float32).reshape(-1, 3) for some in rows) for name, rows in found.items()}
 
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-from scipy import stats
 
 from micraframe import registry
 from micraframe.batch.evaluate import MeasuredNumber, measured_numbers
@@ -19,6 +17,7 @@ from micraframe.batching import spread
 from micraframe.config import Choice
 from micraframe.heads.instance import InstanceHead
 from micraframe.interfaces import Statistics
+from micraframe.metrics.precision_recall import area_under_roc
 from micraframe.metrics.reduction import stack, summarise
 from micraframe.pipeline import Pipeline
 from micraframe.types import BoolArray, FloatArray, Progress, Sample
@@ -97,10 +96,8 @@ def judge(class_: str, labels: BoolArray, presence: FloatArray, present: BoolArr
     positive, negative = int(labels.sum()), int((~labels).sum())
     if not (positive and negative):
         return Learned(class_, positive, negative, math.nan, math.nan)
-    ranks: npt.NDArray[np.float64] = stats.rankdata(presence)
-    auc = (ranks[labels].sum() - positive * (positive + 1) / 2) / (positive * negative)
     balanced = (present[labels].mean() + (~present[~labels]).mean()) / 2
-    return Learned(class_, positive, negative, float(balanced), float(auc))
+    return Learned(class_, positive, negative, float(balanced), area_under_roc(labels, presence))
 
 
 def complaints(found: Sequence[Learned]) -> list[str]:

@@ -14,7 +14,7 @@ from micraframe.errors import ConfigError, DataError, MicraframeError, MissingDe
 if TYPE_CHECKING:
     from micraframe.registry import CatalogEntry
     from micraframe.testing import Report
-    from micraframe.testing.report import Outcome
+    from micraframe.testing.report import CheckOutcome
 
 
 def conformance(
@@ -80,7 +80,7 @@ def _examine(entry: CatalogEntry) -> Report:
     return report
 
 
-def _without_checks(entry: CatalogEntry, outcome: Outcome, reason: str) -> Report:
+def _without_checks(entry: CatalogEntry, outcome: CheckOutcome, reason: str) -> Report:
     from micraframe.testing import Report, Result
 
     return Report(entry.component.kind, entry.qualified, (Result("", outcome, reason),))

@@ -11,16 +11,16 @@ import torch
 from pydantic import Field
 from scipy import ndimage
 
-from micraframe import registry
 from micraframe.batching import with_images
-from micraframe.config import MICRA_NET, MethodChoice
+from micraframe.classifier import part_of
+from micraframe.config import MICRA_NET, MethodChoice, build_learner
 from micraframe.controls.intensity_otsu import intensity_map
 from micraframe.cues import relative_intensity
-from micraframe.errors import ConfigError
 from micraframe.interfaces import ClassRule, Method, Model
+from micraframe.metrics.precision_recall import area_under_roc
 from micraframe.parameters import Parameters
 from micraframe.thresholds import otsu
-from micraframe.types import Annotation, BoolArray, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
+from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, IntArray, Sample, Scores
 
 ContrastName = Literal["bright", "dark", "deviation"]
 
@@ -56,33 +56,27 @@ class PresenceOtsu(Method["PresenceOtsu.Params"]):
     learns_from = frozenset({Annotation.LABELS})
     inference_params = frozenset({"contrast"})
 
+    def __init__(self, params: PresenceOtsu.Params) -> None:
+        """Build the classifier.
+
+        Raises:
+            ConfigError: If it cannot learn from labels.
+            PluginError: If it is not installed.
+        """
+        super().__init__(params)
+        self._classifier = build_learner("classifier", params.classifier, Annotation.LABELS)
+
     def fit(
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
     ) -> PresenceOtsuModel:
-        """Choose the contrast of each class, and train the classifier.
-
-        Raises:
-            ConfigError: If the classifier does not learn from labels.
-        """
-        classifier = self._classifier()
+        """Choose the contrast of each class, and train the classifier."""
         chosen = choose_contrasts(train, self.params.radius)
-        return PresenceOtsuModel(self.params, classifier.fit(train, valid, info, context), chosen)
+        return PresenceOtsuModel(self.params, self._classifier.fit(train, valid, info, context), chosen)
 
     def restore(self, state: Mapping[str, torch.Tensor], info: DatasetInfo, device: str) -> PresenceOtsuModel:
         """Return the model with this classifier and these contrasts."""
-        inner = {name.removeprefix(_STATE): value for name, value in state.items() if name.startswith(_STATE)}
-        classifier = self._classifier().restore(inner, info, device)
+        classifier = self._classifier.restore(part_of(state, _STATE), info, device)
         return PresenceOtsuModel(self.params, classifier, state["contrasts"].numpy().astype(np.int32))
-
-    def _classifier(self) -> Method[Parameters]:
-        name = self.params.classifier.name
-        built: Method[Parameters] = registry.build("method", name, **self.params.classifier.params)
-        if Annotation.LABELS not in built.learns_from:
-            raise ConfigError(
-                f"classifier: expected a method that learns from labels, got {name}, which learns from "
-                f"{' or '.join(sorted(built.learns_from))}; choose another, such as micra-net"
-            )
-        return built
 
 
 @final
@@ -100,8 +94,8 @@ class PresenceOtsuModel(Model):
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
         """Yield the scores of each image: the classifier's presence, and maps of the intensities."""
-        scored = with_images(images, lambda images: self._classifier.score(images, lambda presence: ()))
-        for image, found in scored:
+        name = f"classifier {self._params.classifier.name}"
+        for image, found in with_images(images, lambda some: self._classifier.score(some, lambda presence: ()), name):
             classes = tuple(rule(found.presence))
             maps = [contrast_map(image, self._contrast(index), self._params.radius) for index in classes]
             yield Scores(found.presence, classes, np.array(maps, np.float32).reshape(-1, *image.shape[1:]))
@@ -180,25 +174,6 @@ def choose_contrast(containing: Sequence[FloatArray], lacking: Sequence[FloatArr
             mapped = contrast_map(image, contrast, radius)
             agreement[index] += area_under_roc(mapped > otsu(mapped), unusual)
     return CONTRASTS[int(agreement.argmax())]
-
-
-def area_under_roc(mask: BoolArray, values: npt.NDArray[np.float64]) -> float:
-    """Return the probability that a value in the mask is above one outside, ties counting half; 1/2 if either is empty.
-
-    It is U / (|M| |not M|) with the statistic U of Mann and Whitney (1947).
-
-    Args:
-        mask: bool (H, W).
-        values: (H, W).
-    """
-    from scipy import stats  # takes a second, and only training needs it
-
-    inside = int(np.count_nonzero(mask))
-    outside = mask.size - inside
-    if not inside or not outside:
-        return 0.5
-    ranks = stats.rankdata(values, axis=None)[mask.ravel()]
-    return float((ranks.sum() - inside * (inside + 1) / 2) / (inside * outside))
 
 
 def _evenly(indices: npt.NDArray[np.intp]) -> list[int]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from micraframe.errors import DataError
 from micraframe.images import nearest
-from micraframe.objects import components, fill
+from micraframe.objects import compact, components, fill
 from micraframe.types import BoolArray, FloatArray, IntArray
 
 
@@ -48,11 +48,13 @@ class ImageAnnotation:
     def numbered(self) -> IntArray:
         """Return the objects, int32 (K, H, W): the instances, or else the connected components of the masks.
 
+        No number is above that of pixels, K H W.
+
         Raises:
             DataError: If there are neither.
         """
         if self.instances is not None:
-            return self.instances
+            return compact(self.instances)
         if self.masks is None:
             raise DataError("expected masks or instances, got only boxes or points")
         return components(self.masks)

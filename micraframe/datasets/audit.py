@@ -97,7 +97,7 @@ class ObjectSizes:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Observation:
     """One observation; if it is not `ok`, the text ends with what to do."""
 
     ok: bool
@@ -108,7 +108,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Proposal:
+class DatasetProposal:
     """A proposed configuration of the dataset.
 
     Attributes:
@@ -136,8 +136,8 @@ class Audit:
     counts: tuple[ClassCount, ...]
     image_sizes: tuple[tuple[int, int, int], ...]
     sizes: tuple[ObjectSizes, ...]
-    findings: tuple[Finding, ...]
-    proposal: Proposal | None
+    findings: tuple[Observation, ...]
+    proposal: DatasetProposal | None
 
 
 def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
@@ -182,10 +182,10 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         for class_, found in zip(info.classes, lengths, strict=True)
         if found.size
     )
-    proposal, room = None, tuple[Finding, ...]()
+    proposal, room = None, tuple[Observation, ...]()
     if isinstance(dataset, ImageDataset) and object_size:
         known = np.concatenate([labels["train"], labels["valid"]])
-        reach = crop or float(np.sqrt(np.mean([h * w for (h, w), n in seen.items() for _ in range(n)]))) * info.scale
+        reach = crop or float(np.sqrt(np.mean([h * w for h, w in seen.elements()]))) * info.scale
         share = extrapolated_negatives(known, reach / info.scale, object_size)
         cut = dataset.is_cut()
         # The images that crops were cut from may be of any size.
@@ -207,7 +207,7 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
     return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
 
 
-def other_classes(dataset: Dataset[Any]) -> Iterator[Finding]:
+def other_classes(dataset: Dataset[Any]) -> Iterator[Observation]:
     """Yield a finding for each class that is annotated and left out; it is a warning if the name looks misspelt."""
     if not isinstance(dataset, ImageDataset):
         return
@@ -215,7 +215,7 @@ def other_classes(dataset: Dataset[Any]) -> Iterator[Finding]:
     for name, rows in dataset.other_classes().items():
         similar = difflib.get_close_matches(name.casefold(), known, 1, SIMILAR)
         advice = f"; if it is {known[similar[0]]!r}, spell it alike" if similar else ""
-        yield Finding(not similar, f"{counted(rows, 'row')} of {name!r} left out: not in 'classes'{advice}")
+        yield Observation(not similar, f"{counted(rows, 'row')} of {name!r} left out: not in 'classes'{advice}")
 
 
 def whole_images(dataset: Dataset[Any]) -> Dataset[Any]:
@@ -227,7 +227,7 @@ def whole_images(dataset: Dataset[Any]) -> Dataset[Any]:
     return type(dataset)(dataset.params.model_copy(update=whole | plain))
 
 
-def propose(widths: Sequence[float], negatives: Callable[[int], Floats], shortest: int, basis: str) -> Proposal:
+def propose(widths: Sequence[float], negatives: Callable[[int], Floats], shortest: int, basis: str) -> DatasetProposal:
     """Return scale and crop by the rule at the top of this module.
 
     Args:
@@ -247,7 +247,7 @@ def propose(widths: Sequence[float], negatives: Callable[[int], Floats], shortes
         crop: round(float((np.maximum(low - p, 0) + np.maximum(p - high, 0)).sum()), 2) for crop, p in shares.items()
     }
     best = min(candidates, key=lambda crop: (miss[crop], -crop))
-    return Proposal(scale, best, tuple(shares[best].tolist()), basis)
+    return DatasetProposal(scale, best, tuple(shares[best].tolist()), basis)
 
 
 def measured_negatives(
@@ -344,7 +344,7 @@ def _labels(sample: Sample) -> BoolArray:
 
 def _findings(
     counts: Sequence[ClassCount], sizes: Sequence[ObjectSizes], crop: int | None, unmeasured: bool
-) -> Iterator[Finding]:
+) -> Iterator[Observation]:
     what = "crops" if crop else "images"
     for one in counts:
         if one.split != "test" and one.samples:
@@ -352,47 +352,49 @@ def _findings(
     for size in sizes:
         width, diameter = size.width[1], size.diameter[1]
         if size.too_large > ONE_SIDED:
-            yield Finding(
+            yield Observation(
                 False,
                 f"{size.class_}: {size.too_large:.0%} of the objects are larger than the crop of {crop} px, so that "
                 "crops show parts of them; set a larger crop or a smaller scale",
             )
         elif crop:
-            yield Finding(True, f"{size.class_}: a crop is {crop / diameter:.1f} times as wide as the median object")
+            yield Observation(
+                True, f"{size.class_}: a crop is {crop / diameter:.1f} times as wide as the median object"
+            )
         if width > WIDEST:
             yield _too_wide(f"{size.class_}: the median object is", width)
         elif diameter < SMALLEST:
             small = f"{size.class_}: the median object has a diameter of {diameter:.0f} px, expected {SMALLEST} or more"
-            yield Finding(False, f"{small}; set a larger scale")
+            yield Observation(False, f"{small}; set a larger scale")
         else:
-            yield Finding(True, f"{size.class_}: the median object is {width:.0f} px wide")
+            yield Observation(True, f"{size.class_}: the median object is {width:.0f} px wide")
     if unmeasured:
-        yield Finding(False, "sizes of objects are unknown; give --object-size PX for a proposal of scale and crop")
+        yield Observation(False, "sizes of objects are unknown; give --object-size PX for a proposal of scale and crop")
 
 
-def _room(width: float, side: float) -> tuple[Finding, ...]:
+def _room(width: float, side: float) -> tuple[Observation, ...]:
     """Return whether objects of a given width have room in samples of a side, and in the network's sight."""
     fits = side >= ROOM * width
     sizes = f"objects of {width:.0f} px in images or crops of {side:.0f} px"
-    room = Finding(fits, sizes if fits else f"{sizes}, expected {ROOM * width:.0f} px or more; use larger crops")
+    room = Observation(fits, sizes if fits else f"{sizes}, expected {ROOM * width:.0f} px or more; use larger crops")
     return (room, _too_wide("objects are", width)) if width > WIDEST else (room,)
 
 
-def _too_wide(what: str, width: float) -> Finding:
+def _too_wide(what: str, width: float) -> Observation:
     """Return the warning that objects are wider than the network sees; `what` is the sentence's beginning."""
-    return Finding(False, f"{what} {width:.0f} px wide, expected at most {WIDEST} px; set a smaller scale")
+    return Observation(False, f"{what} {width:.0f} px wide, expected at most {WIDEST} px; set a smaller scale")
 
 
-def _balance(one: ClassCount, what: str) -> Finding:
+def _balance(one: ClassCount, what: str) -> Observation:
     """Return whether a split has enough samples with and without a class."""
     negative = one.negative / one.samples
     where = f"{one.class_}: {one.negative} of {one.samples} {one.split} {what} ({negative:.0%}) are negative"
     if ONE_SIDED <= negative <= 1 - ONE_SIDED:
-        return Finding(True, where)
+        return Observation(True, where)
     hopeless = one.negative in (0, one.samples) and one.split == "train"
     result = ", so that it cannot be learned from labels" if hopeless else ""
     size, other = ("smaller", "without") if negative < ONE_SIDED else ("larger", "with")
     crops = f"use {size} crops, or " if what == "crops" else ""
     cut = ", or cut images into crops (`crop` where masks or boxes are known, `micraframe crops` where labels are)"
     advice = f"{crops}add images {other} it{cut if what == 'images' and negative < ONE_SIDED else ''}"
-    return Finding(False, f"{where}{result}; {advice}")
+    return Observation(False, f"{where}{result}; {advice}")

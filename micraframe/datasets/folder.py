@@ -146,11 +146,11 @@ class Folder(ImageDataset["Folder.Params"]):
             found = tuple(name for name in folders if name != params.negative_folder)
         elif params.labels:
             not_classes = {SPLIT_COLUMN, GROUP_COLUMN, params.split or "", params.group or ""}
-            found = label_classes(self._table(params.labels), tuple(not_classes))
+            found = label_classes(self._tables[params.labels], tuple(not_classes))
         elif isinstance(params.masks, dict):
             found = tuple(params.masks)
         else:
-            tables = [self._table(path) for path in (params.boxes, params.points) if path]
+            tables = [self._tables[path] for path in (params.boxes, params.points) if path]
             found = tuple(sorted(set().union(*map(named_classes, tables)))) or (OBJECT,)
         classes = params.classes or found
         named = {*params.classes, *(params.masks if isinstance(params.masks, dict) else ())}
@@ -176,7 +176,7 @@ class Folder(ImageDataset["Folder.Params"]):
         """
         params = self.params
         tables = {
-            path: named_classes(self._table(path)) for path in (params.labels, params.boxes, params.points) if path
+            path: named_classes(self._tables[path]) for path in (params.labels, params.boxes, params.points) if path
         }
         # Class folders, masks or columns may be about the class.
         elsewhere = params.class_folders or bool(params.masks) or not all(tables.values())
@@ -196,11 +196,11 @@ class Folder(ImageDataset["Folder.Params"]):
 
     def is_cut(self) -> bool:
         """Return whether `micraframe crops` cut the images."""
-        return bool(self.params.labels) and {*CROP_COLUMNS} <= {*columns_of(self._table(self.params.labels))}
+        return bool(self.params.labels) and {*CROP_COLUMNS} <= {*columns_of(self._tables[self.params.labels])}
 
     def other_classes(self) -> dict[str, int]:
         """Return the number of rows of each class that tables name but `classes` does not; these rows are left out."""
-        tables = [self._table(path) for path in (self.params.labels, self.params.boxes, self.params.points) if path]
+        tables = [self._tables[path] for path in (self.params.labels, self.params.boxes, self.params.points) if path]
         names = (row.cells.get(CLASS_COLUMN, "") for table in tables for rows in table.values() for row in rows)
         found = Counter(name for name in names if name not in ("", *self._label_names))
         return dict(sorted(found.items()))
@@ -215,13 +215,13 @@ class Folder(ImageDataset["Folder.Params"]):
         params, images = self.params, self._images()
         split = self._column(params.split, SPLIT_COLUMN)
         for table in filter(None, (params.labels, params.boxes, params.points)):
-            check_images(self._table(table), images, params.images)
+            check_images(self._tables[table], images, params.images)
         sources, unlabelled = [], []
         for name, path in images.items():
-            if split and any(row.cells.get(split[1]) == EXCLUDED for row in self._table(split[0]).get(name, ())):
+            if split and any(row.cells.get(split[1]) == EXCLUDED for row in self._tables[split[0]].get(name, ())):
                 continue
             labels, masks = self._labels_of(name), self._masks_of(name)
-            tables = [table for table in (params.boxes, params.points) if table and name in self._table(table)]
+            tables = [table for table in (params.boxes, params.points) if table and name in self._tables[table]]
             known = bool(masks or tables)
             if labels is None and not known:
                 unlabelled.append(path.name + self._empty_cell(name))
@@ -248,9 +248,6 @@ class Folder(ImageDataset["Folder.Params"]):
         paths = filter(None, (params.labels, params.boxes, params.points, params.index))
         return {path: read_table(resolve(path), params.image_column) for path in paths}
 
-    def _table(self, path: str) -> Rows:
-        return self._tables[path]
-
     def _images(self) -> dict[str, Path]:
         folder = resolve(self.params.images)
         if not self.params.class_folders:
@@ -271,7 +268,7 @@ class Folder(ImageDataset["Folder.Params"]):
         params = self.params
         if params.class_folders:
             return tuple(class_ == name.partition("/")[0] for class_ in self._class_names)
-        rows = self._table(params.labels).get(name) if params.labels else None
+        rows = self._tables[params.labels].get(name) if params.labels else None
         if rows is None or (params.unlabelled != "negative" and self._empty_cell(name)):
             return None
         if params.unlabelled == "negative" and CLASS_COLUMN not in rows[0].cells:
@@ -282,7 +279,7 @@ class Folder(ImageDataset["Folder.Params"]):
 
     def _empty_cell(self, name: str) -> str:
         """Return where the first empty cell of an image's labels is, for a message, or nothing if all are filled in."""
-        rows = self._table(self.params.labels).get(name, []) if self.params.labels else []
+        rows = self._tables[self.params.labels].get(name, []) if self.params.labels else []
         # In a column of classes, an empty cell says that the image has none.
         cells = ((row, name) for row in rows for name in self._label_names if CLASS_COLUMN not in row.cells)
         return next((f" ({row.place}: {name!r} is empty)" for row, name in cells if row.cells.get(name) == ""), "")
@@ -304,13 +301,13 @@ class Folder(ImageDataset["Folder.Params"]):
         params = self.params
         group = self._column(params.group, GROUP_COLUMN)
         split = self._column(params.split, SPLIT_COLUMN)
-        kept_together = value_of(name, self._table(group[0]), group[1], resolve(group[0])) if group else ""
+        kept_together = value_of(name, self._tables[group[0]], group[1], resolve(group[0])) if group else ""
         if not split:
             return kept_together, None
         path, column = split
-        value = value_of(name, self._table(path), column, resolve(path))
+        value = value_of(name, self._tables[path], column, resolve(path))
         if value not in SPLITS:
-            place = self._table(path)[name][0].place
+            place = self._tables[path][name][0].place
             hint = "" if params.split else "; if the column is a class, list the classes in the parameter 'classes'"
             raise DataError(
                 f"{place}: expected {', '.join(SPLITS)} or {EXCLUDED} in column {column!r}, got {value!r}{hint}"
@@ -331,7 +328,7 @@ class Folder(ImageDataset["Folder.Params"]):
             return None
         is_class = default in params.classes
         paths = (params.index, "" if is_class else params.labels)
-        return next(((path, default) for path in paths if path and default in columns_of(self._table(path))), None)
+        return next(((path, default) for path in paths if path and default in columns_of(self._tables[path])), None)
 
     def _annotation(self, name: str, path: Path, masks: tuple[Path, ...]) -> ImageAnnotation:
         """Read what is annotated in an image; an image that nothing mentions contains no class."""
@@ -358,7 +355,7 @@ class Folder(ImageDataset["Folder.Params"]):
     def _objects(
         self, table: str, name: str, columns: Sequence[str], size: tuple[int, int]
     ) -> tuple[FloatArray, ...] | None:
-        rows = self._table(table).get(name) if table else None
+        rows = self._tables[table].get(name) if table else None
         if not rows:
             return None
         rows = rows_of_classes(rows, self._class_names) if self.params.classes else rows

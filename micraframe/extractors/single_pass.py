@@ -18,10 +18,10 @@ from torch import Tensor
 
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
-from micraframe.extractors.frozen import choose_classes, frozen_copy, probabilities
+from micraframe.extractors.frozen import choose_classes, fast_copy, probabilities
 from micraframe.interfaces import ClassRule, Explain, Extractor
 from micraframe.parameters import Parameters
-from micraframe.runtime.device import choose_precision, exact_float32
+from micraframe.runtime.device import exact_float32
 from micraframe.types import FloatArray, Layer, Maps, Precision
 
 LayerMap = Callable[[Tensor, Tensor], Tensor]
@@ -72,10 +72,8 @@ def explain_in_chunks(classifier: Classifier, params: SinglePass.Params, explain
         params: Precision and number of images.
         explain_together: Explains a part of a batch.
     """
-    twin = frozen_copy(classifier, fold=True)
+    twin, precision = fast_copy(classifier, params.precision)
     device = next(twin.parameters()).device
-    precision = choose_precision(params.precision, device)
-    twin.backbone.to(precision)
 
     def explain(images: FloatArray, rule: ClassRule) -> list[Maps]:
         batch = torch.tensor(images).to(precision)

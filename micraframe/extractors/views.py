@@ -126,7 +126,7 @@ def explain_views(
     if together:
         return [_select(maps, classes) for maps, classes in zip(found, chosen, strict=True)]
     # A rule knows an image's presence in one view only: images of the same classes are explained together.
-    for classes in set(chosen):
+    for classes in set(chosen) - {()}:
         which = np.flatnonzero([each == classes for each in chosen])
         for place, maps in zip(which, mean_over_views(which, classes), strict=True):
             found[place] = maps

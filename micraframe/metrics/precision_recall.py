@@ -1,8 +1,8 @@
-"""Precision against recall of ranked items, and the area under the curve."""
+"""Precision against recall of ranked items, and the areas under this curve and the ROC curve."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -58,3 +58,22 @@ def average_precision(labels: BoolArray, scores: FloatArray) -> float:
         NaN if no item is positive.
     """
     return curve_of(labels, scores, int(np.count_nonzero(labels))).area
+
+
+def area_under_roc(positive: BoolArray, values: npt.NDArray[Any]) -> float:
+    """Return the probability that a positive's value is above another's, ties counting half; 1/2 if either is missing.
+
+    It is U / (|P| |not P|) with the statistic U of Mann and Whitney (1947).
+
+    Args:
+        positive: bool, of any shape.
+        values: Of the same shape.
+    """
+    from scipy import stats  # takes a second, and only training needs it
+
+    count = int(np.count_nonzero(positive))
+    others = positive.size - count
+    if not count or not others:
+        return 0.5
+    ranks = stats.rankdata(values, axis=None)[positive.ravel()]
+    return float((ranks.sum() - count * (count + 1) / 2) / (count * others))

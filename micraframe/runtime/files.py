@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -36,7 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder next to `path`; it replaces `path` at the end."""
+    """Yield a temporary folder next to `path`; it replaces `path` at the end, or, if it cannot, `path` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     old = temporary.with_name(temporary.name + ".old")
@@ -45,7 +46,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
             path.replace(old)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            if old.exists():
+                old.replace(path)
+            raise
     finally:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -84,6 +90,7 @@ def _sync(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+@functools.cache  # it can only be read by changing it, which other threads would notice
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

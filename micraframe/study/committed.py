@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
@@ -281,7 +282,7 @@ def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tup
     if committed is None:
         return study, None
     names = [name for name in check_columns(study) if name in committed.columns]
-    methods = {run.method + run.annotator: run.compared for run in runs if run.kind == "method"}
+    methods = {(run.method, run.annotator): run.compared for run in runs if run.kind == "method"}
     changes = {"methods": list(methods.values()), "compared": [name for name in names if name != study.primary_metric]}
     return study.model_copy(update=changes), names
 
@@ -357,7 +358,7 @@ def _materialise(
 def _read(path: Path) -> Committed:
     try:
         return Committed.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, DataError, ValidationError) as error:
+    except (OSError, UnicodeDecodeError, DataError, ValidationError) as error:
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
@@ -376,5 +377,5 @@ def _copy(folder: StudyFolder) -> Committed | None:
 def _rows(source: Path) -> pl.DataFrame:
     try:
         return read_csv(BytesIO(gzip.decompress((source / ROWS_FILE).read_bytes())), ROWS)
-    except (OSError, EOFError, pl.exceptions.PolarsError) as error:
+    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
         raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; publish the study again") from error

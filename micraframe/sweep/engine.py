@@ -25,10 +25,10 @@ from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
 from micraframe.extractors.frozen import frozen_copy
 from micraframe.pooling import EvidencePooling
-from micraframe.runtime.device import choose_precision, exact_float32
+from micraframe.runtime.device import exact_float32
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.windows import SweepAxis, reduce_spans
-from micraframe.types import FloatArray, Normalisation, Precision, Progress
+from micraframe.types import FloatArray, Normalisation, Progress
 
 CPU_PIXELS = 4 * 256 * 256
 """Pixels of the windows in a batch on a CPU; more would overflow its caches."""
@@ -76,14 +76,6 @@ class SweepEngine:
         device = next(self.classifier.parameters()).device
         batch = torch.from_numpy(read)[None].to(device, self.precision)
         return batch.contiguous(memory_format=torch.channels_last)
-
-
-def freeze(classifier: Classifier, precision: Precision) -> tuple[Classifier, torch.dtype]:
-    """Return a copy of a classifier that is optimised for speed, and the precision of its convolutions."""
-    twin = frozen_copy(classifier, fold=True)
-    dtype = choose_precision(precision, next(twin.parameters()).device)
-    twin.backbone.to(dtype)
-    return twin, dtype
 
 
 def check_dense(classifier: Classifier) -> None:

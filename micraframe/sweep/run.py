@@ -16,6 +16,7 @@ import numpy.typing as npt
 from micraframe import __version__
 from micraframe.classifier import Classifier
 from micraframe.errors import ConfigError, DataError, ModelError, counted
+from micraframe.extractors.frozen import fast_copy
 from micraframe.images import write_png
 from micraframe.micranet import NAME, MicraNetModel
 from micraframe.modelfile import hash_weights, versions
@@ -247,7 +248,7 @@ def sweep_image(
             )
         for each in _caveats(info):
             note(f"{opened.name}: {each}")
-        classifier, precision = engines.freeze(trained, options.precision)
+        classifier, precision = fast_copy(trained, options.precision)
         weights = hash_weights(pipeline.model.state())
         fingerprint = digest(
             __version__,

@@ -21,7 +21,7 @@ from micraframe.errors import ConfigError, MicraframeError, counted, reason_of
 from micraframe.interfaces import Configured
 from micraframe.testing.auditing import offline
 
-Outcome = Literal["passed", "failed", "not applicable", "opted out"]
+CheckOutcome = Literal["passed", "failed", "not applicable", "opted out"]
 
 
 class NotApplicable(Exception):
@@ -70,7 +70,7 @@ class Result:
     """
 
     check: str
-    outcome: Outcome
+    outcome: CheckOutcome
     reason: str = ""
     error: Exception | None = field(default=None, repr=False, compare=False)
 
@@ -96,13 +96,13 @@ class Report:
         parts = [f"{counted(len(run), 'check')} run"]
         if self.failures:
             parts.append(f"{len(self.failures)} failed")
-        outcomes: tuple[Outcome, ...] = ("not applicable", "opted out")
+        outcomes: tuple[CheckOutcome, ...] = ("not applicable", "opted out")
         for outcome in outcomes:
             reasons = [result.reason for result in self.of(outcome)]
             parts += [f"{len(reasons)} {outcome}: {'; '.join(dict.fromkeys(reasons))}"] if reasons else []
         return ", ".join(parts)
 
-    def of(self, *outcomes: Outcome) -> tuple[Result, ...]:
+    def of(self, *outcomes: CheckOutcome) -> tuple[Result, ...]:
         """Return the results with one of these outcomes."""
         return tuple(result for result in self.results if result.outcome in outcomes)
 

@@ -33,14 +33,15 @@ class TensorBoardLogger(EpochLogger):
         except ImportError as error:
             raise _missing("tensorboard", error) from error
         self._create = SummaryWriter
-        self._writer: Any = None
+        self._writers: dict[Path, Any] = {}
 
     def log(self, folder: Path, epoch: int, numbers: Mapping[str, float]) -> None:
         """Record an epoch; drop this and later epochs of an interrupted training that were recorded before."""
-        self._writer = self._writer or self._create(str(folder / "tensorboard"), purge_step=epoch)
+        if folder not in self._writers:
+            self._writers[folder] = self._create(str(folder / "tensorboard"), purge_step=epoch)
         for name, value in numbers.items():
-            self._writer.add_scalar(name, value, epoch)
-        self._writer.flush()
+            self._writers[folder].add_scalar(name, value, epoch)
+        self._writers[folder].flush()
 
 
 @final
@@ -62,20 +63,21 @@ class MlflowLogger(EpochLogger):
         except ImportError as error:
             raise _missing("mlflow", error) from error
         self._open, self._metric = MlflowClient, Metric
-        self._client: Any = None
-        self._run = ""
+        self._runs: dict[Path, tuple[Any, str]] = {}
 
     def log(self, folder: Path, epoch: int, numbers: Mapping[str, float]) -> None:
         """Record an epoch of the database's only run."""
-        if self._client is None:
-            self._client = self._open(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
-            runs = self._client.search_runs(["0"])
-            self._run = (runs[0] if runs else self._client.create_run("0", run_name=folder.parent.name)).info.run_id
+        if folder not in self._runs:
+            client = self._open(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+            runs = client.search_runs(["0"])
+            run = runs[0] if runs else client.create_run("0", run_name=folder.parent.name)
+            self._runs[folder] = client, run.info.run_id
+        client, run_id = self._runs[folder]
         now = int(time.time() * 1000)
         metrics = [self._metric(_MLFLOW_REFUSES.sub("_", name), value, now, epoch) for name, value in numbers.items()]
-        self._client.log_batch(self._run, metrics)
+        client.log_batch(run_id, metrics)
         # After every epoch: any of them may be the last.
-        self._client.set_terminated(self._run)
+        client.set_terminated(run_id)
 
 
 _LOGGERS: Final[Mapping[LoggerName, type[TensorBoardLogger | MlflowLogger]]] = {

@@ -227,6 +227,16 @@ def test_a_table_of_boxes_that_does_not_fit_is_named(predictions, tmp_path):
     assert "add a row, with empty cells if the image has no object" in failures["c.png"]
 
 
+def test_tables_that_a_spreadsheet_saved_again_are_read(predictions, truth):
+    before = evaluate_files(predictions, truth)
+    for table in predictions.glob("*.csv"):
+        table.write_text(table.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert repr(evaluate_files(predictions, truth).measured) == repr(before.measured)  # NaN is no equal of itself
+    (predictions / "predictions.csv").write_bytes("größe".encode("latin-1"))
+    with pytest.raises(DataError, match=r"predictions.csv: cannot be read: .*; name a folder"):
+        evaluate_files(predictions, truth)
+
+
 def test_a_broken_table_is_named(predictions, truth):
     table = predictions / "predictions.csv"
     table.write_text("\n".join(table.read_text().splitlines()[:-1]) + "\n")

@@ -72,6 +72,7 @@ def test_an_object_is_visible_where_enough_of_it_is_inside() -> None:
     expected = [[NEGATIVE], [AMBIGUOUS], [AMBIGUOUS], [POSITIVE], [POSITIVE]]
     for annotation in (
         ImageAnnotation(instances=instances),
+        ImageAnnotation(instances=instances * (2**31 - 1)),  # a list of as many numbers would fill the memory
         ImageAnnotation(masks=instances > 0),
         ImageAnnotation(boxes=boxes),
     ):

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from micraframe.metrics.association import match_by_distance, match_by_score
 from micraframe.metrics.detection import pooled_curves
-from micraframe.metrics.precision_recall import curve_of
+from micraframe.metrics.precision_recall import area_under_roc, curve_of
 from micraframe.metrics.reduction import stack, summarise
 from micraframe.registry import build
 from micraframe.types import Prediction, Sample, Scores
@@ -148,3 +148,9 @@ def test_detections_without_scores_have_no_pooled_area():
     found = {each.column.name: each for each in summarise(metric, stack([metric.measure(prediction, sample)], 1))}
     assert found["detection_f1_pooled"].overall == 1
     assert np.isnan(found["detection_average_precision_pooled"].overall)
+
+
+@given(hnp.arrays(np.bool_, (4, 5)), hnp.arrays(np.float64, (4, 5), elements=st.integers(0, 5).map(float)))
+def test_the_area_under_the_roc_curve_is_that_of_scikit_learn(positive, values):
+    expected = roc_auc_score(positive.ravel(), values.ravel()) if 0 < positive.sum() < positive.size else 0.5
+    assert area_under_roc(positive, values) == pytest.approx(expected)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,23 @@ def test_a_folder_is_the_old_one_or_the_new_one(tmp_path):
         (temporary / "a").write_text("half")
         raise RuntimeError
     assert (path / "a").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    path, replace = tmp_path / "model", Path.replace
+    with atomic_folder(path) as temporary:
+        (temporary / "a").write_text("old")
+
+    def refuse(source, target):
+        if (source / "a").read_text() == "new":
+            raise PermissionError(f"{target} is in use")
+        return replace(source, target)
+
+    with pytest.raises(PermissionError), atomic_folder(path) as temporary:  # noqa: PT012 - the block is what is tested
+        (temporary / "a").write_text("new")
+        monkeypatch.setattr(Path, "replace", refuse)
+    assert (path / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 

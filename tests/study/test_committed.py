@@ -176,6 +176,7 @@ def spoilt(record, **changes):
     [
         (lambda record: "{}", "columns: Field required"),
         (lambda record: "no JSON", "Invalid JSON"),
+        (lambda record: b"\xff", "utf-8"),
         (lambda record: spoilt(record, key="../../../elsewhere"), "runs.0.key: String should match"),
         (lambda record: spoilt(record, training_key="../models"), "runs.0.training_key: String should match"),
         (lambda record: spoilt(record, computed=[0, 99]), "computed: expected positions below"),
@@ -187,8 +188,18 @@ def test_a_record_of_another_shape_is_refused(tmp_path, committed, spoil, said):
     folder = tmp_path / "committed"
     shutil.copytree(committed, folder)
     record = json.loads((committed / RUNS_FILE).read_text(encoding="utf-8"))
-    (folder / RUNS_FILE).write_text(spoil(record), encoding="utf-8")
+    content = spoil(record)
+    (folder / RUNS_FILE).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError, match=rf"(?s){RUNS_FILE}: expected the record of a committed study.*({said})"):
+        run_study(study(NEW, **CHANGES), tmp_path / "out", against=folder)
+
+
+@pytest.mark.parametrize("spoil", [lambda rows: b"", lambda rows: rows[:40], lambda rows: rows[:40] + bytes(40)])
+def test_damaged_rows_are_refused(tmp_path, committed, spoil):
+    folder = tmp_path / "committed"
+    shutil.copytree(committed, folder)
+    (folder / ROWS_FILE).write_bytes(spoil((committed / ROWS_FILE).read_bytes()))
+    with pytest.raises(ConfigError, match=f"{ROWS_FILE}: cannot be read: .*; publish the study again"):
         run_study(study(NEW, **CHANGES), tmp_path / "out", against=folder)
 
 

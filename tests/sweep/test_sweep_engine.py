@@ -10,6 +10,7 @@ from torch import nn
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
+from micraframe.extractors.frozen import fast_copy
 from micraframe.pooling import EvidenceMax
 from micraframe.sweep.engine import (
     SweepEngine,
@@ -18,7 +19,6 @@ from micraframe.sweep.engine import (
     dense_windows,
     exact_tile,
     exact_windows,
-    freeze,
     reach,
 )
 from micraframe.sweep.image import open_image
@@ -56,7 +56,7 @@ def engine(classifier, image, window, overlap=0.75, tile=32):
     stride = classifier.layers[-1].stride
     rows, columns = lay_windows(image.shape[1:], stride, window, overlap, tile)
     with open_image(image) as opened:
-        return SweepEngine(*freeze(classifier, "float32"), opened, Normalisation(), rows, columns)
+        return SweepEngine(*fast_copy(classifier, "float32"), opened, Normalisation(), rows, columns)
 
 
 def dense(machine):
@@ -216,7 +216,7 @@ def test_an_unlimited_reach_is_recognised_at_the_first_strip():
 def test_bfloat16_is_near_float32():
     image = np.random.default_rng(0).normal(size=(1, 64, 64)).astype(np.float32)
     machine = engine(UNET, image, (32, 32))
-    classifier, precision = freeze(UNET, "bfloat16")
+    classifier, precision = fast_copy(UNET, "bfloat16")
     rough = SweepEngine(classifier, precision, machine.image, machine.normalisation, machine.rows, machine.columns)
     for sweep in (dense, exact):
         assert 0 < np.abs(sweep(rough) - sweep(machine)).max() < 0.05

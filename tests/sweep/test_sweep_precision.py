@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from micraframe.sweep.engine import SweepEngine, dense_tile, exact_tile, freeze
+from micraframe.extractors.frozen import fast_copy
+from micraframe.sweep.engine import SweepEngine, dense_tile, exact_tile
 from micraframe.sweep.image import open_image
 from micraframe.sweep.windows import lay_windows
 from micraframe.testing import small_classifier
@@ -18,7 +19,7 @@ from micraframe.types import Normalisation
 )
 def test_float32_is_exact_during_a_sweep_and_restored_afterwards(compute):
     image = np.random.default_rng(0).random((1, 64, 64), np.float32)
-    classifier, precision = freeze(small_classifier(), "float32")
+    classifier, precision = fast_copy(small_classifier(), "float32")
     seen = []
     classifier.backbone.register_forward_hook(
         lambda module, inputs, output: seen.append(torch.backends.cudnn.conv.fp32_precision)

@@ -10,6 +10,7 @@ import pytest
 from micraframe.cli import app
 from micraframe.errors import ConfigError, MissingDependency
 from micraframe.training.loggers import MlflowLogger, TensorBoardLogger, create_loggers
+from micraframe.types import EpochLogger
 
 CONFIGURATION = """
 dataset: {name: modified-digits, params: {size: 64, counts: [1], train: 8, valid: 4, test: 1}}
@@ -62,6 +63,29 @@ def test_tensorboard_shows_each_epoch_once(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     log_interrupted(TensorBoardLogger, tmp_path)
     assert tensorboard_scalars(tmp_path) == {name: [(1, EPOCHS[0][name]), (2, EPOCHS[1][name])] for name in EPOCHS[0]}
+
+
+def log_nested(logger: EpochLogger, folder: Path) -> list[Path]:
+    """Log an epoch of each of two trainings with one logger, as methods do that train twice; return their folders."""
+    folders = [folder / "teacher", folder / "student"]
+    for each, numbers in zip(folders, EPOCHS, strict=True):
+        each.mkdir()
+        logger.log(each, 1, numbers)
+    return folders
+
+
+def test_tensorboard_keeps_trainings_apart(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    found = [tensorboard_scalars(folder) for folder in log_nested(TensorBoardLogger(), tmp_path)]
+    assert found == [{name: [(1, value)] for name, value in numbers.items()} for numbers in EPOCHS]
+
+
+@pytest.mark.filterwarnings("ignore")  # those of MLflow and SQLAlchemy about one another
+def test_mlflow_keeps_trainings_apart(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow", reason="MLflow is not installed")
+    pytest.importorskip("alembic", reason="MLflow's database needs alembic")
+    found = [mlflow_scalars(folder)["train_loss"] for folder in log_nested(MlflowLogger(), tmp_path)]
+    assert found == [[(1, numbers["train_loss"])] for numbers in EPOCHS]
 
 
 @pytest.mark.filterwarnings("ignore")  # those of MLflow and SQLAlchemy about one another

@@ -20,7 +20,7 @@ from micraframe.interfaces import ClassRule, Method, Model
 from micraframe.micranet import MicraNet, MicraNetModel
 from micraframe.modelfile import load_model
 from micraframe.parameters import Parameters
-from micraframe.training import ClassifierRecipe, renamed
+from micraframe.training import ClassifierRecipe
 from micraframe.training.examples import seed_for
 from micraframe.training.finetune import UNFREEZE
 from micraframe.types import Annotation, DatasetInfo, FitContext, FloatArray, Sample, Scores
@@ -112,7 +112,8 @@ class KFoldFinetuning(Method["KFoldFinetuning.Params"]):
         self._check_origin()
         source = self._trained(context)
         if params.unfreeze == "nothing":
-            return MeanModel((_as_it_is(source, info, params.rename),))
+            source.check_alike(info, params.rename)
+            return MeanModel((MicraNetModel(source.params, source.classifier, info),))
         groups = [sample.group or sample.id for sample in train]
         folds = deal(groups, params.images, params.folds, context.seed)
         tuned = []
@@ -249,19 +250,3 @@ def deal(groups: Sequence[str], images: int | None, folds: int, seed: int) -> li
         )
     fold_of = {name: number % folds for number, name in enumerate(drawn)}
     return [[place for place, name in enumerate(groups) if fold_of.get(name) == fold] for fold in range(folds)]
-
-
-def _as_it_is(source: MicraNetModel, info: DatasetInfo, rename: Mapping[str, str]) -> MicraNetModel:
-    """Return the source model under the new dataset's names.
-
-    Raises:
-        DataError: If the dataset has other classes or channels.
-    """
-    classes, channels = renamed(source.info.classes, rename), source.info.channels
-    if (info.classes, info.channels) != (classes, channels):
-        raise DataError(
-            f"dataset {info.name!r}: expected the source model's classes {', '.join(classes)} and "
-            f"{counted(channels, 'channel')}, got {', '.join(info.classes)} and {info.channels}; set rename, or choose "
-            "another source"
-        )
-    return MicraNetModel(source.params, source.classifier, info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal, final
+from typing import Annotated, Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from micraframe import registry
-from micraframe.config import MICRA_NET, MethodChoice
+from micraframe.classifier import part_of
+from micraframe.config import MICRA_NET, MethodChoice, build_learner
 from micraframe.errors import ConfigError, DataError
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile
 from micraframe.metrics.precision_recall import curve_of
@@ -68,17 +68,11 @@ class SlidingWindow(Method["SlidingWindow.Params"]):
         """Build the classifier.
 
         Raises:
+            ConfigError: If it cannot learn from labels.
             PluginError: If it is not installed.
-            DataError: If it cannot learn from labels.
         """
         super().__init__(params)
-        self._classifier: Method[Any] = registry.build("method", params.classifier.name, **params.classifier.params)
-        if Annotation.LABELS not in self._classifier.learns_from:
-            raise DataError(
-                f"sliding-window: expected a classifier that learns from labels, got method "
-                f"{params.classifier.name!r}, which learns from {' or '.join(sorted(self._classifier.learns_from))}; "
-                "choose another"
-            )
+        self._classifier = build_learner("classifier", params.classifier, Annotation.LABELS)
 
     def fit(
         self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext
@@ -113,8 +107,7 @@ class SlidingWindow(Method["SlidingWindow.Params"]):
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> SlidingWindowModel:
         """Return the model of this classifier and these thresholds."""
-        learned = {name.removeprefix(_CLASSIFIER): tensor for name, tensor in state.items() if name != _THRESHOLDS}
-        model = self._classifier.restore(learned, info, device)
+        model = self._classifier.restore(part_of(state, _CLASSIFIER), info, device)
         return SlidingWindowModel(model, state[_THRESHOLDS].numpy(), self._window(info), self.params.overlap)
 
     def _window(self, info: DatasetInfo) -> tuple[int, int]:

@@ -153,5 +153,5 @@ def test_what_is_missing_is_named() -> None:
         build().untrained(whole)
     with pytest.raises(DataError, match="expected one or more validation crops to choose thresholds on, got none"):
         build().fit(spots(4, 16, 0.5), (), CROPS, context)
-    with pytest.raises(DataError, match="expected a classifier that learns from labels, got method 'forest'"):
+    with pytest.raises(ConfigError, match="classifier: expected a method that learns from labels, got 'forest'"):
         build(classifier={"name": "forest"})
