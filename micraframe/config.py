@@ -35,7 +35,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 SEED: Final = "Random seed; on a CPU, it determines the result exactly."
 DEVICE: Final = "auto (a GPU if there is one), cpu, cuda, cuda:1 or mps."
-LOGGERS: Final = "Also log every epoch to local tensorboard or mlflow files; requires micraframe[loggers]."
+LOGGERS: Final = "Also log every epoch to local tensorboard or mlflow files; requires the extra `loggers`."
 PRECISION: Final = "auto (bfloat16 where it is fast), float32 or bfloat16."
 
 

@@ -187,7 +187,7 @@ class Dask(Executor):
             import dask
             from distributed import Client, LocalCluster
         except ImportError as error:
-            raise MissingDependency(f"{error}; install dask: pip install 'micraframe[dask]'") from error
+            raise MissingDependency(f"{error}; install micraframe with its extra: pip install '.[dask]'") from error
         with dask.config.set({"distributed.scheduler.allowed-failures": LOST}):
             if self._scheduler:
                 try:
@@ -270,7 +270,7 @@ def _jobqueue() -> Any:
     try:
         import dask_jobqueue
     except ImportError as error:
-        raise MissingDependency(f"{error}; install dask-jobqueue: pip install 'micraframe[dask]'") from error
+        raise MissingDependency(f"{error}; install micraframe with its extra: pip install '.[dask]'") from error
     return dask_jobqueue
 
 

@@ -96,4 +96,4 @@ def create_loggers(names: Iterable[LoggerName]) -> tuple[EpochLogger, ...]:
 
 
 def _missing(name: str, error: ImportError) -> MissingDependency:
-    return MissingDependency(f"logger {name!r}: {error}; pip install 'micraframe[loggers]'")
+    return MissingDependency(f"logger {name!r}: {error}; install micraframe with its extra: pip install '.[loggers]'")
