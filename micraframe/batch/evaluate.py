@@ -24,9 +24,11 @@ from micraframe.datasets.tables import (
     POINT_COLUMNS,
     Rows,
     columns_of,
+    named_classes,
     read_table,
     row_labels,
     row_objects,
+    rows_of_classes,
 )
 from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
 from micraframe.images import read_labels
@@ -249,7 +251,7 @@ def _read_truth(path: Path, classes: tuple[str, ...], instances: bool | None) ->
         return Truth(path, rows, columns, instances)
     if CLASS_COLUMN not in header:
         raise DataError(f"{path}: expected a column {CLASS_COLUMN!r} with {', '.join(classes)}, got none")
-    named = {row.cells[CLASS_COLUMN] for several in rows.values() for row in several} - {""}
+    named = named_classes(rows)
     others, missing = sorted(named - {*classes}), [name for name in classes if name not in named]
     if others and missing:  # a class may be absent, and others of no interest, but not both: names differ
         raise DataError(f"{path}: expected the predicted classes {', '.join(classes)}, got {', '.join(sorted(named))}")
@@ -329,7 +331,7 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
         image, rows = np.zeros((1, 1, 1), np.float32), truth.rows[stem]
         if not truth.columns:
             return Sample(name, image, labels=np.array(row_labels(stem, rows, classes, truth.path)))
-        rows = [row for row in rows if row.cells.get(CLASS_COLUMN, "") in ("", *classes)]
+        rows = rows_of_classes(rows, classes)
         size = ANYWHERE if prediction.masks is None else prediction.masks.shape[1:]
         objects = row_objects(rows, truth.columns, classes, (size[0], size[1]))
         present = np.array([len(part) > 0 for part in objects])

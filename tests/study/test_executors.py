@@ -320,7 +320,7 @@ def test_what_is_not_installed_is_named(
 ) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependency, match=r"pip install 'micraframe\[dask\]'"):
+    with pytest.raises(MissingDependency, match=r"its extra: pip install '\.\[dask\]'"):
         run_study(study(method("centre-blob")), tmp_path, executor=Dask(slurm=asked))
 
 
