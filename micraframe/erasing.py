@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
-from micraframe.interfaces import Score
+from micraframe.interfaces import ClassRule, Score
 from micraframe.types import BoolArray, FloatArray, Sample, Scores
 
 LEVELS: Final = tuple(float(value) for value in expit(np.arange(-4, 4.25, 0.5)))
@@ -34,20 +34,20 @@ def erasing_threshold(
     Args:
         score: `score` of a trained model or pipeline.
         samples: Their labels are used; those without labels do not count. At most 32 with a class are looked at.
-        scores: Scores of the samples, in their order, with the maps of all classes.
+        scores: Scores of the samples, in their order; those without the map of a class are scored again if looked at.
         dilation: Pixels by which a mask is dilated before it is erased, as a square.
         slack: Share of the range of r, in [0, 1], that counts as no difference.
     """
     remaining: list[npt.NDArray[np.float64]] = []
-    known = [(sample, each) for sample, each in zip(samples, scores, strict=True) if sample.labels is not None]
+    labels = [sample.labels for sample in samples]
     for index in range(len(scores[0].presence) if scores else 0):
         sides: dict[bool, list[int]] = {True: [], False: []}
-        for number, (sample, each) in enumerate(known):
-            if sample.labels is not None and index in each.classes:
-                sides[bool(sample.labels[index])].append(number)
+        for number, known in enumerate(labels):
+            if known is not None:
+                sides[bool(known[index])].append(number)
         for present, numbers in sides.items():
             # Images that are recognised, where there are any: only they can lose the class.
-            sides[present] = [n for n in numbers if (known[n][1].presence[index] >= 0.5) == present] or numbers
+            sides[present] = [n for n in numbers if (scores[n].presence[index] >= 0.5) == present] or numbers
         if not all(sides.values()):
             continue
         random = np.random.default_rng((0, index))
@@ -55,16 +55,22 @@ def erasing_threshold(
         donors = random.choice(sides[False], len(positives)).tolist()
         sums = np.zeros(len(LEVELS))
         for positive, donor in zip(positives, donors, strict=True):
-            sample, each = known[positive]
-            plane = each.maps[each.classes.index(index)]
-            other = repeated(known[donor][0].image, plane.shape)
-            erased = [erase(sample.image, other, plane > level, dilation) for level in LEVELS]
+            image, found = samples[positive].image, scores[positive]
+            if index not in found.classes:
+                found = next(iter(score([image], _only(index))))
+            plane = found.maps[found.row(index)]
+            other = repeated(samples[donor].image, plane.shape)
+            erased = [erase(image, other, plane > level, dilation) for level in LEVELS]
             sums += [left.presence[index] for left in score(erased, lambda presence: ())]
         remaining.append(sums / len(positives))
     if not remaining:
         return None
     mean = np.mean(remaining, axis=0)
     return LEVELS[int(np.flatnonzero(mean <= mean.min() + slack * np.ptp(mean))[-1])]
+
+
+def _only(index: int) -> ClassRule:
+    return lambda presence: (index,)
 
 
 def erase(image: FloatArray, donor: FloatArray, mask: BoolArray, dilation: int) -> FloatArray:

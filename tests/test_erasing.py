@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from micraframe.erasing import LEVELS, erasing_threshold, paste, repeated
-from micraframe.interfaces import ClassRule, Model
+from micraframe.interfaces import ClassRule, Model, every_class
 from micraframe.types import FloatArray, Sample, Scores
 
 SIDE = 16
@@ -32,8 +32,12 @@ class Slope(Model):
 
 
 def threshold_by_erasing(samples: list[Sample], **changes: Any) -> float | None:
-    scores = list(Slope().score([one.image for one in samples], lambda presence: [0]))
-    return erasing_threshold(Slope().score, samples, scores, **changes)
+    with_maps, without = (
+        erasing_threshold(Slope().score, samples, list(Slope().score([one.image for one in samples], rule)), **changes)
+        for rule in (every_class, lambda presence: ())
+    )
+    assert with_maps == without
+    return with_maps
 
 
 def slope(name: str) -> Sample:
