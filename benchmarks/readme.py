@@ -73,7 +73,7 @@ def table(folder: Path, chosen: Sequence[str] = ()) -> str:
     for dataset, annotator, method in methods:
         key = dataset, annotator, method
         numbers = [_number(found.get((*key, metric))) for metric in measured]
-        cells = [dataset] * several + [method, annotation_text(annotator), f"{spent[key]:.2g}", *numbers]
+        cells = [dataset] * several + [method, annotation_text(annotator), f"{float(f'{spent[key]:.2g}'):g}", *numbers]
         lines.append("| " + " | ".join(cells) + " |")
     described = [_tested(rows, dataset) for dataset in datasets]
     lines += ["", f"*{'; '.join(described)}, {provenance['date']}.*", ""]
