@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from micraframe import config
@@ -58,6 +59,16 @@ def test_controls_answer_in_both_ways_and_one_knows_what_is_present(study: Study
 def test_no_crop_is_dropped_from_the_test(study: Study) -> None:
     for dataset in study.datasets:
         assert dataset.params.get("ambiguous_test_crops") != "drop"
+
+
+@pytest.mark.parametrize("record", sorted(STUDIES.glob("*/runs.json")), ids=lambda path: path.parent.name)
+def test_what_tables_show_can_be_compared_with(record: Path) -> None:
+    columns = ["dataset", "annotator", "method"]
+    shown, kept = (
+        set(pl.read_csv(record.parent / name, columns=columns).select(columns).unique().iter_rows())
+        for name in ("summary.csv", "rows.csv.gz")
+    )
+    assert shown - kept == set()
 
 
 def test_comparisons_are_planned(study: Study) -> None:
