@@ -293,8 +293,14 @@ def test_without_an_untrained_student_there_is_no_untrained_model():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"teacher": "unet", "student": "unet"}, "teacher: .* learns from labels, got 'unet', .*box"),
-        ({"student": "micra-net"}, "student: .* learns from masks, got 'micra-net', .* from labels"),
+        (
+            {"teacher": "unet", "student": "unet"},
+            "teacher: expected a method that learns from labels, got 'unet', .*box",
+        ),
+        (
+            {"student": "micra-net"},
+            "student: expected a method that learns from masks, got 'micra-net', .* from labels",
+        ),
         ({"student": FOREST, "start": "teacher"}, "'forest', .* start: random"),
         ({}, "parameter 'student' is missing"),
         ({"student": "unet", "threshold": 1.0}, "threshold"),

@@ -124,5 +124,6 @@ def test_a_classifier_learned_from_labels_decides_presence(tmp_path) -> None:
 
 
 def test_a_classifier_that_does_not_learn_from_labels_is_refused() -> None:
-    with pytest.raises(ConfigError, match="classifier: expected a method that learns from labels, got"):
+    refused = "classifier: expected a method that learns from labels, got 'micraframe-unet/unet'"
+    with pytest.raises(ConfigError, match=refused):
         build("method", "presence-otsu", classifier={"name": "micraframe-unet/unet"})

@@ -122,7 +122,7 @@ def test_a_logger_that_is_not_installed_is_refused_before_training(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     (tmp_path / "train.yaml").write_text(CONFIGURATION + f"loggers: [{name}]\n")
-    with pytest.raises(MissingDependency, match=f"logger '{name}': .*pip install '.\\[loggers\\]'"):
+    with pytest.raises(MissingDependency, match=f"logger '{name}': .*pip install '\\.\\[loggers\\]'"):
         app(["train", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "run")], standalone_mode=False)
     assert not (tmp_path / "run" / "training").exists()
 
