@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/publish.py runs/NAME
     .venv/bin/python benchmarks/readme.py
 
-`rows.csv`, with a line per image, class and statistic, is too long to commit. Committed are `rows.csv.gz`, with the
+`rows.csv`, with a line per image, class and statistic, is too long to commit. Committed are `rows.parquet`, with the
 statistics of the compared metrics, and `runs.json`:
 
     micraframe study run STUDY --against benchmarks/studies/NAME --method NEW --output runs/new
@@ -75,7 +75,7 @@ def relinked(page: str, files: Collection[str]) -> str:
 
     def link(found: re.Match[str]) -> str:
         path = Path(found[1])
-        copies = (path.name, f"{path.stem}.jpg", f"{path.name}.gz")
+        copies = (path.name, f"{path.stem}.jpg", f"{path.stem}.parquet")
         name = next((copy for copy in copies if copy in files), "")
         return f'<a href="{name}">{name}</a>' if name else found[2]
 

@@ -1,17 +1,14 @@
 """Committed studies: what is kept of their results, and how a new method is compared with them without running them.
 
-A committed study keeps two small files: `rows.csv.gz`, the statistics that its compared metrics need, and `runs.json`,
+A committed study keeps two small files: `rows.parquet`, the statistics that its compared metrics need, and `runs.json`,
 what else a report says of each run: annotation work, thresholds, and where it was computed. Both are only read.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -35,11 +32,11 @@ from micraframe.study.plan import (
     planned_pairs,
 )
 from micraframe.study.provenance import ComputedOn
-from micraframe.study.tables import ROWS, read_csv, write_csv
+from micraframe.study.tables import ROWS
 from micraframe.tiling import Tiling
 from micraframe.types import Origin, Split, Threshold, Work
 
-ROWS_FILE: Final = "rows.csv.gz"
+ROWS_FILE: Final = "rows.parquet"
 RUNS_FILE: Final = "runs.json"
 
 _COPY: Final = "committed.json"
@@ -132,11 +129,8 @@ def export(study: Study, folder: StudyFolder, target: Path) -> None:
     if not any(column.pooled for column in columns.values()):  # a metric computes all its pooled columns together
         rows = rows.filter(pl.col("metric").is_in({name for each in columns.values() for name in each.statistics}))
     target.mkdir(parents=True, exist_ok=True)
-    plain = target / f".{ROWS_FILE}.csv"
-    write_csv(plain, rows)
     with atomic(target / ROWS_FILE) as temporary:
-        temporary.write_bytes(gzip.compress(plain.read_bytes(), 9, mtime=0))
-    plain.unlink()
+        rows.write_parquet(temporary, compression="zstd", compression_level=19)
     computed: list[dict[str, Any]] = []
     records = []
     for run in runs:
@@ -376,6 +370,6 @@ def _copy(folder: StudyFolder) -> Committed | None:
 
 def _rows(source: Path) -> pl.DataFrame:
     try:
-        return read_csv(BytesIO(gzip.decompress((source / ROWS_FILE).read_bytes())), ROWS)
-    except (OSError, EOFError, zlib.error, pl.exceptions.PolarsError) as error:
+        return pl.read_parquet(source / ROWS_FILE, schema=ROWS)
+    except (OSError, pl.exceptions.PolarsError) as error:
         raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; publish the study again") from error

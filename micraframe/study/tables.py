@@ -11,7 +11,6 @@ import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
@@ -416,7 +415,7 @@ def table_of(records: Iterable[Any], kind: type[Any]) -> pl.DataFrame:
     return pl.DataFrame([astuple(record) for record in records], schema, orient="row")
 
 
-def read_csv(path: Path | BytesIO, names: Iterable[str]) -> pl.DataFrame:
+def read_csv(path: Path, names: Iterable[str]) -> pl.DataFrame:
     """Read these columns of `ROWS` from what `write_csv` wrote."""
     found = pl.read_csv(path, schema={name: ROWS[name] for name in names})
     return found.with_columns(pl.col(pl.String).fill_null(""), pl.col(pl.Float64).fill_null(math.nan))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 from small_studies import DIGITS, compared, study
 from typer.testing import CliRunner
@@ -19,7 +19,6 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.study import StudyFolder, job, run_study
 from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods, export
 from micraframe.study.run import plan_of
-from micraframe.study.tables import ROWS, read_csv
 
 OLD = (compared("intensity-otsu"), compared("random-map", "boxes"))
 NEW = compared("centre-blob", label="new")
@@ -87,8 +86,7 @@ def test_only_the_statistics_of_compared_metrics_are_kept(tmp_path):
     made = study(*OLD, tuning_images=2, compared=["precision"])
     run_study(made, tmp_path / "run")
     export(made, StudyFolder(tmp_path / "run"), tmp_path / "study")
-    (tmp_path / "rows.csv").write_bytes(gzip.decompress((tmp_path / "study" / ROWS_FILE).read_bytes()))
-    rows = read_csv(tmp_path / "rows.csv", ROWS)
+    rows = pl.read_parquet(tmp_path / "study" / ROWS_FILE)
     assert set(rows["metric"]) == {"iou", "precision"}
     assert set(rows["thresholds"]) == {"fixed", "validation"}
     assert {path.name for path in (tmp_path / "study").iterdir()} == {ROWS_FILE, RUNS_FILE}
@@ -109,7 +107,7 @@ def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
     export(study(*OLD, NEW, seeds=[0, 1], **CHANGES), StudyFolder(tmp_path / "all"), tmp_path / "whole")
 
     def rows(name):
-        return sorted(gzip.decompress((tmp_path / name / ROWS_FILE).read_bytes()).splitlines())
+        return sorted(map(str, pl.read_parquet(tmp_path / name / ROWS_FILE).iter_rows()))
 
     def runs(name):
         records = json.loads((tmp_path / name / RUNS_FILE).read_text())["runs"]
@@ -194,7 +192,16 @@ def test_a_record_of_another_shape_is_refused(tmp_path, committed, spoil, said):
         run_study(study(NEW, **CHANGES), tmp_path / "out", against=folder)
 
 
-@pytest.mark.parametrize("spoil", [lambda rows: b"", lambda rows: rows[:40], lambda rows: rows[:40] + bytes(40)])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: b"",
+        lambda rows: rows[:40],
+        lambda rows: rows[:40] + bytes(40),
+        lambda rows: rows[:40] + bytes(40) + rows[80:],
+        lambda rows: b"dataset,annotator",
+    ],
+)
 def test_damaged_rows_are_refused(tmp_path, committed, spoil):
     folder = tmp_path / "committed"
     shutil.copytree(committed, folder)
@@ -214,8 +221,8 @@ def test_links_of_a_committed_report_lead_to_what_is_committed(monkeypatch):
 
     page = '<a href="figures/a.svg">figures/a.svg</a> <a href="rows.csv">rows.csv</a> <a href="pictures/b.png">b</a>'
     page += ' <a href="gone.csv">gone.csv</a> <a href="#top">top</a> <a href="https://x.org/rows.csv">x</a>'
-    assert relinked(page, {"a.svg", "rows.csv.gz", "b.jpg"}) == (
-        '<a href="a.svg">a.svg</a> <a href="rows.csv.gz">rows.csv.gz</a> <a href="b.jpg">b.jpg</a>'
+    assert relinked(page, {"a.svg", "rows.parquet", "b.jpg"}) == (
+        '<a href="a.svg">a.svg</a> <a href="rows.parquet">rows.parquet</a> <a href="b.jpg">b.jpg</a>'
         ' gone.csv <a href="#top">top</a> <a href="https://x.org/rows.csv">x</a>'
     )
     for report in ROOT.glob("*/report.html"):
