@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from micraframe.erasing import erasing_threshold
 from micraframe.errors import DataError, reason_of
-from micraframe.interfaces import Head, MaskHeadParams, Thresholds, every_class
+from micraframe.interfaces import ClassRule, Head, MaskHeadParams, Thresholds, every_class
 from micraframe.metrics.masks_and_labels import labels_of, masks_of
 from micraframe.metrics.overlap import overlap
 from micraframe.pipeline import Pipeline
@@ -183,7 +183,8 @@ def scores_for(
     """Yield the scores that another pipeline of the same model needs: the known ones if they contain its maps.
 
     The merged map of a class is 0 in tiles where the class was judged absent and therefore not explained: images that
-    were cut into tiles are scored again if the other head has another presence threshold.
+    were cut into tiles are scored again if the other head has another presence threshold. Of other images, the maps
+    that the first head needs are there too, whether they had been kept or not.
 
     Args:
         pipeline: The pipeline that made the scores.
@@ -191,15 +192,25 @@ def scores_for(
         images: Each float32 (C, H, W).
         scores: The first pipeline's scores of the images, in their order; maps may be left out, as by `bounded`.
     """
+
+    def either(presence: FloatArray) -> Sequence[int]:
+        return sorted({*pipeline.head.classes_to_explain(presence), *other.head.classes_to_explain(presence)})
+
     alike = pipeline.head.params.presence_threshold == other.head.params.presence_threshold
+    cut = [pipeline.cuts(image) for image in images]
     at_hand = [
-        set(other.head.classes_to_explain(known.presence)) <= set(known.classes) and (alike or not pipeline.cuts(image))
-        for image, known in zip(images, scores, strict=True)
+        set(either(known.presence)) <= set(known.classes) and (alike or not tiles)
+        for known, tiles in zip(scores, cut, strict=True)
     ]
+
+    def again(in_tiles: bool, rule: ClassRule | None) -> Iterator[Scores]:
+        kinds = zip(images, at_hand, cut, strict=True)
+        return other.score(iter([image for image, has, tiles in kinds if not has and tiles == in_tiles]), rule)
+
     # Scored one by one, as they are asked for below, in the same order.
-    again = other.score(iter([image for image, has in zip(images, at_hand, strict=True) if not has]))
-    for known, has in zip(scores, at_hand, strict=True):
-        yield known if has else next(again)
+    tiled, whole = again(True, None), again(False, either)
+    for known, has, tiles in zip(scores, at_hand, cut, strict=True):
+        yield known if has else next(tiled if tiles else whole)
 
 
 def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
@@ -296,6 +307,8 @@ def _ious(
 ) -> npt.NDArray[np.float64]:
     """Return the mean IoU over classes as each head decides, row by row; NaN where truth and masks are empty.
 
+    As in tables, it does not include the contact class.
+
     Args:
         heads: They differ in thresholds only; all heads of a row have the same presence threshold.
         scores: With the maps that any of them needs.
@@ -304,18 +317,19 @@ def _ious(
         truth: Its masks.
     """
     values: list[float] = []
+    averaged = np.array(pipeline.info.roles) != "contact"
     for row in heads:
         # A head that needs no map thresholds none: all mask thresholds give the same result.
         differing = row if row[0].classes_to_explain(scores.presence) else row[:1]
         decided = (head.decide(scores, sample.image, pipeline.info) for head in differing)
-        found = [_iou(truth, masks_of(each), sample.ignore) for each in decided]
+        found = [_iou(truth, masks_of(each), sample.ignore, averaged) for each in decided]
         values += found if len(found) == len(row) else found * len(row)
     return np.array(values)
 
 
-def _iou(truth: BoolArray, predicted: BoolArray | None, ignore: BoolArray | None) -> float:
-    """Return the mean IoU over classes; NaN where no class is in truth or prediction."""
+def _iou(truth: BoolArray, predicted: BoolArray | None, ignore: BoolArray | None, averaged: BoolArray) -> float:
+    """Return the mean IoU over the classes to average, bool (K,); NaN where none is in truth or prediction."""
     if predicted is None:
         return np.nan
-    values = overlap(truth, predicted, ignore)["iou"]
+    values = overlap(truth, predicted, ignore)["iou"][averaged]
     return np.nan if np.isnan(values).all() else float(np.nanmean(values, dtype=np.float64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -51,8 +52,11 @@ def test_a_class_is_ok_where_any_tile_is(status, expected):
     assert merged.presence.tolist() == [0.5] * 3
 
 
-def test_there_is_a_coarse_map_if_all_tiles_have_one():
+def test_there_is_a_coarse_map_if_all_tiles_with_a_class_have_one():
+    nothing = dataclasses.replace(tile(1, "ok"), scores=Scores.without_maps(np.zeros(3, np.float32), (4, 4)))
     assert stitch([tile(0, "ok"), tile(1, "ok")], (4, 8)).coarse is not None
+    assert stitch([tile(0, "ok"), nothing], (4, 8)).coarse is not None
+    assert stitch([tile(0, "ok", coarse=False), nothing], (4, 8)).coarse is None
     assert stitch([tile(0, "ok"), tile(1, "ok", coarse=False)], (4, 8)).coarse is None
 
 

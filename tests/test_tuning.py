@@ -162,6 +162,17 @@ def test_no_candidate_has_a_higher_mean_iou_and_the_heads_own_least_of_all(pairs
         assert found == Thresholds(None, None)
 
 
+def test_the_contact_class_does_not_count():
+    plain = pipeline_of(Frugal(), classes=2, presence_threshold=0.1)
+    pipeline = dataclasses.replace(plain, info=dataclasses.replace(plain.info, roles=("object", "contact")))
+    samples = []
+    for name in "ab":
+        masks = np.concatenate([ramp("", 0.9).masks, ramp("", 0.3).masks])
+        samples.append(dataclasses.replace(ramp(name, 0.3), labels=np.array([True, True]), masks=masks))
+    assert tune(pipeline, samples, scores_of(pipeline, samples)).mask == 0.9
+    assert tune(plain, samples, scores_of(plain, samples)).mask == 0.3
+
+
 def test_instances_serve_as_masks():
     samples = [ramp("a", 0.3), ramp("b", 0.3)]
     instances = [dataclasses.replace(one, masks=None, instances=one.masks.astype(np.int32)) for one in samples]
@@ -205,6 +216,17 @@ def test_predictions_with_another_head_are_the_same_whatever_is_at_hand(room, pr
         assert one.present.tolist() == two.present.tolist()
         assert (one.status, one.thresholds) == (two.status, two.thresholds)
     assert model.scored == scored
+
+
+@pytest.mark.parametrize("presence", [(0.9, 0.9), (0.5, 0.3), (0.1, 0.5)])
+def test_which_maps_there_are_does_not_depend_on_the_room_for_them(presence):
+    images = [level * ramp("", 0.3).image for level in (1.0, 0.125, 0.75)]
+    pipeline = pipeline_of(Frugal(), classes=2)
+    other = pipeline.with_thresholds(Thresholds(presence, 0.4), "validation")
+    known = [list(bounded(pipeline.score(images), room)) for room in (1 << 20, 256, 0)]
+    found = [[each.scores for each in apply_head(pipeline, other, images, scores)] for scores in known]
+    maps = [[(one.classes, one.maps.tolist()) for one in scores] for scores in found]
+    assert maps[0] == maps[1] == maps[2]
 
 
 TILING = Tiling(size=64, halo=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from micraframe import registry
 from micraframe.batch.evaluate import Record, measured_numbers, read_planes
 from micraframe.datasets.paths import images_in
-from micraframe.datasets.tables import columns_of, read_table
+from micraframe.datasets.tables import check_images, columns_of, read_table
 from micraframe.errors import ConfigError, DataError, MicraframeError, counted
 from micraframe.images import read_class_names
 from micraframe.interfaces import Metric, Statistics
@@ -85,28 +86,34 @@ def compare_annotators(
             f"{', '.join(map(str, folders)) or 'none'}; name one more"
         )
     files = dict(zip(_names(folders), map(images_in, folders), strict=True))
-    seconds = {} if times is None else _read_times(times, list(files))
-    per_object: dict[str, list[float]] = {annotator: [] for annotator in files}
+    names = sorted(set().union(*files.values()))
+    seconds = {} if times is None else _read_times(times, list(files), names)
+    per_object: dict[str, dict[str, float]] = {annotator: {} for annotator in files}
     metrics = [registry.build("metric", name, **params) for name, params in METRICS.items()]
     found: dict[str, list[list[Statistics]]] = {}
     failures: dict[str, str] = {}
-    classes: list[str] = []
-    for image in sorted(set().union(*files.values())):
+    counts: dict[str, int] = {}
+    for image in names:
         try:
             masks = list(_read(image, files).values())
-            classes = classes or _class_names(folders, [own[image] for own in files.values()], len(masks[0]))
-            if len(masks[0]) != len(classes):
-                raise DataError(
-                    f"expected {counted(len(classes), 'class', 'classes')} as in the images before, got "
-                    f"{len(masks[0])}; split or merge the masks"
-                )
             found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
+            counts[image] = len(masks[0])
             for annotator, objects in zip(files, masks, strict=True):
                 number = count(objects if instances else components(objects != 0))
                 if number and (annotator, image) in seconds:
-                    per_object[annotator].append(seconds[annotator, image] / number)
+                    per_object[annotator][image] = seconds[annotator, image] / number
         except MicraframeError as error:
             failures[image] = str(error)
+    usual = statistics.mode(counts.values()) if counts else 0
+    for image, number in counts.items():
+        if number != usual:
+            expected = counted(usual, "class", "classes")
+            failures[image] = f"expected {expected} as in most images, got {number}; split or merge the masks"
+            del found[image]
+            for timed in per_object.values():
+                timed.pop(image, None)
+    first = next(iter(found), "")
+    classes = _class_names(folders, [own[first] for own in files.values()], usual) if found else []
     records: list[Record] = []
     measured: list[AnnotatorStatistic] = []
     for place, annotator in enumerate(files):
@@ -121,22 +128,24 @@ def compare_annotators(
                 )
             measured += (
                 AnnotatorStatistic(annotator, image, class_, statistic, float(value))
-                for image, statistics in images.items()
-                for statistic, values in statistics.items()
+                for image, several in images.items()
+                for statistic, values in several.items()
                 if statistic != _OMITTED
                 for class_, value in zip(classes, values, strict=True)
             )
-        if timed := per_object[annotator]:
-            mean: Record = {"value": float(np.mean(timed)), "images": len(timed), "reduction": MEAN_OVER_IMAGES}
+        if times_per_object := [*per_object[annotator].values()]:
+            value = float(np.mean(times_per_object))
+            mean: Record = {"value": value, "images": len(times_per_object), "reduction": MEAN_OVER_IMAGES}
             records.append({"annotator": annotator, "metric": SECONDS, "class": "all", **mean})
-    return AnnotatorComparison(records, measured, len(found), failures)
+    return AnnotatorComparison(records, measured, len(found), dict(sorted(failures.items())))
 
 
-def _read_times(path: Path, annotators: Sequence[str]) -> dict[tuple[str, str], float]:
+def _read_times(path: Path, annotators: Sequence[str], images: Sequence[str]) -> dict[tuple[str, str], float]:
     """Return how many seconds each annotator took for each image."""
     table = read_table(path)
     if set(columns_of(table)) != {"annotator", "seconds"}:
         raise DataError(f"{path}: expected columns image, annotator and seconds, got {', '.join(columns_of(table))}")
+    check_images(table, images, "the folders")
     found: dict[tuple[str, str], float] = {}
     for image, rows in table.items():
         for row in rows:

@@ -54,18 +54,22 @@ class Learned:
 
     @property
     def decides(self) -> bool:
-        """Whether the balanced accuracy exceeds that of a constant answer by more than a standard error.
+        """Whether the balanced accuracy is known and exceeds that of a constant answer by more than a standard error.
 
         The error is that of guesses, whose two shares of correct decisions are binomial with a probability of one half.
         """
+        if math.isnan(self.balanced_accuracy):
+            return False
         return self.balanced_accuracy - CHANCE > math.sqrt(1 / self.positive + 1 / self.negative) / 4
 
     @property
     def ranks(self) -> bool:
-        """Whether the area under the ROC curve exceeds 0.5 by more than two standard errors of random ranks.
+        """Whether the area under the ROC curve is known and exceeds 0.5 by over two standard errors of random ranks.
 
         Two, since it is reported as the exception: a classifier that ranks well but decides poorly.
         """
+        if math.isnan(self.auc):
+            return False
         error = math.sqrt((self.positive + self.negative + 1) / (12 * self.positive * self.negative))
         return self.auc - CHANCE > 2 * error
 

@@ -37,6 +37,9 @@ OBJECTS: Final = "objects.csv"
 POINTS: Final = "points.csv"
 TABLES: Final = (TABLE, OBJECTS, POINTS)
 
+_LONGEST: Final = 240
+"""Bytes of a file's name: what file systems allow, less what is added until the file is complete."""
+
 
 class OutputFiles(NamedTuple):
     """The names of what is written for an image.
@@ -131,7 +134,7 @@ def predict_files(
         )
 
     progress = progress or Progress()
-    unique, failures = _without_clashes(files)
+    unique, failures = _with_own_outputs(files)
     names = [name for file in unique for name in output_files(file.stem)]
     planned = [*TABLES, *names]
     refuse_foreign(output, planned)
@@ -190,8 +193,12 @@ def expand(paths: Iterable[Path]) -> Iterator[Path]:
             yield path
 
 
-def _without_clashes(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]]:
-    """Return each file once, without those whose outputs would replace another's; and these, with the reason."""
+def _with_own_outputs(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Return each file once, without those whose outputs would replace another's or have too long names.
+
+    Returns:
+        The files, and the others with the reason.
+    """
     failures: dict[str, str] = {}
     owners: dict[str, Path] = {}
     unique: list[Path] = []
@@ -199,7 +206,11 @@ def _without_clashes(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]]
         # Some file systems do not distinguish upper and lower case.
         names = [name.casefold() for name in output_files(file.stem)]
         clashes = [owners[name] for name in names if name in owners]
-        if not clashes:
+        if (length := max(len(name.encode()) for name in output_files(file.stem))) > _LONGEST:
+            failures[str(file)] = (
+                f"expected names of outputs of at most {_LONGEST} bytes, got {length}; shorten the image's name"
+            )
+        elif not clashes:
             owners |= dict.fromkeys(names, file)
             unique.append(file)
         elif file.resolve() != clashes[0].resolve():

@@ -65,7 +65,9 @@ def finetune(
         train, valid = (pipeline.checked_samples(part, MicraNet.learns_from, info) for part in (train, valid))
         params = {**loaded.method.params, "training": recipe.model_dump(mode="json")}
         computed_with = numerics(context.device, context.precision)
-        before = {f"before {unfreeze}: {key}": loaded.provenance[key] for key in ("seed", "data")}
+        # An imported model has no seed.
+        known = [key for key in ("seed", "data") if key in loaded.provenance]
+        before = {f"before {unfreeze}: {key}": loaded.provenance[key] for key in known}
         if settings.rename:
             before[f"before {unfreeze}: classes"] = ", ".join(trained.info.classes)
         return dataclasses.replace(

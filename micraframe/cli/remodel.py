@@ -82,7 +82,11 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
         values = {key: _merged(current[key], value) for key, value in of_head.items()}
         other = loaded.with_head(chosen.model_copy(update={"params": current | values}))
         origins = {kind: each for kind, each in loaded.origins.items() if f"{kind}_threshold" not in of_head}
-        loaded = replace(other, origins=origins, untuned=loaded.untuned if origins else None)
+        untuned = None
+        if origins and loaded.untuned is not None:
+            before = loaded.untuned.params.model_dump(mode="json")
+            untuned = loaded.with_head(chosen.model_copy(update={"params": before | values})).head
+        loaded = replace(other, origins=origins, untuned=untuned)
     rehearse(loaded, loaded.info.image_size or (256, 256))
     return loaded
 

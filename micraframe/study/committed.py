@@ -24,6 +24,7 @@ from micraframe.study.folder import ROW_NAMES, StudyFolder
 from micraframe.study.plan import (
     RunKind,
     StudyRun,
+    annotator_name,
     build_metrics,
     check_columns,
     method_class,
@@ -171,20 +172,27 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
     Args:
         study: The study.
         committed: The folder of the committed study.
-        names: Names of methods in tables; none: all that the committed study does not have.
+        names: Names of methods in tables, of which those are run that the committed study does not have with this
+            annotation and all seeds; none: all that it does not have with this annotation.
 
     Raises:
         ConfigError: If the folder is not that of a committed study, the study has no method of a name, or nothing is
             left to run.
     """
     study = config.resolve(study)
-    known = {method_name(run.compared) for run in _read(committed / RUNS_FILE).runs}
+    known: dict[tuple[str, str], set[int]] = {}
+    for run in _read(committed / RUNS_FILE).runs:
+        known.setdefault(_names(run.compared), set()).add(run.seed)
     given = [method_name(compared) for compared in study.methods]
     for name in names:
         if name not in given:
             raise ConfigError(f"expected a method of the study, got {name!r}; there are: {', '.join(given)}")
-    wanted = set(names) or set(given) - known
-    chosen = [compared for compared, name in zip(study.methods, given, strict=True) if name in wanted]
+    chosen = [
+        compared
+        for compared, name in zip(study.methods, given, strict=True)
+        if (name in names and set(study.seeds) - known.get(_names(compared), set()))
+        or (not names and _names(compared) not in known)
+    ]
     if not chosen:
         raise ConfigError(f"{committed}: it has every method of this study; add one, or give it another label")
     return study.model_copy(update={"methods": chosen})
@@ -324,6 +332,11 @@ def _check(study: Study, committed: Committed, source: Path, runs: Sequence[Stud
                 f"{source}: expected {name!r} measured by {measured[name]}, as in this study, got "
                 f"{committed.metrics[name]}; use the same metrics"
             )
+
+
+def _names(compared: ComparedMethod) -> tuple[str, str]:
+    """Return the names of a method and its annotation in tables."""
+    return method_name(compared), annotator_name(compared)
 
 
 def _metrics(study: Study) -> dict[str, Choice]:

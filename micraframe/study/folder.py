@@ -217,8 +217,8 @@ class StudyFolder:
         scratch = self.scratch(run)
         for left in sorted(scratch.glob("[!.]*")):
             target = self.training(run) / left.name
-            if left.is_dir() and left.name != "checkpoints":
-                shutil.copytree(left, target, dirs_exist_ok=True)
+            if left.is_dir() and left.name != "checkpoints":  # a training of several networks has a folder of each
+                shutil.copytree(left, target, ignore=shutil.ignore_patterns("checkpoints", ".*"), dirs_exist_ok=True)
             elif left.is_file():
                 with atomic(target) as temporary:
                     shutil.copyfile(left, temporary)

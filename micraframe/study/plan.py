@@ -58,8 +58,7 @@ class StudyRun:
     @property
     def annotator(self) -> str:
         """The annotator's name in tables, with the parameters that are not defaults."""
-        name = label(self.compared.annotator, "annotator")
-        return f"{name}, {self.compared.train_images} images" if self.compared.train_images else name
+        return annotator_name(self.compared)
 
     @property
     def method(self) -> str:
@@ -151,6 +150,12 @@ def label(choice: Choice, kind: str) -> str:
 def method_name(compared: ComparedMethod) -> str:
     """Return a method's name in tables."""
     return compared.label or label(compared.method, "method")
+
+
+def annotator_name(compared: ComparedMethod) -> str:
+    """Return the name of a method's training annotation in tables."""
+    name = label(compared.annotator, "annotator")
+    return f"{name}, {compared.train_images} images" if compared.train_images else name
 
 
 def planned_pairs(study: Study, runs: Iterable[StudyRun]) -> tuple[Pair, ...]:

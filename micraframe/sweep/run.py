@@ -23,6 +23,7 @@ from micraframe.modelfile import hash_weights, versions
 from micraframe.pipeline import Pipeline
 from micraframe.runtime.files import atomic, digest, digest_json, write_json
 from micraframe.runtime.memory import return_freed_memory
+from micraframe.runtime.numerics import numerics
 from micraframe.runtime.tables import write_csv
 from micraframe.sweep import engine as engines
 from micraframe.sweep.engine import SweepEngine
@@ -255,6 +256,7 @@ def sweep_image(
             opened.fingerprint,
             digest_json([asdict(info.normalisation), asdict(rows), asdict(columns), str(precision)]),
             f"{trained.backbone} {trained.pooling}",
+            digest_json(numerics(next(classifier.parameters()).device.type)),
             weights,
         )
         tiles = TileStore(output / "tiles" / fingerprint[:DIGITS])
@@ -344,7 +346,9 @@ def _threshold(pipeline: Pipeline, options: SweepOptions, probability: FloatArra
     own = pipeline.head.params.presence_threshold
     if options.presence_threshold is not None or "presence" in pipeline.origins:
         return options.presence_threshold or own
-    return tuple(np.maximum(own, [otsu(plane) for plane in probability]).tolist())
+    # Otsu's threshold is the highest value of the lower side, and what reaches the presence threshold is proposed.
+    above = [np.nextafter(np.float32(otsu(plane)), np.float32(1)) for plane in probability]
+    return tuple(np.maximum(own, above).tolist())
 
 
 def _measure(

@@ -116,6 +116,14 @@ def test_without_numbered_objects_the_accuracy_of_the_contact_class_decides():
     assert list(contact_complaints(pipeline, [good], [sample])) == []
 
 
+@pytest.mark.parametrize("labels", [LABELS & False, LABELS | True])
+def test_a_class_of_no_sample_or_of_all_cannot_be_judged(labels):
+    pipeline, sample = touching(between(), numbered=False)
+    unknown = judge("touch", labels, np.full(40, 0.9, np.float32), LABELS | True)
+    assert (unknown.decides, unknown.ranks) == (False, False)
+    assert len(list(contact_complaints(pipeline, [unknown], [sample]))) == 1
+
+
 @pytest.mark.parametrize(("head", "params"), [("semantic", {}), ("instance", {"contact_map": "none"})])
 def test_where_nothing_is_subtracted_there_is_no_complaint(head, params):
     pipeline, sample = touching(between(), head, **params)

@@ -104,6 +104,16 @@ def test_an_image_whose_outputs_do_not_fit_into_memory_leaves_none(tmp_path, mon
     assert [row["image"] for row in read(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
 
 
+def test_an_image_whose_outputs_would_have_too_long_names_does_not_end_the_batch(tmp_path):
+    files = [picture(tmp_path / f"{name}.png") for name in "abc"]
+    files[1] = files[1].rename(tmp_path / f"{'b' * 249}.png")
+    done, failures = predict_files(pipeline(), files, tmp_path / "out")
+    assert (done, list(failures)) == (2, [str(files[1])])
+    assert "at most 240 bytes, got 261" in failures[str(files[1])]
+    assert [row["image"] for row in read(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
+    assert not list((tmp_path / "out").glob("b*"))
+
+
 def test_what_was_done_before_an_interruption_stays_and_is_replaced_later(tmp_path):
     files = [picture(tmp_path / f"{name}.png", size=(400, 3000)) for name in "abc"]  # too large to go together
 

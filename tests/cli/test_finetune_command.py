@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_thresholds_tuned_for_the_old_model_are_not_those_of_the_new_one(folder:
     new = pipeline.load(tmp_path / "new" / "model")
     assert new.head.params == trained.head.params
     assert (new.origins, new.untuned) == ({}, None)
+
+
+def test_an_imported_model_which_has_no_seed_continues_to_learn(folder: Path, tmp_path: Path) -> None:
+    trained = pipeline.load(folder / "trained" / "model")
+    dataclasses.replace(trained, provenance={"imported": "published.hdf5"}).save(tmp_path / "imported")
+    run("finetune", tmp_path / "imported", folder / "more.yaml", "--unfreeze", "linear", "--output", tmp_path / "new")
+    assert load_model(tmp_path / "new" / "model").provenance["seed"] == "5"
 
 
 def test_another_methods_model_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -104,6 +104,13 @@ def test_tuned_thresholds_travel_unless_they_are_set(
     assert "warning" not in capsys.readouterr().err
     run("remodel", tmp_path / "tuned", "--combiner", "guided", "--output", tmp_path / "guided")
     assert pipeline.load(tmp_path / "guided", "cpu").origins == tuned.origins
+    # What is set stays when thresholds are tuned again.
+    run("remodel", tmp_path / "tuned", "--set", "smoothing=3", "--output", tmp_path / "smooth")
+    smooth = pipeline.load(tmp_path / "smooth", "cpu")
+    assert smooth.origins == tuned.origins
+    for each in (smooth, smooth.without_tuning()):
+        assert each.head.params.model_dump()["smoothing"] == 3
+    assert smooth.without_tuning().head.params.presence_threshold == 0.3
     assert "mask threshold (validation) was tuned for the maps of the old model" in capsys.readouterr().err
 
 

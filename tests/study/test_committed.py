@@ -120,6 +120,13 @@ def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
     assert {row.method for row in outcome.summary} == {"intensity-otsu", "random-map", "new", "newer", "ceiling"}
 
 
+def test_a_method_with_another_annotation_is_another_one(committed):
+    boxes, points = compared("random-map", "boxes"), compared("random-map", "points")
+    for names in ((), ("random-map",)):
+        chosen = choose_methods(study(OLD[0], boxes, points, seeds=[0, 1], **CHANGES), committed, names)
+        assert [each.annotator.name for each in chosen.methods] == ["micraframe/points"]
+
+
 def test_a_committed_study_grows_by_seeds(tmp_path, committed):
     names = ("intensity-otsu", "random-map")
     more = choose_methods(study(*OLD, seeds=[2], **CHANGES | {"ceilings": False}), committed, names)

@@ -53,8 +53,11 @@ def test_a_completed_training_leaves_its_log_and_nothing_half_written(tmp_path):
     assert not scratch.exists()
     # A process was killed when the model was saved, but the checkpoints were still there.
     (scratch / "checkpoints" / "epoch-000001").mkdir(parents=True)
+    (scratch / "teacher" / "checkpoints" / "epoch-000001").mkdir(parents=True)
+    (scratch / "teacher" / "log.csv").touch()
     run_study(study(net("a", combiner="last-layer"), seeds=[3]), tmp_path)
-    assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg"}
+    assert {path.name for path in training.iterdir()} == {"log.csv", "curves.svg", "teacher"}
+    assert {path.name for path in (training / "teacher").iterdir()} == {"log.csv"}
     assert not scratch.exists()
 
 

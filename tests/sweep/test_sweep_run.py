@@ -31,7 +31,7 @@ from micraframe.pipeline import Pipeline
 from micraframe.sweep import SweepOptions, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
-from micraframe.sweep.run import correlations
+from micraframe.sweep.run import _threshold, correlations
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Progress, Sample
 
 OPTIONS = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)
@@ -401,6 +401,14 @@ def test_the_models_presence_threshold_is_the_default(fitted, image, tmp_path):
     same = sweep_image(fitted, image, tmp_path, dataclasses.replace(OPTIONS, presence_threshold=0.99))
     assert (report.proposals, report.area) == (same.proposals, same.area)
     assert sweep_image(tuned, image, tmp_path, OPTIONS).presence_threshold == 0.3
+
+
+def test_what_is_as_likely_everywhere_is_not_proposed(fitted):
+    # Of the two values, Otsu's threshold is the lower.
+    probability = np.full((1, 6, 8), 0.6, np.float32)
+    probability[0, 2, 3] = 0.9
+    (threshold,) = _threshold(fitted, dataclasses.replace(OPTIONS, presence_threshold=None), probability)
+    assert (probability[0] >= np.float32(threshold)).sum() == 1
 
 
 def test_the_command_takes_the_thresholds_of_a_study(model, image, tmp_path):

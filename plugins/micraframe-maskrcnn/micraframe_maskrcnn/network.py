@@ -63,6 +63,7 @@ class MaskRcnnNetwork(nn.Module):
         super().__init__()
         self.classes = classes
         self.min_size = params.min_size
+        self._rotates = any(change.kind == "rotation" for change in params.training.augmentations)
         chosen = levels(layers, params.strides)
         strides = tuple(layers[index].stride for index in chosen)
         self.stride = strides[-1]
@@ -109,7 +110,7 @@ class MaskRcnnNetwork(nn.Module):
         size = self._size(images)
         if size != tuple(targets.shape[2:]):
             targets = functional.interpolate(targets.float(), size, mode="nearest-exact").to(targets.dtype)
-        objects = [unpack(target, self.classes) for target in targets]
+        objects = [unpack(target, self.classes, self.training and self._rotates) for target in targets]
         expected: list[_TARGET] = [
             {"boxes": one.boxes, "labels": one.classes + 1, "masks": one.masks, "ignore": one.ignore} for one in objects
         ]

@@ -60,12 +60,25 @@ def stack(targets: Sequence[IntArray]) -> IntArray:
     return np.stack([np.pad(target, ((depth - len(target), 0), (0, 0), (0, 0))) for target in targets])
 
 
-def unpack(target: Tensor, classes: int) -> TargetObjects:
-    """Return the objects of a target (D + 1, H, W), in the order of their numbers."""
+def unpack(target: Tensor, classes: int, mirrored: bool = False) -> TargetObjects:
+    """Return the objects of a target (D + 1, H, W), in the order of their numbers.
+
+    Args:
+        target: From `pack`, perhaps augmented.
+        classes: Number of classes.
+        mirrored: Whether it was rotated, which mirrors objects at the edges with their numbers: connected components
+            are then objects of their own.
+    """
     planes, ignore = target[:-1], target[-1] > 0
     numbers = torch.unique(planes)
     numbers = numbers[numbers > 0]
     masks = (planes == numbers[:, None, None, None]).any(1)
+    if mirrored:
+        labels = torch.from_numpy(components(masks.cpu().numpy())).to(target.device)
+        counts = labels.amax((1, 2)).long()
+        numbers, labels = (each.repeat_interleave(counts, 0) for each in (numbers, labels))
+        before = (counts.cumsum(0) - counts).repeat_interleave(counts)
+        masks = labels == (torch.arange(len(labels), device=target.device) - before + 1)[:, None, None]
     boxes = masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1], device=target.device)
     return TargetObjects(boxes.float(), (numbers.long() - 1) % classes, masks.to(torch.uint8), ignore)
 

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from micraframe_maskrcnn.targets import layers, number, outlined, pack, stack, unpack
+from scipy import ndimage
 
 from micraframe.objects import bounding_boxes
-from micraframe.training.augmentation import Flip, QuarterTurns, augment, draw
+from micraframe.training.augmentation import Flip, QuarterTurns, Rotation, augment, draw
 from micraframe.types import Sample
 
 SIZE = (13, 17)
@@ -108,3 +109,20 @@ def test_a_target_may_be_empty():
     assert empty.boxes.shape == (0, 4)
     assert empty.masks.shape == (0, *SIZE)
     assert empty.classes.dtype == torch.int64
+
+
+def test_an_object_and_its_mirror_image_are_two():
+    labels = np.zeros((2, 64, 64), np.int32)
+    labels[0, 2:8, 4:10], labels[1, 30:40, 30:40] = 1, 1
+    upright = Sample("s", np.zeros((1, 64, 64), np.float32), instances=labels)
+    packed = torch.from_numpy(pack(upright))[None]
+    (turned,) = Rotation().follow(packed, torch.tensor([15.0]))
+    pieces = [ndimage.label(plane)[1] for plane in turned[:-1].numpy()]
+    assert pieces == [2, 1]
+    objects = unpack(turned, 2, mirrored=True)
+    assert objects.classes.tolist() == [0, 0, 1]
+    assert all(ndimage.label(mask)[1] == 1 for mask in objects.masks.numpy())
+    assert (objects.boxes[:, 2:] - objects.boxes[:, :2]).amax() < 15
+    assert torch.equal(objects.masks.sum(0) > 0, (turned[:-1] > 0).any(0))
+    nothing = unpack(torch.zeros((2, *SIZE), dtype=torch.int32), 1, mirrored=True)
+    assert len(nothing.boxes) == len(nothing.masks) == 0

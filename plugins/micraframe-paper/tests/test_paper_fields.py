@@ -166,6 +166,10 @@ def test_outlines_of_test_tiles_are_read(tiles: dict[str, Any]) -> None:
     dataset = build("em-axon", **tiles)
     assert dataset.samples("test")[0].masks.sum() == 25
     assert dataset.samples("train")[0].masks is None
+    # A tile with outlines need not have a mark.
+    markers = Path(tiles["root"]) / "markers.csv"
+    markers.write_text("\n".join(line for line in markers.read_text().splitlines() if not line.startswith("f,")))
+    assert len(build("em-axon", **tiles).samples("test")) == 1
 
 
 def test_wrong_fields_are_named(tiles: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def test_ignored_pixels_and_classes_without_map() -> None:
 def test_unknown_positions_and_maps_are_undefined() -> None:
     prediction, sample = pair(1)
     without = Prediction(Scores.without_maps(np.ones(2, np.float32)), np.ones(2, bool))
-    for pairs in ([(prediction, pair(1, points=None)[1])], [(without, sample)]):
+    pixel = dataclasses.replace(sample, image=np.zeros((1, 1, 1), np.float32))  # the truth is a table
+    for pairs in ([(prediction, pair(1, points=None)[1])], [(without, sample)], [(without, pixel)]):
         measured = stack([metric().measure(*each) for each in pairs], 2)
         assert all(np.isnan(values).all() for values in metric().reduce(measured).values())
         assert all(np.isnan(each.overall) for each in summarise(metric(), measured))

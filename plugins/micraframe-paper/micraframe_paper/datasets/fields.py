@@ -249,6 +249,7 @@ def draw_unlabelled(present: Sequence[bool], ratio: str, seed: int) -> npt.NDArr
 def _marks(field: SourceImage) -> tuple[FloatArray, tuple[int, int]]:
     """Return the marks of a field, float32 (N, 2): (y, x), and its size (H, W)."""
     annotation = read_annotation(field, 1)
-    if annotation.points is None or annotation.size is None:
-        raise DataError(f"{field.place}: expected points and a size, got neither")
-    return annotation.points[0], annotation.size
+    assert annotation.size is not None
+    # A tile that has masks and no marker has no points either.
+    points = np.zeros((0, 2), np.float32) if annotation.points is None else annotation.points[0]
+    return points, annotation.size

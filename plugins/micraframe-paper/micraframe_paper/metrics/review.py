@@ -69,7 +69,8 @@ class ReviewMetric(Metric["ReviewMetric.Params"]):
         """Return the pixels and the true positions between every two thresholds of one image.
 
         `review_pixels@0` and `review_found@0` count those below the first threshold, and so on. All are NaN if the true
-        positions are unknown, or maps were not kept, as in predictions that are read from files.
+        positions are unknown, or maps were not kept, as in predictions that are read from files (a table of points
+        gives images the size of a pixel).
 
         Raises:
             DataError: If truth and prediction do not have the same classes.
@@ -77,7 +78,7 @@ class ReviewMetric(Metric["ReviewMetric.Params"]):
         nothing = (np.zeros((0, 3), np.float32),) * len(prediction.present)
         sides = counted_points(dataclasses.replace(prediction, points=nothing), truth)
         size = truth.image.shape[1:]
-        if sides is None or prediction.scores.size != size:
+        if sides is None or prediction.scores.size != size or size == (1, 1):
             return undefined(_NAMES, prediction)
         counted, maps = truth.counted, prediction.scores.all_maps()
         places = [tuple(np.clip(np.rint(points.T).astype(int), 0, np.array(size)[:, None] - 1)) for points in sides[0]]
