@@ -15,6 +15,13 @@ from benchmarks.speed.masks import overlaps, steps_of
 from benchmarks.speed.subject import CLASSES, classifier, digits, pipeline
 
 
+@pytest.mark.parametrize("place", report.GROUPS.values())
+def test_what_measures_can_be_imported(place):
+    name, _, function = place.partition(":")
+    module = pytest.importorskip(f"benchmarks.speed.{name}", exc_type=ModuleNotFoundError)  # a peer is not installed
+    assert callable(getattr(module, function))
+
+
 @pytest.fixture(scope="module")
 def made():
     network = classifier((4, 8, 16, 32))

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from benchmarks.speed.timing import Record, Settings
 from micraframe.runtime.files import write_json, write_text
+from micraframe.runtime.numerics import processor
 
 GROUPS = {
     "maps": "maps:records",
@@ -72,7 +73,7 @@ def circumstances(settings: Settings) -> dict[str, Any]:
     gpu = settings.device.startswith("cuda")
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name(settings.device) if gpu else settings.device,
         "threads": torch.get_num_threads(),
         "repeats": settings.repeats,
@@ -134,10 +135,3 @@ def cells(each: Record) -> list[str]:
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    if path.exists() and (found := re.search(r"model name\s*: (.*)", path.read_text(encoding="utf-8"))):
-        return found[1]
-    return platform.processor() or platform.machine()

@@ -23,10 +23,10 @@ CLASSES = (1, 4, 8)
 NUMBER = 10
 
 
-def classifier(widths: Sequence[int] = WIDTHS, device: str = "cpu") -> Classifier:
+def classifier(widths: Sequence[int] = WIDTHS, device: str = "cpu", classes: int = NUMBER) -> Classifier:
     """Return a classifier with random weights, which costs what a trained one costs."""
     torch.manual_seed(0)
-    return create_classifier(registry.build("backbone", "unet-encoder", widths=widths), 1, NUMBER).eval().to(device)
+    return create_classifier(registry.build("backbone", "unet-encoder", widths=widths), 1, classes).eval().to(device)
 
 
 def digits(count: int, size: int) -> FloatArray:
@@ -58,10 +58,10 @@ def assemble(params: MicraNet.Params, network: Classifier, info: DatasetInfo) ->
     return Pipeline(method, MicraNetModel(params, network, info), "micraframe/semantic", head, info)
 
 
-def bare_passes(network: Classifier, images: FloatArray, classes: Sequence[int] = CLASSES) -> None:
+def bare_passes(network: Classifier, images: FloatArray) -> None:
     """Run the minimum of every route: one forward pass, and one backward pass per class to all layers."""
     batch = torch.from_numpy(images).to(next(network.parameters()).device)
     activations = network.features(batch.requires_grad_())
     logits = network.logits(activations[-1])
-    for index in classes:
-        torch.autograd.grad(logits[:, index].sum(), activations, retain_graph=index != classes[-1])
+    for index in CLASSES:
+        torch.autograd.grad(logits[:, index].sum(), activations, retain_graph=index != CLASSES[-1])

@@ -19,15 +19,14 @@ import tifffile
 import torch
 
 from benchmarks.speed.memory import peak
-from benchmarks.speed.subject import NARROW, WIDTHS, assemble
+from benchmarks.speed.subject import NARROW, WIDTHS, assemble, classifier
 from benchmarks.speed.timing import Record, Settings, record, take_turns
-from micraframe import registry
-from micraframe.classifier import Classifier, create_classifier
 from micraframe.config import Choice
+from micraframe.extractors.frozen import fast_copy
 from micraframe.micranet import MicraNet
 from micraframe.runtime.memory import reuse_freed_memory
 from micraframe.sweep import SweepOptions, sweep_image
-from micraframe.sweep.engine import SweepEngine, dense_tile, exact_tile, freeze, reach
+from micraframe.sweep.engine import SweepEngine, dense_tile, exact_tile, reach
 from micraframe.sweep.image import open_image
 from micraframe.sweep.windows import lay_windows
 from micraframe.types import DatasetInfo, Normalisation
@@ -44,8 +43,8 @@ def records(settings: Settings) -> list[Record]:
 
 def speedup(settings: Settings, widths: Sequence[int]) -> list[Record]:
     """Time both on the middle tile of 3 x 3, which has neighbours on all sides."""
-    network = classifier_of(widths).to(settings.device)
-    frozen, precision = freeze(network, "float32")
+    network = classifier(widths, settings.device, classes=2)
+    frozen, precision = fast_copy(network, "float32")
     image = np.random.default_rng(0).random((3 * TILE, 3 * TILE), np.float32)
     layout = lay_windows(image.shape, frozen.layers[-1].stride, (WINDOW, WINDOW), OVERLAP, TILE)
     halo = reach(frozen)
@@ -95,16 +94,10 @@ def inside(folder: Path, widths: Sequence[int]) -> float:
     """Sweep the image of `folder`, and return this process's peak memory in MiB."""
     params = MicraNet.Params(backbone=Choice(name="unet-encoder", params={"widths": list(widths)}))
     info = DatasetInfo("noise", ("one", "two"), 1, Normalisation("min-max"), "0" * 64)
-    trained = assemble(params, classifier_of(widths), info)
+    trained = assemble(params, classifier(widths, classes=2), info)
     with reuse_freed_memory():
         sweep_image(trained, folder / "image.tif", folder / "out", SweepOptions(window=(WINDOW, WINDOW), tile=TILE))
     return peak()
-
-
-def classifier_of(widths: Sequence[int]) -> Classifier:
-    """Return a classifier of two classes with random weights."""
-    torch.manual_seed(0)
-    return create_classifier(registry.build("backbone", "unet-encoder", widths=list(widths)), 1, 2).eval()
 
 
 def noise(side: int) -> Iterator[np.ndarray]:
