@@ -101,14 +101,11 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         valid, work = tuning_samples(run, study, dataset.samples("valid"), annotated)
         labelled = labelled_samples(run, study, dataset.samples("valid"), annotated)
     recorder = Recorder(run, build_metrics(study))
-    masks: dict[str, npt.NDArray[np.uint8]] = {}
 
     def measured() -> Iterator[Scores]:
         for number, (sample, scores) in enumerate(zip(test, pipeline.score(iter(images)), strict=True)):
             prediction = pipeline.decide(scores, sample.image)
             recorder.measure("fixed", sample, prediction)
-            if prediction.masks is not None:
-                masks[str(number)] = np.packbits(prediction.masks, axis=-1)
             if number % _SHOW_EVERY == 0 or number + 1 == len(test):
                 progress.advance(f"{run}: predict", number + 1, len(test))
             yield scores
@@ -160,7 +157,9 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
     seconds = time.perf_counter() - start
     computed = ComputedOn.here(study.device, study.precision)
     head = with_numbers(run.compared.head, pipeline)
-    folder.write_results(run, head, recorder.table(), masks, recorder.thresholds, tuned, work, seconds, computed)
+    folder.write_results(
+        run, head, recorder.table(), recorder.masks, recorder.thresholds, tuned, work, seconds, computed
+    )
 
 
 def _measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress) -> None:
@@ -177,21 +176,18 @@ def _measure_ceiling(run: StudyRun, study: Study, folder: StudyFolder, progress:
     work = {split: annotate_samples(dataset.samples(split), annotator, everything, run.seed)[1] for split in splits}
     folder.write_training(run, work, 0.0, computed)
     recorder = Recorder(run, build_metrics(study))
-    masks: dict[str, npt.NDArray[np.uint8]] = {}
     test = dataset.samples("test")
     for number, sample in enumerate(test):
         prediction = as_prediction(annotator.annotate(sample, run.seed)[0], run.info, sample.ignore)
         if prediction is None:
             # Not even for the other images: those that strokes describe completely are the empty ones.
-            recorder, masks = Recorder(run, ()), {}
+            recorder = Recorder(run, ())
             break
         recorder.measure("fixed", sample, prediction)
-        if prediction.masks is not None:
-            masks[str(number)] = np.packbits(prediction.masks, axis=-1)
         if number % _SHOW_EVERY == 0 or number + 1 == len(test):
             progress.advance(f"{run}: measure", number + 1, len(test))
     seconds = time.perf_counter() - start
-    folder.write_results(run, None, recorder.table(), masks, recorder.thresholds, {}, (), seconds, computed)
+    folder.write_results(run, None, recorder.table(), recorder.masks, recorder.thresholds, {}, (), seconds, computed)
 
 
 def trained(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress, processes: Processes) -> Pipeline:
@@ -414,10 +410,13 @@ class Recorder:
 
     Attributes:
         thresholds: The thresholds that were applied to the first image, by origin.
+        masks: The masks (K, H, W) with fixed thresholds, packed to bits along the rows, by the image's number.
     """
 
     def __init__(self, run: StudyRun, metrics: Sequence[Metric[Any]]) -> None:
         self.thresholds: dict[str, tuple[Threshold, ...]] = {}
+        self.masks: dict[str, npt.NDArray[np.uint8]] = {}
+        self._images = 0
         self._classes = run.info.classes
         self._metrics = metrics
         self._columns: dict[str, list[Any]] = {name: [] for name in ROW_NAMES}
@@ -430,6 +429,10 @@ class Recorder:
             InterfaceError: If two metrics measure a statistic of one name, or one does not have a value per class.
         """
         self.thresholds.setdefault(origin, prediction.thresholds)
+        if origin == "fixed":
+            if prediction.masks is not None:
+                self.masks[str(self._images)] = np.packbits(prediction.masks, axis=-1)
+            self._images += 1
         measured: set[str] = set()
         for metric, fixed in zip(self._metrics, self._fixed, strict=True):
             statistics = metric.measure(prediction, sample)

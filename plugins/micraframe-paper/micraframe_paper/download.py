@@ -51,7 +51,7 @@ class RemoteFile:
 
     Attributes:
         name: Its path below the dataset's folder.
-        url: Its public address, or that of the archive that it is in; empty: it has none and cannot be downloaded.
+        url: Its public address, or that of the archive that it is in.
         checksum: Of the download: `sha256:` or `md5:` and hexadecimal digits. Empty where the publisher gives none;
             then the download's SHA-256 is printed.
         archive: Whether the address is that of a zip or tar file (`.zip`, `.tar`, `.tar.gz`), which is unpacked into
@@ -60,7 +60,7 @@ class RemoteFile:
     """
 
     name: str
-    url: str = ""
+    url: str
     checksum: str = ""
     archive: bool = False
     other_names: tuple[str, ...] = ()
@@ -120,8 +120,6 @@ def _by_hand(terms: Terms) -> str:
 
 
 def _download(missing: Sequence[RemoteFile], folder: Path, terms: Terms) -> None:
-    if private := [file.name for file in missing if not file.url]:
-        raise DataError(f"{terms.dataset}: no public address is known of {', '.join(private)}; {_by_hand(terms)}")
     addresses = {file.url: file for file in missing}
     sys.stderr.write(
         f"{terms.dataset}: downloading {', '.join(addresses)} to {folder}\n"

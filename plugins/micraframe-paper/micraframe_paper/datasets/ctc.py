@@ -118,7 +118,7 @@ def annotated_frames(line: Path, sequence: str, corpora: tuple[str, ...], comple
         cells = sum(first <= int(digits) <= last for first, last in tracks.values())
         for corpus in corpora:
             path = line / f"{sequence}_{corpus}" / "SEG" / f"man_seg{digits}.tif"
-            if path.is_file() and (not completeness or _cells_in(path) >= completeness * cells):
+            if path.is_file() and (not completeness or count(read_labels(path)[None]) >= completeness * cells):
                 yield path
 
     found = ((path, digits, next(outlines(digits), None)) for path, digits in sorted(numbered.items()))
@@ -242,10 +242,6 @@ class CellTrackingChallenge(ImageDataset["CellTrackingChallenge.Params"]):
                         )
                     )
         return sources
-
-
-def _cells_in(path: Path) -> int:
-    return count(read_labels(path)[None])
 
 
 def _read_image(path: Path, scale: float) -> FloatArray:
