@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -81,6 +82,16 @@ class LabelRule:
 
     kind: PositiveRule = "share"
     least: float | tuple[float, ...] = 0.0
+
+
+def field_of(crop: str) -> str:
+    """Return the name of the image that a crop was cut from, or nothing if the name is not one of a crop.
+
+    Args:
+        crop: Name without suffix, `NAME@yYxX` for a crop whose upper left pixel is (Y, X).
+    """
+    match = re.fullmatch(r"(.+)@y\d+x\d+", crop, re.DOTALL)
+    return match[1] if match else ""
 
 
 def grid(size: tuple[int, int], crop: int, stride: int) -> list[Window]:

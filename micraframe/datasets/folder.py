@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from micraframe.datasets.annotation import ImageAnnotation
+from micraframe.datasets.crops import field_of
 from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
 from micraframe.datasets.paths import find, images_in, resolve
 from micraframe.datasets.sources import SourceImage
@@ -86,8 +87,8 @@ class FolderFiles(Parameters):
     group: str | None = Field(
         "",
         description="Column of the index, or of the labels, that names what a split must keep together: a patient, a "
-        "slide, a field. Empty: the column 'group' if there is one and it is not among the classes, otherwise each "
-        "image is its own group; null: each image is its own group.",
+        "slide, a field. Empty: the column 'group' if there is one and it is not among the classes, otherwise the "
+        "image that a crop named NAME@yYxX was cut from, or each image by itself; null: each image is its own group.",
     )
 
 
@@ -100,7 +101,8 @@ class Folder(ImageDataset["Folder.Params"]):
     `positive_rule` derives them from masks, or else from boxes, or else from points. Images are taken whole or cut into
     crops; boxes are clipped to a crop, and boxes and points outside it are dropped. Columns named `split` and `group`
     in the index or in the table of labels are used as such. An image whose split is `none` is left out. Images that
-    `micraframe crops` cut are read with the table that it wrote as `labels`.
+    `micraframe crops` cut are read with the table that it wrote as `labels`; without its column `group`, the names of
+    the crops say which are of one image.
     """
 
     path_params = ("images", "labels", "masks", "boxes", "points", "index")
@@ -298,10 +300,15 @@ class Folder(ImageDataset["Folder.Params"]):
         return tuple(path for path in paths if path)
 
     def _group_and_split(self, name: str) -> tuple[str, Split | None]:
+        """Return what a split keeps together, empty for the image by itself, and the split if a table gives it."""
         params = self.params
         group = self._column(params.group, GROUP_COLUMN)
         split = self._column(params.split, SPLIT_COLUMN)
-        kept_together = value_of(name, self._tables[group[0]], group[1], resolve(group[0])) if group else ""
+        if group:
+            kept_together = value_of(name, self._tables[group[0]], group[1], resolve(group[0]))
+        else:
+            # In class folders, the crops of one image lie in several.
+            kept_together = "" if params.group is None else field_of(name.rpartition("/")[2])
         if not split:
             return kept_together, None
         path, column = split

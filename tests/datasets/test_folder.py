@@ -202,6 +202,34 @@ def test_a_column_named_group_keeps_its_images_together(
     assert sorted(map(sorted, groups)) == [["f0"], ["f1"], ["f2"]]
 
 
+@pytest.mark.parametrize("class_folders", [False, True])
+def test_without_a_column_of_groups_the_crops_of_an_image_stay_together(tmp_path: Path, class_folders: bool) -> None:
+    names = [f"field{n}@y0x{16 * x}" for n in range(6) for x in range(5)]
+    for number, name in enumerate(names):
+        folder = tmp_path / "images" / (("no", "ring")[number % 2] if class_folders else "")
+        write_png(folder / f"{name}.png", RNG.integers(0, 255, (16, 16)).astype(np.uint8))
+    params: dict[str, Any] = {"images": str(tmp_path / "images"), "class_folders": class_folders}
+    if class_folders:
+        params["negative_folder"] = "no"
+    else:
+        rows = "".join(f"{name}.png,{number % 2}\n" for number, name in enumerate(names))
+        params["labels"] = write_table(tmp_path / "labels.csv", "image,ring\n" + rows)
+    groups = [{sample.group for sample in build(**params).samples(split)} for split in SPLITS]
+    assert sorted(group for several in groups for group in several) == [f"field{n}" for n in range(6)]
+    alone = {sample.group for sample in every_sample(build(**params, group=None))}
+    assert len(alone) == len(names)
+
+
+def test_a_column_of_groups_counts_more_than_the_names_of_crops(tmp_path: Path) -> None:
+    rows = ""
+    for number in range(9):
+        write_png(tmp_path / "images" / f"a@y{number}x0.png", np.full((8, 8), number, np.uint8))
+        rows += f"a@y{number}x0.png,{number % 2},g{number // 3}\n"
+    labels = write_table(tmp_path / "labels.csv", "image,ring,group\n" + rows)
+    samples = every_sample(build(images=str(tmp_path / "images"), labels=labels))
+    assert {sample.group for sample in samples} == {"g0", "g1", "g2"}
+
+
 def test_a_column_named_split_is_used(cells: dict[str, Any], tmp_path: Path) -> None:
     rows = "".join(f"cell{n},{SPLITS[n % 3]},g{n % 3}\n" for n in range(9))
     index = write_table(tmp_path / "index.csv", "name,split,group\n" + rows)
