@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from micraframe.datasets.crops import Cropping
 from micraframe.datasets.paths import images_in
 from micraframe.datasets.tables import CLASS_COLUMN, CROP_COLUMNS, GROUP_COLUMN, IMAGE_COLUMNS, SPLIT_COLUMN
-from micraframe.errors import BatchError, ConfigError, MicraframeError
-from micraframe.images import read_image, read_planes, write_png, write_tiff
+from micraframe.errors import BatchError, ConfigError, DataError, MicraframeError, counted
+from micraframe.images import IMAGE_SUFFIXES, read_image, read_planes, write_png, write_tiff
 from micraframe.runtime.files import atomic_folder
 from micraframe.types import Progress
 
@@ -24,6 +25,26 @@ HEADER: Final = (IMAGE_COLUMNS[0], *CROP_COLUMNS, GROUP_COLUMN)
 """The columns of the table before those of the classes."""
 
 
+class CutFiles(NamedTuple):
+    """The result of `cut_files`.
+
+    Attributes:
+        crops: Number of crops.
+        images: Number of images that they are of.
+        failures: The reason for each failure, by the name of the image file.
+        edge: Height and width of a crop in pixels of the files.
+        small: Number of images that are less high or wide than that.
+        skipped: Names of the folder's files that do not end as an image does.
+    """
+
+    crops: int
+    images: int
+    failures: dict[str, str]
+    edge: int
+    small: int
+    skipped: list[str]
+
+
 def cut_files(
     images: Path,
     output: Path,
@@ -32,7 +53,7 @@ def cut_files(
     classes: Sequence[str],
     progress: Progress | None = None,
     scale: float = 1.0,
-) -> tuple[int, int, dict[str, str]]:
+) -> CutFiles:
     """Cut every image of a folder into crops, which the dataset `folder` reads.
 
     Writes crops to `images/NAME@yYxX.png`, in the values of the file: as PNG if these have 8 or 16 bits and one channel
@@ -50,22 +71,20 @@ def cut_files(
         scale: The `scale` that the dataset will have, after which size and stride count. Crops are not resized, so that
             the model knows the scale of its files: one of 64 px at a scale of 0.25 is cut with 256 px.
 
-    Returns:
-        The number of crops, the number of images that they are of, and the reason for each failure by the name of the
-        image file.
-
     Raises:
         ConfigError: If the output folder holds anything, the stride is larger than a crop, or a class cannot be a
             column.
-        DataError: If there are no images.
+        DataError: If there are no images, or they differ in their number of channels, which no training accepts.
         BatchError: If none of them can be cut.
     """
     _check(output, size, stride, classes, scale)
     files = images_in(images)
-    cropping = Cropping(round(size / scale), stride and max(1, round(stride / scale)))
+    edge = round(size / scale)
+    cropping = Cropping(edge, stride and max(1, round(stride / scale)))
     progress = progress or Progress()
     failures: dict[str, str] = {}
-    count = 0
+    channels: dict[int, Path] = {}
+    count = small = 0
     with atomic_folder(output) as folder:
         (folder / IMAGES).mkdir()
         with (folder / LABELS).open("w", newline="", encoding="utf-8") as stream:
@@ -73,25 +92,43 @@ def cut_files(
             table.writerow([*HEADER, *classes])
             for number, path in enumerate(files.values(), start=1):
                 try:
-                    rows = _cut(path, folder / IMAGES, cropping)
+                    planes = _planes(path)
+                    rows = _cut(path, planes, folder / IMAGES, cropping)
                 except (MicraframeError, MemoryError) as error:
                     failures[str(path)] = str(error) or "too large for memory; cut it into smaller images"
                 else:
                     table.writerows([*row, *[""] * len(classes)] for row in rows)
                     count += len(rows)
+                    small += min(planes.shape[1:]) < edge
+                    channels.setdefault(len(planes), path)
+                if len(channels) > 1:
+                    (expected, first), (got, other) = channels.items()
+                    raise DataError(
+                        f"{other}: expected {counted(expected, 'channel')}, as in {first}, got {got}; save all images "
+                        "with the same channels, or cut each kind in a folder of its own"
+                    )
                 progress.advance("crops", number, len(files))
         if not count:
             raise BatchError(f"crops of {images}", failures, 0)
-    return count, len(files) - len(failures), failures
+    others = sorted(path for path in images.iterdir() if path.is_file() and not path.name.startswith("."))
+    skipped = [path.name for path in others if path.suffix.lower() not in IMAGE_SUFFIXES]
+    return CutFiles(count, len(files) - len(failures), failures, edge, small, skipped)
 
 
-def _cut(path: Path, folder: Path, cropping: Cropping) -> list[tuple[str, str, int, int, str]]:
-    """Write the crops of an image, and return their rows."""
+def _planes(path: Path) -> npt.NDArray[Any]:
+    """Return an image (C, H, W) as it is written: in 8 or 16 bits as in its file, otherwise as float32."""
     planes = read_planes(path)
     if planes.dtype == np.bool_:
         planes = planes.astype(np.uint8)
     elif planes.dtype not in (np.uint8, np.uint16):
         planes = read_image(path)
+    return planes
+
+
+def _cut(
+    path: Path, planes: npt.NDArray[Any], folder: Path, cropping: Cropping
+) -> list[tuple[str, str, int, int, str]]:
+    """Write the crops of an image, and return their rows."""
     picture = planes.dtype != np.float32 and len(planes) in (1, 3)
     rows = []
     for window in cropping.windows((planes.shape[1], planes.shape[2])):

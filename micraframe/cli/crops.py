@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from micraframe.cli.output import progress
+from micraframe.cli.output import progress, wrapped
 from micraframe.errors import BatchError, counted
 
 
@@ -34,13 +35,19 @@ def crops(
     read are listed at the end.
     """
     from micraframe.batch.cut import IMAGES, LABELS, cut_files
+    from micraframe.images import IMAGE_SUFFIXES
 
     names = [name.strip() for name in classes.split(",")]
-    count, done, failures = cut_files(images, output, size, stride, names, progress(), scale)
-    print(
-        f"Wrote {counted(count, 'crop')} of {counted(done, 'image')}. Fill in 1 or 0 in {output / LABELS}, and read it "
-        "with:\n"
-    )
+    cut = cut_files(images, output, size, stride, names, progress(), scale)
+    if cut.small:
+        text = f"note: {cut.small} of {counted(cut.images, 'image')} smaller than a crop of {cut.edge} px"
+        print(wrapped(f"{text}: not cut on the side that is shorter", "", "  "), file=sys.stderr)
+    if cut.skipped:
+        listed = ", ".join(cut.skipped[:3]) + (", ..." if len(cut.skipped) > 3 else "")
+        text = f"note: {counted(len(cut.skipped), 'file')} skipped, not ending in {', '.join(IMAGE_SUFFIXES)}: {listed}"
+        print(wrapped(text, "", "  "), file=sys.stderr)
+    written = f"Wrote {counted(cut.crops, 'crop')} of {counted(cut.images, 'image')}."
+    print(f"{written} Fill in 1 or 0 in {output / LABELS}, and read it with:\n")
     print("dataset:\n  name: folder\n  params:")
     print(f"    images: {output / IMAGES}\n    labels: {output / LABELS}")
     # The range of a crop is not that of its image: without this, empty crops would be stretched to noise.
@@ -48,5 +55,5 @@ def crops(
     print("    unlabelled: skip  # leaves out crops without a label")
     if scale != 1:
         print(f"    scale: {scale:g}")
-    if failures:
-        raise BatchError(f"crops to {output}", failures, done)
+    if cut.failures:
+        raise BatchError(f"crops to {output}", cut.failures, cut.images)

@@ -26,12 +26,22 @@ class Written(Parameters):
     dataset: dict[str, Any]
 
 
+FILES = {
+    "grey.png": RNG.integers(0, 1 << 16, (20, 33)).astype(np.uint16),
+    "colour.png": RNG.integers(0, 256, (9, 16, 3)).astype(np.uint8),
+    "floats.tif": RNG.random((2, 17, 8)).astype(np.float32),
+}
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    (write_png if path.suffix == ".png" else write_tiff)(path, array)
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     folder = tmp_path / "fields"
-    write_png(folder / "grey.png", RNG.integers(0, 1 << 16, (20, 33)).astype(np.uint16))
-    write_png(folder / "colour.png", RNG.integers(0, 256, (9, 16, 3)).astype(np.uint8))
-    write_tiff(folder / "floats.tif", RNG.random((2, 17, 8)).astype(np.float32))
+    for number, size in enumerate([(20, 33), (9, 16), (17, 8)]):
+        write_png(folder / f"{number}.png", RNG.integers(0, 1 << 16, size).astype(np.uint16))
     return folder
 
 
@@ -54,25 +64,46 @@ def read(folder: Path, **params: Any) -> Any:
     return registry.build("dataset", "folder", images=str(folder / "images"), labels=f"{folder}/labels.csv", **params)
 
 
-def test_crops_are_parts_of_their_images(images: Path, tmp_path: Path) -> None:
-    count, done, failures = cut_files(images, tmp_path / "crops", 8, 6, ["ring", "fiber"])
+@pytest.mark.parametrize("name", FILES)
+def test_crops_are_parts_of_their_image(tmp_path: Path, name: str) -> None:
+    images = tmp_path / "fields"
+    images.mkdir()
+    write(images / name, FILES[name])
+    cut = cut_files(images, tmp_path / "crops", 8, 6, ["ring", "fiber"])
     rows = table(tmp_path / "crops")
-    assert (count, done, failures) == (len(rows), 3, {})
+    assert (cut.crops, cut.images, cut.failures) == (len(rows), 1, {})
     assert list(rows[0]) == ["image", "source", "y", "x", "group", "ring", "fiber"]
-    places = {name: [] for name in ("grey.png", "colour.png", "floats.tif")}
+    whole = read_image(images / name)
     for row in rows:
         y, x = int(row["y"]), int(row["x"])
-        whole = read_image(images / row["source"])
         np.testing.assert_array_equal(
             read_image(tmp_path / "crops" / "images" / row["image"]), whole[:, y : y + 8, x : x + 8]
         )
-        assert row["group"] == Path(row["source"]).stem
+        assert (row["source"], row["group"]) == (name, Path(name).stem)
         assert row["ring"] == row["fiber"] == ""
-        places[row["source"]].append((y, x))
-    for name, found in places.items():
-        size = read_image(images / name).shape[1:]
-        assert found == [(window.y, window.x) for window in grid((size[0], size[1]), 8, 6)]
-    assert {path.suffix for path in (tmp_path / "crops" / "images").iterdir()} == {".png", ".tif"}
+    windows = grid((whole.shape[1], whole.shape[2]), 8, 6)
+    assert [(int(row["y"]), int(row["x"])) for row in rows] == [(window.y, window.x) for window in windows]
+    assert {path.suffix for path in (tmp_path / "crops" / "images").iterdir()} == {Path(name).suffix}
+
+
+def test_images_with_different_channels_are_refused(tmp_path: Path) -> None:
+    for name, array in FILES.items():
+        (tmp_path / "fields").mkdir(exist_ok=True)
+        write(tmp_path / "fields" / name, array)
+    with pytest.raises(DataError, match=r"floats\.tif: expected 3 channels, as in .*colour\.png, got 2; save all"):
+        cut_files(tmp_path / "fields", tmp_path / "crops", 8, None, ["ring"])
+    assert not (tmp_path / "crops").exists()
+
+
+def test_small_images_and_skipped_files_are_mentioned(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "stack.czi").write_bytes(b"")
+    words = ["crops", images, "--size", "16", "--classes", "ring", "--output", tmp_path / "crops"]
+    app([str(word) for word in words], standalone_mode=False)
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "note: 2 of 3 images smaller than a crop of 16 px" in printed
+    assert "note: 1 file skipped, not ending in .tif, .tiff, .png, .jpg, .jpeg: stack.czi" in printed
 
 
 def test_with_a_scale_crops_are_as_much_larger(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,9 +128,9 @@ def test_with_a_scale_crops_are_as_much_larger(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_bad_image_does_not_end_the_batch(images: Path, tmp_path: Path) -> None:
     (images / "broken.png").write_bytes(b"no picture")
-    count, done, failures = cut_files(images, tmp_path / "crops", 8, None, ["ring"])
-    assert (done, list(failures)) == (3, [str(images / "broken.png")])
-    assert count == len(list((tmp_path / "crops" / "images").iterdir()))
+    cut = cut_files(images, tmp_path / "crops", 8, None, ["ring"])
+    assert (cut.images, list(cut.failures)) == (3, [str(images / "broken.png")])
+    assert cut.crops == len(list((tmp_path / "crops" / "images").iterdir()))
     for path in images.iterdir():
         path.write_bytes(b"no picture")
     with pytest.raises(BatchError, match="4 failed, 0 done"):
