@@ -37,6 +37,9 @@ IMAGE_SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg")
 PNG_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR"
 """The first 16 bytes of every PNG; width and height follow, in 4 bytes each."""
 
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
+"""Those of them in which pixels have other values than those that were written."""
+
 UNNAMED = 4
 """A TIFF axis without a name is read as channels up to this length, and as a stack beyond it."""
 
@@ -98,9 +101,11 @@ def read_labels(path: Path) -> IntArray:
         int32 (H, W), or (K, H, W) for a file of several planes.
 
     Raises:
-        DataError: As `read_image`, and if the values are colours, or not integers of 32 bits.
+        DataError: As `read_image`, and if the values are colours, or not integers of 32 bits, or the file is a JPEG.
     """
     planes, interleaved = _read(path, palette=True)
+    if path.suffix.lower() in LOSSY_SUFFIXES:
+        raise DataError(f"{path}: expected a mask with exact values, got a JPEG; save masks as PNG or TIFF")
     if interleaved and len(planes) > 1:
         if any(not np.array_equal(planes[0], other) for other in planes[1:]):
             raise DataError(f"{path}: expected one number per pixel in a mask, got a colour picture; save it as grey")

@@ -339,6 +339,12 @@ def test_labels_that_are_not_whole_numbers_are_refused(tmp_path: Path, array: np
         read_labels(tmp_path / "mask.tif")
 
 
+def test_lossy_masks_are_refused(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "mask.jpg", np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"mask\.jpg: expected .*, got a JPEG; save masks as PNG or TIFF"):
+        read_labels(tmp_path / "mask.jpg")
+
+
 def test_real_images_are_read(data: Path) -> None:
     nucleus = next((data / "nuclei_fluo" / "images").iterdir())
     assert read_image(nucleus).shape[0] == 1
