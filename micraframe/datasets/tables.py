@@ -68,7 +68,11 @@ def read_table(path: Path, image_column: str = "") -> Rows:
             stream.seek(0)
             reader = csv.reader(stream, delimiter=";" if ";" in first and "," not in first else ",")
             lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if "\0" in first:  # UTF-16 without a mark in front
+            raise _other_encoding(path)
+    except UnicodeDecodeError as error:
+        raise _other_encoding(path) from error
+    except (OSError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         lost = isinstance(error, FileNotFoundError) and not path.is_absolute()
         hint = f"; paths are relative to the current folder, {Path.cwd()}" if lost else ""
@@ -218,6 +222,10 @@ def check_images(rows: Rows, known: Iterable[str], where: str) -> None:
     if unknown:
         others = f" and {counted(len(unknown) - 1, 'other image')}" if len(unknown) > 1 else ""
         raise DataError(f"{rows[unknown[0]][0].place}: image {unknown[0]!r}{others} not found in {where}")
+
+
+def _other_encoding(path: Path) -> DataError:
+    return DataError(f"{path}: expected a table in UTF-8, got another encoding; save it as CSV UTF-8")
 
 
 def _header_hint(header: Sequence[str], image_column: str) -> str:

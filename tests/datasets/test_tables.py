@@ -76,6 +76,14 @@ def test_semicolons_separate_cells_where_excel_writes_them(tmp_path: Path) -> No
     assert read_table(table(tmp_path, "image,a;b\nc;d,1\n"))["c;d"][0].cells == {"a;b": "1"}
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le"])
+def test_tables_in_other_encodings_are_refused_with_advice(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("image,größe\na,1\n", encoding=encoding)
+    with pytest.raises(DataError, match=r"labels\.csv: expected a table in UTF-8, .*; save it as CSV UTF-8"):
+        read_table(path)
+
+
 def test_missing_tables_and_columns_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv: cannot be read"):
         read_table(tmp_path / "nowhere.csv")
