@@ -22,6 +22,7 @@ from micraframe.datasets.crops import (
     PositiveRule,
     Window,
     crop_sample,
+    field_of,
     judge_windows,
     resolve_ambiguous,
     with_objects,
@@ -392,7 +393,9 @@ def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetPa
     splits = [source.split for source in sources if source.split]
     if not splits:
         shares: dict[Split, float] = {"train": 1 - params.valid - params.test}
-        splits = random_splits(groups, shares | {"valid": params.valid, "test": params.test}, params.seed)
+        shares |= {"valid": params.valid, "test": params.test}
+        are_crops = all(group == field_of(source.name) for group, source in zip(groups, sources, strict=True))
+        splits = random_splits(groups, shares, params.seed, are_crops)
     if len(splits) != len(sources):
         lacking = next(source for source in sources if not source.split)
         raise DataError(f"{lacking.place}: expected a split, as other images have; give one to all images or none")

@@ -8,14 +8,16 @@ from typing import Final
 
 import numpy as np
 
-from micraframe.errors import DataError
+from micraframe.errors import DataError, counted
 from micraframe.types import SPLITS, Split
 
 EXCLUDED: Final = "none"
 """What a table holds in place of a split for an image to leave out."""
 
 
-def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: int) -> list[Split]:
+def random_splits(
+    groups: Sequence[str], shares: Mapping[Split, float], seed: int, are_crops: bool = False
+) -> list[Split]:
     """Divide images at random, whole groups at a time.
 
     Groups are taken in random order. Each split first receives one group; each further group goes to the split that is
@@ -25,6 +27,7 @@ def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: in
         groups: The group of each image.
         shares: Share of each split, adding up to 1; a split with a share of 0 stays empty.
         seed: Determines the order.
+        are_crops: Whether images are crops, and groups the images that they were cut from; for the message of an error.
 
     Returns:
         The split of each image. It depends on the groups' names and sizes, not on the order of the images.
@@ -35,6 +38,13 @@ def random_splits(groups: Sequence[str], shares: Mapping[Split, float], seed: in
     sizes = Counter(groups)
     names = sorted(sizes)
     filled = [split for split in SPLITS if shares[split] > 0]
+    if len(names) < len(filled) and are_crops:
+        enough = len(names) == len(filled) - 1 and "test" in filled
+        raise DataError(
+            f"expected labelled crops of at least {len(filled)} images to fill {', '.join(filled)}, got "
+            f"{counted(len(groups), 'crop')} of {counted(len(names), 'image')}; label crops of other images"
+            f"{', or set test: 0' if enough else ''}"
+        )
     if len(names) < len(filled):
         raise DataError(
             f"expected at least {len(filled)} groups to fill {', '.join(filled)}, got {len(groups)} images in "
