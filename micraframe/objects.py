@@ -32,6 +32,12 @@ def objects_of(sample: Sample) -> IntArray:
     return components(sample.masks)
 
 
+def is_numbered(planes: IntArray) -> bool:
+    """Return whether a mask of any class, (K, H, W), has several values other than 0."""
+    positive = [plane[plane != 0] for plane in planes]
+    return any(values.size > 0 and values.min() != values.max() for values in positive)
+
+
 def components(masks: BoolArray) -> IntArray:
     """Return the components of each class's mask (K, H, W), connected over edges and corners, numbered from 1."""
     labels = np.zeros(masks.shape, np.int32)

@@ -30,12 +30,13 @@ from micraframe.datasets.tables import (
     row_objects,
     rows_of_classes,
 )
-from micraframe.errors import ConfigError, DataError, MicraframeError, reason_of
+from micraframe.errors import ConfigError, DataError, MicraframeError, counted, reason_of
 from micraframe.images import read_labels
 from micraframe.interfaces import Statistics
 from micraframe.metrics.detection import DetectionMetric, pooled_curves
 from micraframe.metrics.precision_recall import PrecisionRecall
 from micraframe.metrics.reduction import Reduced, stack, summarise
+from micraframe.objects import is_numbered
 from micraframe.types import FloatArray, IntArray, Prediction, Sample, Scores
 
 PRESENCE, MASKS, OBJECTWISE, COUNTS, POSITIONS = (
@@ -354,12 +355,6 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
     image = np.zeros((1, *masks.shape[1:]), np.float32)
     instances = labels if truth.instances else None
     return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks, instances=instances)
-
-
-def is_numbered(planes: IntArray) -> bool:
-    """Return whether a mask of any class, (K, H, W), has several values other than 0."""
-    positive = [plane[plane != 0] for plane in planes]
-    return any(values.size > 0 and values.min() != values.max() for values in positive)
 
 
 def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:

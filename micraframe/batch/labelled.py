@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from micraframe.batch.evaluate import is_numbered, truth_masks
+from micraframe.batch.evaluate import truth_masks
 from micraframe.batch.predict import expand, read_file
 from micraframe.errors import DataError
 from micraframe.images import nearest
+from micraframe.objects import is_numbered
 from micraframe.types import DatasetInfo, Sample
 
 

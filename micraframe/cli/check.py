@@ -45,12 +45,12 @@ def datasets_of(settings: Train | FineTune | Study) -> list[Choice]:
 
 
 def open_dataset(choice: Choice) -> DatasetInfo:
-    """Read the first sample of each split of a dataset; print to stderr how many there are, and what is left out.
+    """Read the first sample of each split of a dataset; print to stderr how many there are, and what looks wrong.
 
     Raises:
         DataError: If a file is missing or broken.
     """
-    from micraframe.datasets.audit import other_classes
+    from micraframe.datasets.audit import kind_of_masks, other_classes
     from micraframe.types import SPLITS
 
     dataset = registry.build("dataset", choice.name, **choice.params)
@@ -60,7 +60,7 @@ def open_dataset(choice: Choice) -> DatasetInfo:
         next(iter(samples), None)
     counted = ", ".join(f"{len(samples)} {split}" for split, samples in splits.items())
     print(f"{info.name}: {counted} samples; classes {', '.join(info.classes)}", file=sys.stderr)
-    for finding in other_classes(dataset):
+    for finding in (*other_classes(dataset), *kind_of_masks(dataset)):
         print(wrapped(str(finding), "", "  "), file=sys.stderr)
     return info
 

@@ -27,7 +27,7 @@ def audit(
         typer.Option(
             min=1,
             help="Typical width of an object in pixels of the files: scale and crop are proposed from it and the "
-            "labels, and no mask is looked at.",
+            "labels, and no mask is measured.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -54,8 +54,6 @@ def audit(
 
 
 def _print(audit: Audit) -> None:
-    from micraframe.datasets.audit import RULE
-
     sample = "crops" if audit.crop else "samples"
     at = f"scale {audit.scale:g}, " + (f"crop {audit.crop}" if audit.crop else "whole images")
     print(wrapped(f"{audit.dataset} ({at})", "", "  "))
@@ -77,14 +75,15 @@ def _print(audit: Audit) -> None:
         ]
     )
     if audit.sizes:
-        print("\nObject sizes in px (10 %, 50 % and 90 % quantile)")
+        print("\nObject sizes in px: 10 % of the objects are smaller than the first number,")
+        print("half than the second, 90 % than the third")
         print_table(
             [
                 {
                     "class": one.class_,
                     "objects": one.objects,
-                    "width": _text(one.width),
-                    "diameter": _text(one.diameter),
+                    "width (10/50/90 %)": _text(one.width),
+                    "diameter (10/50/90 %)": _text(one.diameter),
                 }
                 for one in audit.sizes
             ]
@@ -101,8 +100,8 @@ def _print(audit: Audit) -> None:
         else:
             print(f"\nProposal:\n  scale: {one.scale:g}\n  crop: {one.crop}")
         print(wrapped(f"Expected negative crops: {shares}. Basis: {one.basis}.", "", "  "))
-        print(wrapped(RULE, "", "  "))
+        print("Rule: docs/audit.md")
 
 
 def _text(quantiles: tuple[float, ...]) -> str:
-    return "  ".join(f"{value:.0f}" for value in quantiles)
+    return " / ".join(f"{value:.0f}" for value in quantiles)

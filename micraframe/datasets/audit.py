@@ -58,12 +58,6 @@ SIMILAR: Final = 0.75
 MOST_IMAGES: Final = 20
 """Largest number of images whose objects are measured."""
 
-RULE: Final = (
-    f"Rule: scale is the largest of 1, 1/2, 1/4 and 1/8 at which the median object is at most {WIDEST} px wide; crop "
-    f"is the largest, from {ROOM} times that object's width, at which {NEGATIVES[0]:.0%} to {NEGATIVES[1]:.0%} of the "
-    "crops do not contain the class, or else the one that comes nearest."
-)
-
 
 @dataclass(frozen=True)
 class ClassCount:
@@ -141,26 +135,28 @@ class Audit:
 
 
 def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
-    """Examine a dataset; it reads every image once, and again those whose objects it measures.
+    """Examine a dataset; it reads every image once, and again those whose objects it measures, and all annotation.
 
     Args:
         dataset: As configured.
         object_size: Typical width of an object in pixels of the files. If given, the proposal uses it and the labels of
-            samples, and no mask or box is looked at; otherwise up to `MOST_IMAGES` annotated validation images.
+            samples, and no mask or box is measured; otherwise up to `MOST_IMAGES` annotated validation images.
 
     Raises:
-        DataError: If a file is missing or broken.
+        BatchError: If files are missing or broken, or a mask has another size than its image; it names all of them.
+        DataError: If a table is missing or broken, or images have no annotation.
     """
+    # First: other steps stop at the first broken file.
+    shape_of = dataset.shapes() if isinstance(dataset, ImageDataset) else {}
     info, params = dataset.info(), dataset.params if isinstance(dataset, ImageDataset) else None
     crop = params.crop if params else None
     labels: dict[Split, BoolArray] = {}
     names: dict[Split, list[str]] = {}
     seen: Counter[tuple[int, int]] = Counter()
     for split in SPLITS:
-        if isinstance(dataset, ImageDataset):  # labels follow from annotation, so images are read for their sizes alone
-            keys = dataset.keys(split)
-            found = [(key.source.name, key.labels) for key in keys]
-            shapes = [source.read_image().shape for source in {key.source.name: key.source for key in keys}.values()]
+        if isinstance(dataset, ImageDataset):
+            found = [(key.source.name, key.labels) for key in dataset.keys(split)]
+            shapes = [shape_of[name] for name in dict.fromkeys(name for name, _ in found)]
         else:
             found, shapes = [], []
             for sample in dataset.samples(split):
@@ -202,7 +198,12 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         basis = f"{read}: costs annotation; --object-size PX reads none"
         proposal = propose(medians, share, min(map(min, seen)), basis)
     unmeasured = params is not None and not proposal
-    findings = (*_findings(counts, sizes, crop, unmeasured), *room, *other_classes(dataset))
+    findings = (
+        *_findings(counts, sizes, crop, unmeasured),
+        *room,
+        *other_classes(dataset),
+        *kind_of_masks(dataset, most=None),
+    )
     shown = tuple((h, w, n) for (h, w), n in seen.most_common())
     return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
 
@@ -216,6 +217,17 @@ def other_classes(dataset: Dataset[Any]) -> Iterator[Observation]:
         similar = difflib.get_close_matches(name.casefold(), known, 1, SIMILAR)
         advice = f"; if it is {known[similar[0]]!r}, spell it alike" if similar else ""
         yield Observation(not similar, f"{counted(rows, 'row')} of {name!r} left out: not in 'classes'{advice}")
+
+
+def kind_of_masks(dataset: Dataset[Any], most: int | None = MOST_IMAGES) -> Iterator[Observation]:
+    """Yield a warning if masks look like those of another kind than the configuration says.
+
+    Args:
+        dataset: The dataset.
+        most: Largest number of images whose masks are read; None reads all.
+    """
+    if isinstance(dataset, ImageDataset) and (text := dataset.mask_warning(most)):
+        yield Observation(False, text)
 
 
 def whole_images(dataset: Dataset[Any]) -> Dataset[Any]:

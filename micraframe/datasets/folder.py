@@ -12,6 +12,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import Field, model_validator
 
+from micraframe.batching import spread
 from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import field_of
 from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
@@ -37,8 +38,9 @@ from micraframe.datasets.tables import (
     rows_of_classes,
     value_of,
 )
-from micraframe.errors import ConfigError, DataError
+from micraframe.errors import ConfigError, DataError, counted
 from micraframe.images import read_image, read_labels, read_size
+from micraframe.objects import is_numbered
 from micraframe.parameters import Parameters
 from micraframe.types import SPLITS, FloatArray, IntArray, Split
 
@@ -206,6 +208,31 @@ class Folder(ImageDataset["Folder.Params"]):
         names = (row.cells.get(CLASS_COLUMN, "") for table in tables for rows in table.values() for row in rows)
         found = Counter(name for name in names if name not in ("", *self._label_names))
         return dict(sorted(found.items()))
+
+    def mask_warning(self, most: int | None = None) -> str:
+        """Return why masks look like those of the other `mask_kind`; empty if they do not.
+
+        Args:
+            most: Largest number of images whose masks are read; None reads all.
+        """
+        several = [masks for name in self._images() if (masks := self._masks_of(name))]
+        several = spread(several, most) if most else several
+        stacks = ((masks, self._stack(masks)) for masks in several)
+        kinds = [(masks, is_numbered(stack)) for masks, stack in stacks if stack.any()]
+        numbered = [masks for masks, several_values in kinds if several_values]
+        if self.params.mask_kind == "binary" and numbered:
+            return (
+                f"{len(numbered)} of {counted(len(several), 'mask')} have several values other than 0 (first: "
+                f"{', '.join(map(str, numbered[0]))}), each of which means the class with mask_kind: binary; if they "
+                "number objects, set mask_kind: instances; if they are indices of classes, split masks into one file "
+                "per class"
+            )
+        if self.params.mask_kind == "instances" and kinds and not numbered:
+            return (
+                f"none of {counted(len(several), 'mask')} has several values other than 0, so that with mask_kind: "
+                "instances an image has one object at most; if masks are binary, set mask_kind: binary"
+            )
+        return ""
 
     def sources(self) -> list[SourceImage]:
         """Return all images of all splits, by name.

@@ -34,10 +34,11 @@ from micraframe.datasets.sources import (
     fingerprint,
     read_annotation,
     read_scaled,
+    read_shape,
     read_whole,
 )
 from micraframe.datasets.splits import check_groups, random_splits
-from micraframe.errors import ConfigError, DataError, counted
+from micraframe.errors import BatchError, ConfigError, DataError, counted
 from micraframe.images import scaled_size
 from micraframe.interfaces import Dataset
 from micraframe.objects import objects_of
@@ -195,6 +196,23 @@ class ImageDataset(Dataset[D]):
         """Return the number of objects or labels of each class that is annotated but is not one of `classes`."""
         return {}
 
+    def mask_warning(self, most: int | None = None) -> str:
+        """Return why masks look like those of another kind than the parameters say; empty if they do not.
+
+        Args:
+            most: Largest number of images whose masks are read; None reads all.
+        """
+        return ""
+
+    @final
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Read all images and their annotation to check them; return each image's shape (C, H, W) by its name.
+
+        Raises:
+            BatchError: If files are missing or broken, or do not fit each other; the message names all of them.
+        """
+        return self.__collection.shapes()
+
     @final
     def info(self) -> DatasetInfo:
         """Return the dataset's metadata.
@@ -276,6 +294,25 @@ class _ImageCollection:
             roles=tuple("contact" if class_ == params.contact_class else "object" for class_ in classes),
             scale=params.factor,
         )
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        failures: dict[str, str] = {}
+        for source in self._sources:
+            try:
+                found[source.name] = read_shape(source, len(self._classes))
+            except DataError as error:
+                failures[source.place] = str(error)
+        done = [source for source in self._sources if source.name in found]
+        # Most images are right: otherwise, one wrong image that comes first would make all others wrong.
+        expected = Counter(shape[0] for shape in found.values()).most_common(1)
+        for source in done:
+            if (got := found[source.name][0]) != expected[0][0]:
+                like = next(other for other in done if found[other.name][0] == expected[0][0])
+                failures[source.place] = str(_other_channels(source, got, like, expected[0][0]))
+        if failures:
+            raise BatchError("reading images and their annotation", failures, len(self._sources) - len(failures))
+        return found
 
     def keys(self, split: Split) -> Sequence[SampleKey]:
         if split not in self._found:  # all annotation of the split is read for this
@@ -368,9 +405,7 @@ class _ImageCollection:
 
     def _check_channels(self, source: SourceImage, image: FloatArray) -> None:
         if len(image) != self._channels:
-            first = self._sources[0].place
-            expected = counted(self._channels, "channel")
-            raise DataError(f"{source.place}: expected {expected}, as in {first}, got {len(image)}")
+            raise _other_channels(source, len(image), self._sources[0], self._channels)
 
 
 def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetParams) -> tuple[SourceImage, ...]:
@@ -404,6 +439,10 @@ def _assigned(sources: Sequence[SourceImage], count: int, params: ImageDatasetPa
         dataclasses.replace(source, group=group, split=split)
         for source, group, split in zip(sources, groups, splits, strict=True)
     )
+
+
+def _other_channels(source: SourceImage, got: int, first: SourceImage, expected: int) -> DataError:
+    return DataError(f"{source.place}: expected {counted(expected, 'channel')}, as in {first.place}, got {got}")
 
 
 def _with_contact(read: Callable[[], ImageAnnotation], distance: float) -> ImageAnnotation:

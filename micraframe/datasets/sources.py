@@ -98,6 +98,17 @@ def read_annotation(source: SourceImage, count: int) -> ImageAnnotation:
         return annotation
 
 
+def read_shape(source: SourceImage, count: int) -> tuple[int, ...]:
+    """Read an image and its annotation, of `count` classes, to check both; return the image's shape (C, H, W).
+
+    Raises:
+        DataError: If a file is missing or broken, or the annotation has another size; the message names the files.
+    """
+    image, size = read_scaled(source, 1.0)
+    _check_size(source, read_annotation(source, count), size)
+    return image.shape
+
+
 def read_whole(
     source: SourceImage, count: int, scale: float, normalisation: Normalisation, pixel_size_um: float | None
 ) -> Sample:
@@ -117,12 +128,7 @@ def read_whole(
     """
     image, size = read_scaled(source, scale)
     annotation = read_annotation(source, count)
-    if annotation.size not in (None, size):
-        others = ", ".join(map(str, source.files[1:])) or "its annotation"
-        raise DataError(
-            f"{source.place}: expected an annotation of the image's size (H, W) = {size}, got {annotation.size} in "
-            f"{others}"
-        )
+    _check_size(source, annotation, size)
     with _named(source):
         new = image.shape[1], image.shape[2]
         annotation, whole = annotation.resized(size, new), Window(0, 0, *new)
@@ -157,6 +163,16 @@ def fingerprint(settings: object, classes: Sequence[str], sources: Iterable[Sour
         for source in listed
     ]
     return digest(digest_json([settings, list(classes), known]), *map(file_digest, files))
+
+
+def _check_size(source: SourceImage, annotation: ImageAnnotation, size: tuple[int, int]) -> None:
+    """Raise `DataError` if the annotation is of an image of another size than (H, W)."""
+    if annotation.size not in (None, size):
+        others = ", ".join(map(str, source.files[1:])) or "its annotation"
+        raise DataError(
+            f"{source.place}: expected an annotation of the image's size (H, W) = {size}, got {annotation.size} in "
+            f"{others}"
+        )
 
 
 @contextmanager

@@ -56,6 +56,8 @@ def test_audit_prints_80_columns_or_json(command, config):
     assert code == 0
     assert max(map(len, out.splitlines())) <= 80
     assert "Proposal:\n  scale: 1\n  crop: 32\n" in out
+    assert "width (10/50/90 %)" in out
+    assert out.endswith("Rule: docs/audit.md\n")
     assert re.search(r"Expected negative crops: \d+% \(disc\), \d+% \(square\)", out)
     code, out, _ = command("data", "audit", config(), "--json", "--object-size", "9")
     (one,) = json.loads(out)
@@ -71,6 +73,37 @@ def test_audit_names_a_broken_image(command, config, tmp_path):
     code, _, err = command("data", "audit", path)
     assert code == 1
     assert str(tmp_path / "images") in err
+
+
+def test_audit_names_all_files_that_do_not_fit(command, config, tmp_path):
+    path = config()
+    first, second, third, *_ = sorted((tmp_path / "images").iterdir())
+    first.write_bytes(b"no image")
+    write_png(tmp_path / "masks" / "disc" / second.name, np.zeros((40, 41), bool))
+    write_png(tmp_path / "masks" / "square" / second.name, np.zeros((40, 41), bool))
+    write_png(third, np.zeros((40, 40, 3), np.uint8))
+    code, _, err = command("data", "audit", path)
+    err = " ".join(err.split())
+    assert code == 1
+    assert "3 failed, 3 done" in err
+    assert f"{first}: cannot be read" in err
+    assert f"{second}: expected an annotation of the image's size (H, W) = (40, 40), got (40, 41)" in err
+    assert f"{third}: expected 1 channel" in err
+
+
+def test_audit_and_check_warn_of_numbered_masks_that_are_taken_for_binary(command, config, tmp_path):
+    path = config()
+    mask = next((tmp_path / "masks" / "disc").iterdir())
+    labels = np.zeros((40, 40), np.uint8)
+    labels[3:9, 3:9], labels[20:29, 20:29] = 127, 255
+    write_png(mask, labels)
+    _, out, _ = command("data", "audit", path)
+    _, _, err = command("check", path, "--no-data")
+    assert not err
+    _, _, err = command("check", path)
+    for printed in (" ".join(out.split()), " ".join(err.split())):
+        assert "warning: 1 of 6 masks have several values other than 0" in printed
+        assert "set mask_kind: instances" in printed
 
 
 def test_check_opens_the_data_and_builds_the_network(command, config, tmp_path):
