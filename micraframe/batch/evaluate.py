@@ -16,7 +16,7 @@ from micraframe import registry
 from micraframe.batch.outputs import read_contact_classes
 from micraframe.batch.predict import OBJECTS, POINTS, TABLE, output_files
 from micraframe.config import Choice
-from micraframe.datasets.paths import find
+from micraframe.datasets.paths import find, image_files
 from micraframe.datasets.tables import (
     BOX_COLUMNS,
     CLASS_COLUMN,
@@ -375,7 +375,12 @@ def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:
     parts = {class_: find(truth / class_, stem) for class_ in classes if (truth / class_).is_dir()}
     found = {class_: read_labels(path) for class_, path in parts.items() if path is not None}
     if not found:
-        raise DataError(f"{truth}: expected a mask {stem}.* there or in folders named {', '.join(classes)}, got none")
+        others = [path for folder in (truth, *(truth / name for name in classes)) for path in image_files(folder)]
+        hint = f"; the first of {counted(len(others), 'mask')} is {others[0].name}" if others else ", and no other mask"
+        raise DataError(
+            f"{truth}: expected a mask {stem}.* there or in folders named {', '.join(classes)}, got none{hint}; "
+            "name masks like the images"
+        )
     if len({mask.shape for mask in found.values()}) > 1:
         sizes = ", ".join(f"{class_} {mask.shape}" for class_, mask in found.items())
         raise DataError(f"{truth}: expected masks {stem}.* of the same size, got {sizes}")

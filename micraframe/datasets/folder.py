@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, final
 
@@ -16,7 +16,7 @@ from micraframe.batching import spread
 from micraframe.datasets.annotation import ImageAnnotation
 from micraframe.datasets.crops import field_of
 from micraframe.datasets.image_dataset import ImageDataset, ImageDatasetParams
-from micraframe.datasets.paths import find, images_in, resolve
+from micraframe.datasets.paths import find, image_files, images_in, resolve
 from micraframe.datasets.sources import SourceImage
 from micraframe.datasets.splits import EXCLUDED
 from micraframe.datasets.tables import (
@@ -262,7 +262,12 @@ class Folder(ImageDataset["Folder.Params"]):
             files = (path, *masks, *map(resolve, tables))
             group, assigned = self._group_and_split(name)
             sources.append(SourceImage(name, functools.partial(read_image, path), read, labels, group, assigned, files))
-        if unlabelled and (not sources or params.unlabelled == "error"):
+        lacking = bool(unlabelled) and (not sources or params.unlabelled == "error")
+        if params.masks and not params.class_folders:
+            self._check_mask_names(images, lacking and not (params.labels or params.boxes or params.points))
+        if lacking and params.unlabelled == "skip" and self._all_cells_are_empty():
+            raise DataError(f"{resolve(params.labels)}: expected 0 or 1, got only empty cells; fill in some")
+        if lacking:
             listed = ", ".join(unlabelled[:5]) + (", ..." if len(unlabelled) > 5 else "")
             raise DataError(
                 f"{params.images}: expected an annotation of each image, got none of {len(unlabelled)}: {listed}; "
@@ -270,6 +275,29 @@ class Folder(ImageDataset["Folder.Params"]):
                 f"{'' if params.unlabelled == 'skip' else 'skip, or '}negative if they contain no class"
             )
         return sources
+
+    def _check_mask_names(self, images: Mapping[str, Path], required: bool) -> None:
+        """Raise `DataError` if there are masks but none of an image, or if there are none and they are required."""
+        given = self.params.masks
+        folders = [resolve(folder) for folder in (given.values() if isinstance(given, dict) else [given])]
+        masks = [path for folder in folders for path in image_files(folder)]
+        if any(path.stem in images for path in masks) or not (masks or required):
+            return
+        if not masks:
+            raise DataError(f"{folders[0]} is empty; expected masks named like the images, such as {min(images)}.png")
+        first = masks[0]
+        alike = max((name for name in images if name in first.stem), key=len, default=min(images))
+        raise DataError(
+            f"{first.parent}: {counted(len(masks), 'mask')} found, none named like an image; the first is "
+            f"{first.name}, expected {alike}{first.suffix}"
+        )
+
+    def _all_cells_are_empty(self) -> bool:
+        """Return whether the table of labels has no answer at all."""
+        rows = [row for several in self._tables.get(self.params.labels, {}).values() for row in several]
+        return bool(rows) and not any(
+            row.cells.get(name) for row in rows for name in (*self._label_names, CLASS_COLUMN)
+        )
 
     @functools.cached_property
     def _tables(self) -> dict[str, Rows]:

@@ -29,6 +29,12 @@ def resolve(text: str) -> Path:
     return Path(root).expanduser() / tail
 
 
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder, sorted; none if there is no such folder."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+
+
 def images_in(folder: Path, prefix: str = "") -> dict[str, Path]:
     """Return the images in a folder, sorted, by their names without suffix.
 
@@ -42,11 +48,10 @@ def images_in(folder: Path, prefix: str = "") -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder}: image folder not found")
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
-            other = found.setdefault(prefix + path.stem, path)
-            if other != path:
-                raise DataError(f"{folder}: {other.name} and {path.name} have the same name; rename one of them")
+    for path in image_files(folder):
+        other = found.setdefault(prefix + path.stem, path)
+        if other != path:
+            raise DataError(f"{folder}: {other.name} and {path.name} have the same name; rename one of them")
     if not found:
         raise DataError(f"{folder}: holds no images; expected files ending in {', '.join(IMAGE_SUFFIXES)}")
     return found

@@ -251,5 +251,9 @@ def test_a_broken_table_is_named(predictions, truth):
 def test_without_a_single_image_there_are_no_numbers(predictions, tmp_path):
     (tmp_path / "empty").mkdir()
     found = evaluate_files(predictions, tmp_path / "empty")
+    assert found.failures["a.png"].endswith("got none, and no other mask; name masks like the images")
+    write_png(tmp_path / "empty" / "a_mask.png", block(6))
+    found = evaluate_files(predictions, tmp_path / "empty")
+    assert found.failures["b.png"].endswith("got none; the first of 1 mask is a_mask.png; name masks like the images")
     assert (found.records, found.measured, found.curves, found.done) == ([], [], {}, 0)
     assert set(found.failures) == {"a.png", "b.png", "c.png"}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -334,8 +335,56 @@ def test_unlabelled_images_are_named_or_skipped(cells: dict[str, Any]) -> None:
     assert "cell7" not in {sample.id for sample in every_sample(build(**cells, unlabelled="skip"))}
     for path in Path(cells["masks"]).iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=r"got none of 9: cell0\.png.*; annotate some, or set unlabelled: negative"):
-        build(**cells, unlabelled="skip").info()
+    for unlabelled in ("error", "skip"):
+        with pytest.raises(
+            DataError, match=r"masks is empty; expected masks named like the images, such as cell0\.png"
+        ):
+            build(**cells, unlabelled=unlabelled).info()
+
+
+@pytest.mark.parametrize("unlabelled", ["error", "skip", "negative"])
+def test_masks_with_other_names_than_the_images_are_named(cells: dict[str, Any], unlabelled: str) -> None:
+    for path in Path(cells["masks"]).iterdir():
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    message = r"9 masks found, none named like an image; the first is cell0_mask\.png, expected cell0\.png"
+    with pytest.raises(DataError, match=rf"masks: {message}"):
+        build(**cells, unlabelled=unlabelled).info()
+
+
+def test_a_table_without_any_answer_is_named(cells: dict[str, Any], tmp_path: Path) -> None:
+    labels = write_table(tmp_path / "labels.csv", "image,a,b\n" + "".join(f"cell{n}.png,,\n" for n in range(9)))
+    with pytest.raises(DataError, match=r"labels\.csv: expected 0 or 1, got only empty cells; fill in some$"):
+        build(images=cells["images"], labels=labels, unlabelled="skip").info()
+
+
+@pytest.mark.parametrize(
+    ("labelled", "message"),
+    [
+        (2, r"of at least 3 images to fill train, valid, test, got 10 crops of 2 images; label .*, or set test: 0$"),
+        (1, r"got 5 crops of 1 image; label crops of other images$"),
+    ],
+)
+def test_too_few_images_with_labelled_crops_are_counted(tmp_path: Path, labelled: int, message: str) -> None:
+    rows = "image,group,ring\n"
+    for field in range(3):
+        for x in range(5):
+            write_png(tmp_path / "images" / f"f{field}@y0x{x}.png", np.full((8, 8), x, np.uint8))
+            rows += f"f{field}@y0x{x}.png,f{field},{x % 2 if field < labelled else ''}\n"
+    labels = write_table(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match=message):
+        build(images=str(tmp_path / "images"), labels=labels, unlabelled="skip").info()
+
+
+def test_masks_of_another_kind_are_noticed(cells: dict[str, Any]) -> None:
+    assert build(**cells).mask_warning() == ""
+    text = build(**cells | {"mask_kind": "binary"}).mask_warning()
+    assert re.match(r"7 of 9 masks have several values other than 0 \(first: \S+cell2\.png\)", text)
+    assert "set mask_kind: instances" in text
+    assert "one file per class" in text
+    for path in Path(cells["masks"]).iterdir():
+        write_png(path, read_labels(path) > 0)
+    assert build(**cells | {"mask_kind": "binary"}).mask_warning() == ""
+    assert build(**cells).mask_warning(most=3).endswith("if masks are binary, set mask_kind: binary")
 
 
 def test_a_broken_image_is_named_and_the_others_are_read(cells: dict[str, Any]) -> None:
