@@ -251,6 +251,7 @@ def fit(
     wanted = Choice.model_validate(head or default_head(built))
     name, chosen = _build_head(wanted)
     train, valid = (checked_samples(samples, built.learns_from, info) for samples in (train, valid))
+    info = with_training_size(info, train)
     if (trial := untrained(choice, info, wanted, tiling)) is not None:
         rehearse(trial, train[0].image.shape[1:])
     model = built.fit(train, valid, info, context)
@@ -258,6 +259,18 @@ def fit(
     fitted = Pipeline(choice, model, name, chosen, info, tiling, provenance=origin)
     sized = with_sizes(chosen, valid if len(valid) else train, fitted.score, info)
     return dataclasses.replace(fitted, head=sized)
+
+
+def with_training_size(info: DatasetInfo, train: Iterable[Sample]) -> DatasetInfo:
+    """Return the metadata with the size of the training images, if these share one that the dataset does not name."""
+    if info.image_size is not None:
+        return info
+    # Lazily: of images with different sizes, few are read.
+    sizes = ((sample.image.shape[1], sample.image.shape[2]) for sample in train)
+    first = next(sizes, None)
+    if any(size != first for size in sizes):
+        return info
+    return dataclasses.replace(info, training_size=first)
 
 
 def untrained(

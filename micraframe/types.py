@@ -158,6 +158,8 @@ class DatasetInfo:
         roles: Role of each class; all are objects by default.
         scale: Factor by which the dataset resized height and width of its images before it normalised them. New images
             are resized in the same way, and their predictions are resized back.
+        training_size: (H, W) of all images that a model was trained on, where the dataset names no `image_size` and
+            they share one. Training records it: a dataset leaves it out.
 
     Raises:
         DataError: If the name could not be a file name, classes are missing or repeated, roles do not match them, or
@@ -175,6 +177,7 @@ class DatasetInfo:
     image_size: tuple[int, int] | None = None
     roles: tuple[Role, ...] = ()
     scale: float = 1.0
+    training_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w-][\w .-]*", self.name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -178,6 +179,15 @@ def test_a_sample_with_stronger_annotation_only_is_refused():
     expected = "'odd': expected labels, which the method learns from, got masks; .*`annotator: image-level`"
     with pytest.raises(DataError, match=expected):
         fit("centre-blob", [annotated("odd", labels=None)], [], INFO)
+
+
+def test_the_size_of_the_training_images_is_recorded_if_they_share_one():
+    small = annotated("small", masks=None)
+    large = dataclasses.replace(small, image=np.zeros((2, 9, 10), np.float32))
+    assert fit("centre-blob", [small, small], [], INFO).info == dataclasses.replace(INFO, training_size=(16, 16))
+    assert fit("centre-blob", [small, large], [], INFO).info == INFO
+    named = dataclasses.replace(INFO, image_size=(16, 16))
+    assert fit("centre-blob", [small, small], [], named).info == named
 
 
 @pytest.fixture(scope="module")

@@ -63,6 +63,7 @@ def finetune(
 
     def fit(train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Pipeline:
         train, valid = (pipeline.checked_samples(part, MicraNet.learns_from, info) for part in (train, valid))
+        info = pipeline.with_training_size(info, train)
         params = {**loaded.method.params, "training": recipe.model_dump(mode="json")}
         computed_with = numerics(context.device, context.precision)
         # An imported model has no seed.

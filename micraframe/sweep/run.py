@@ -230,11 +230,12 @@ def sweep_image(
             raise DataError(f"{opened.name}: expected {expected}, as in the training images, got {opened.channels}")
         for each in opened.notes:
             note(each)
-        asked = options.window or info.image_size
+        asked = options.window or info.image_size or info.training_size
         if asked is None:
             raise ConfigError(
-                f"dataset {info.name!r}: its images have different sizes; give the side of a window in pixels "
-                "(--window), which should match the training images"
+                f"dataset {info.name!r}: expected training images of one size, got several, or a model that does not "
+                "record their size; give the side of a window in pixels (--window), such as that of most training "
+                "images"
             )
         if "dense" in modes:
             engines.check_dense(trained)

@@ -21,6 +21,7 @@ from micraframe import catalog
 from micraframe.cli.output import print_json, print_table
 from micraframe.config import Choice, resolve_choice
 from micraframe.images import read_image, read_labels, write_png, write_tiff
+from micraframe.modelfile import load_model
 from micraframe.plugin import KINDS, Component
 from micraframe.runtime.locks import exclusive
 from micraframe.testing import full_samples
@@ -215,6 +216,7 @@ def test_train_writes_a_model_a_log_and_its_configuration(model):
     assert {path.name for path in model.iterdir()} == {"model.json", "weights.safetensors"}
     assert len(read(run / "training" / "log.csv")) == 2
     assert (run / "config.yaml").exists()
+    assert load_model(model).info.training_size == (40, 40)
     assert json.loads((model / "model.json").read_text())["method"]["name"].endswith("micra-net")
 
 

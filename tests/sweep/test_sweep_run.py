@@ -389,6 +389,12 @@ def test_command(model, fitted, image, tmp_path):
 def test_the_window_is_that_of_the_training_images(fitted, image, tmp_path):
     options = dataclasses.replace(OPTIONS, window=None)
     assert sweep_image(fitted, image, tmp_path, options).window == (32, 32)
+    # A dataset of crops in files names no size; training records what they share.
+    info = dataclasses.replace(fitted.info, image_size=None, training_size=(24, 24))
+    assert sweep_image(dataclasses.replace(fitted, info=info), image, tmp_path / "24", options).window == (24, 24)
+    info = dataclasses.replace(info, training_size=None)
+    with pytest.raises(ConfigError, match="or a model that does not record their size; give the side of a window"):
+        sweep_image(dataclasses.replace(fitted, info=info), image, tmp_path / "none", options)
 
 
 def test_the_models_presence_threshold_is_the_default(fitted, image, tmp_path):
