@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from micraframe import registry
-from micraframe.batch.evaluate import Record, measured_numbers, read_planes
+from micraframe.batch.evaluate import Record, measured_numbers, read_planes, refuse_numbered
 from micraframe.datasets.paths import images_in
 from micraframe.datasets.tables import check_images, columns_of, read_table
 from micraframe.errors import ConfigError, DataError, MicraframeError, counted
@@ -65,18 +65,20 @@ class AnnotatorComparison(NamedTuple):
 
 
 def compare_annotators(
-    folders: Sequence[Path], instances: bool = False, times: Path | None = None
+    folders: Sequence[Path], instances: bool | None = None, times: Path | None = None
 ) -> AnnotatorComparison:
     """Measure each annotator's masks, image by image, with each other annotator's as the truth.
 
     Args:
         folders: One per annotator, with files of the same names, except for suffixes: masks (H, W), or TIFFs of K
             planes, one for each class. Non-zero pixels are the class.
-        instances: Whether the masks contain numbered objects; otherwise these are the connected components.
+        instances: Whether the masks contain numbered objects; otherwise these are the connected components. None: the
+            same, but masks that look numbered are refused.
         times: A table of the time that annotations took: image, annotator (the folder's name) and seconds.
 
     Raises:
-        ConfigError: If there are not at least two different folders.
+        ConfigError: If there are not at least two different folders; or `instances` is None, and a mask has several
+            values other than 0.
         DataError: If a folder is missing or contains no images, or two of the same name; or the table has other
             columns, an unknown annotator, or a time that is no positive number.
     """
@@ -96,12 +98,17 @@ def compare_annotators(
     for image in names:
         try:
             masks = list(_read(image, files).values())
+            if instances is None:
+                for annotator, objects in zip(files, masks, strict=True):
+                    refuse_numbered(objects, files[annotator][image])
             found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
             counts[image] = len(masks[0])
             for annotator, objects in zip(files, masks, strict=True):
                 number = count(objects if instances else components(objects != 0))
                 if number and (annotator, image) in seconds:
                     per_object[annotator][image] = seconds[annotator, image] / number
+        except ConfigError:  # of the whole call, not of one image
+            raise
         except MicraframeError as error:
             failures[image] = str(error)
     usual = statistics.mode(counts.values()) if counts else 0
@@ -197,7 +204,9 @@ def _read(image: str, files: dict[str, dict[str, Path]]) -> dict[str, IntArray]:
     return found
 
 
-def _against_all(image: str, masks: Sequence[IntArray], instances: bool, metric: Metric[Any]) -> list[Statistics]:
+def _against_all(
+    image: str, masks: Sequence[IntArray], instances: bool | None, metric: Metric[Any]
+) -> list[Statistics]:
     """Return each annotator's statistics of one image: the means with each other annotator as the truth."""
     truths = [_sample(image, objects, instances) for objects in masks]
     predictions = [_prediction(objects, instances) for objects in masks]
@@ -213,13 +222,13 @@ def _against_all(image: str, masks: Sequence[IntArray], instances: bool, metric:
     return [{name: mean(name, one) for name in pairs[0, 1]} for one in places]
 
 
-def _prediction(objects: IntArray, instances: bool) -> Prediction:
+def _prediction(objects: IntArray, instances: bool | None) -> Prediction:
     masks = objects != 0
     present = np.asarray(masks.any(axis=(1, 2)))
     scores = Scores.without_maps(present.astype(np.float32))
     return Prediction(scores, present, masks, objects if instances else None)
 
 
-def _sample(image: str, objects: IntArray, instances: bool) -> Sample:
+def _sample(image: str, objects: IntArray, instances: bool | None) -> Sample:
     blank = np.zeros((1, *objects.shape[1:]), np.float32)
     return Sample(image, blank, masks=objects != 0, instances=objects if instances else None)

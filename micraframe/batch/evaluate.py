@@ -341,11 +341,8 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
             name, image, labels=present, boxes=objects if is_box else None, points=None if is_box else objects
         )
     labels = truth_masks(truth.path, stem, classes)
-    if truth.instances is None and is_numbered(labels):
-        raise ConfigError(
-            f"{truth.path}: expected binary masks, got {np.count_nonzero(np.unique(labels))} values other than 0 in "
-            f"those of {name!r}; add --instances if they number objects, or --binary if each of them means the class"
-        )
+    if truth.instances is None:
+        refuse_numbered(labels, truth.path, f" in those of {name!r}")
     masks = labels != 0
     if prediction.masks is not None and prediction.masks.shape != masks.shape:
         raise DataError(
@@ -355,6 +352,19 @@ def _truth_sample(truth: Truth, name: str, classes: tuple[str, ...], prediction:
     image = np.zeros((1, *masks.shape[1:]), np.float32)
     instances = labels if truth.instances else None
     return Sample(name, image, labels=np.asarray(masks.any((1, 2))), masks=masks, instances=instances)
+
+
+def refuse_numbered(planes: IntArray, path: Path, where: str = "") -> None:
+    """Check that the masks (K, H, W) of a file or folder do not look numbered.
+
+    Raises:
+        ConfigError: If a mask has several values other than 0.
+    """
+    if is_numbered(planes):
+        raise ConfigError(
+            f"{path}: expected binary masks, got {np.count_nonzero(np.unique(planes))} values other than 0{where}; add "
+            "--instances if they number objects, or --binary if each of them means the class"
+        )
 
 
 def truth_masks(truth: Path, stem: str, classes: tuple[str, ...]) -> IntArray:

@@ -20,9 +20,13 @@ def compare_annotators(
         Path | None, typer.Option(help="Also write the statistics of every image and class to this CSV.")
     ] = None,
     instances: Annotated[
-        bool,
-        typer.Option("--instances", help="Masks contain numbered objects; otherwise each connected component is one."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--instances/--binary",
+            help="Masks contain numbered objects; or all values other than 0 mean the class, and each connected "
+            "component is an object. Default: --binary, but masks with several such values are refused.",
+        ),
+    ] = None,
     times: Annotated[
         Path | None,
         typer.Option(
@@ -43,7 +47,8 @@ def compare_annotators(
     from micraframe.runtime.tables import write_csv
 
     found = batch.compare_annotators(folders, instances, times)
-    print_measures(found.records, "annotator", as_json)
+    headings = {name: f"{name}, against the others" for name in (str(each["annotator"]) for each in found.records)}
+    print_measures(found.records, "annotator", as_json, headings)
     if output is not None:
         write_csv(output, found.measured, AnnotatorStatistic)
     if found.failures:

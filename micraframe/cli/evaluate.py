@@ -77,8 +77,8 @@ def evaluate(
     if failed and not found.done:
         raise failed
     components = {str(row["component"]) for row in found.records}
-    summaries = {name: registry.catalog().find("metric", name).component.summary for name in components}
-    print_measures(found.records, "component", as_json, summaries)
+    headings = {name: f"{name}: {registry.catalog().find('metric', name).component.summary}" for name in components}
+    print_measures(found.records, "component", as_json, headings)
     if written:
         write_csv(written[0], found.measured, ImageStatistic)
         if found.curves:

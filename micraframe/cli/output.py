@@ -88,10 +88,8 @@ def _longest_line() -> float:
     return width() if sys.stdout.isatty() or os.environ.get("COLUMNS") else math.inf
 
 
-def print_measures(
-    records: Sequence[Mapping[str, Any]], key: str, as_json: bool, titles: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """Print numbers of metrics, as a table for each value of `key`, with what the value means, or as a JSON list.
+def print_measures(records: Sequence[Mapping[str, Any]], key: str, as_json: bool, headings: Mapping[str, str]) -> None:
+    """Print numbers of metrics, as a table for each value of `key`, under its heading, or as a JSON list.
 
     Records have this key, and metric, class, value, images and reduction.
     """
@@ -99,7 +97,7 @@ def print_measures(
         print_records(records, as_json)
         return
     for value, group in groupby(records, key=lambda record: record[key]):
-        print(f"{value}: {titles[value]}" if value in titles else value)
+        print(headings[value])
         rows = [{name: each for name, each in record.items() if name != key} for record in group]
         print_table([row | {"reduction": row["reduction"].partition(" ")[0]} for row in rows])
         print()
