@@ -41,7 +41,7 @@ def print_records(records: Sequence[Mapping[str, Any]], as_json: bool) -> None:
 
 
 def print_table(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print records with the same keys as a table; NaN is an empty cell.
+    """Print records with the same keys as a table; NaN, an undefined number, is `-`.
 
     It has a line for each record, and no column without a value. If a line is too long for the screen, every
     record is printed as a list of its values. In a file or a pipe, lines may have any length.
@@ -49,15 +49,16 @@ def print_table(records: Sequence[Mapping[str, Any]]) -> None:
     if not records:
         print("none")
         return
-    rows = [{key.replace("_", " "): _text(value) for key, value in record.items()} for record in records]
-    filled = [key for key in rows[0] if any(row[key] for row in rows)]
-    rows = [{key: row[key] for key in filled} for row in rows]
+    filled = [key for key in records[0] if any(not _is_empty(record[key]) for record in records)]
+    rows = [{key.replace("_", " "): _text(record[key]) for key in filled} for record in records]
     widths = {key: max(len(key), *(len(row[key]) for row in rows)) for key in rows[0]}
     if sum(widths.values()) + 2 * (len(widths) - 1) > _longest_line():
         _print_lists(rows)
         return
     numeric = {
-        key.replace("_", " ") for key in records[0] if all(isinstance(record[key], int | float) for record in records)
+        key.replace("_", " ")
+        for key in filled
+        if all(isinstance(record[key], int | float) or record[key] == "-" for record in records)
     }
     for row in ({key: key for key in widths}, *rows):
         cells = (f"{row[key]:{'>' if key in numeric else '<'}{room}}" for key, room in widths.items())
@@ -218,7 +219,11 @@ def _quantities(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"about {duration(60 * value)} {rest}" if unit == "minutes" else f"{name} {value:.4g}"
 
 
+def _is_empty(value: Any) -> bool:
+    return value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4g}"
+        return "-" if math.isnan(value) else f"{value:.4g}"
     return "yes" if value is True else "no" if value is False else str(value)

@@ -14,7 +14,7 @@ import typer
 
 from micraframe import registry
 from micraframe.cli.output import ConfigFile, duration, print_table, progress, refuse_other_configuration
-from micraframe.errors import ConfigError
+from micraframe.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from micraframe.batch.splits import SampleLabels
@@ -66,6 +66,7 @@ def train_and_save(
 
     Raises:
         ConfigError: If the folder already contains a model or another configuration, or another process trains there.
+        DataError: If every class is in all or in none of the training samples, so that nothing can be learned.
     """
     from micraframe import config, pipeline
     from micraframe.annotators.annotate import annotate_samples
@@ -103,8 +104,14 @@ def train_and_save(
             write_text(output / "config.yaml", config.to_yaml(settings))
             write_splits(output / "splits.csv", splits, info.classes)
             _print_balance(splits, info.classes)
-            for warning in _one_sided(train, info.classes):
-                print(f"warning: {warning}", file=sys.stderr)
+        one_sided = list(_one_sided(train, info.classes))
+        if len(one_sided) == len(info.classes):
+            raise DataError(
+                f"dataset {info.name!r}: expected training samples with a class and others without it, got "
+                f"{'; '.join(one_sided)}: add samples of both kinds, or check the labels with micraframe data audit"
+            )
+        for warning in one_sided if writes else ():
+            print(f"warning: {warning}, so it cannot be learned", file=sys.stderr)
         trained = pipeline.load(model, settings.device) if trained_before else fit(train, valid, info, context)
         if not writes:
             return
@@ -170,12 +177,14 @@ def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, report
 
     found = measure(trained, samples, reporter)
     names = [one.metric for one in found]
+    if "correct" in names:
+        names.append("average_precision")  # undefined without any sample that has the class
     write_csv(path, found, MeasuredNumber)
     if found:
         print(f"\nOn {len(samples)} test samples (correct: the share whose presence was classified correctly):")
         rows: dict[str, dict[str, str | float]] = {}
         for one in found:
-            rows.setdefault(one.class_, {"class": one.class_, **dict.fromkeys(names, math.nan)})[one.metric] = one.value
+            rows.setdefault(one.class_, {"class": one.class_, **dict.fromkeys(names, "-")})[one.metric] = one.value
         print_table(list(rows.values()))
         print()
     elif len(samples):
@@ -207,12 +216,12 @@ def _tidied(output: Path) -> Iterator[None]:
 
 
 def _one_sided(samples: Sequence[Sample], classes: Sequence[str]) -> Iterator[str]:
-    """Yield a warning for each class that is in all or in none of the samples, and so cannot be learned."""
+    """Yield a sentence about each class that is in all or in none of the samples, and so cannot be learned."""
     labels = [sample.labels for sample in samples if sample.labels is not None]
     for name, values in zip(classes, zip(*labels, strict=True), strict=False):
         if all(values) or not any(values):
             where = "all" if all(values) else "none"
-            yield f"class {name!r} is in {where} of the {len(labels)} training samples, so it cannot be learned"
+            yield f"class {name!r} is in {where} of the {len(labels)} training samples"
 
 
 def _annotation_time(work: Iterable[Work]) -> str:

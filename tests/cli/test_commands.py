@@ -162,6 +162,8 @@ def test_columns_without_a_value_are_left_out(capsys, monkeypatch):
     records = [{"name": "a", "empty": "", "undefined": math.nan}, {"name": "b", "empty": "", "undefined": math.nan}]
     print_table(records)
     assert capsys.readouterr().out == "name\na\nb\n"
+    print_table([{"name": "a", "number": 0.5}, {"name": "b", "number": math.nan}])
+    assert capsys.readouterr().out == "name  number\na        0.5\nb          -\n"
     print_json(records)
     assert set(json.loads(capsys.readouterr().out)[0]) == {"name", "empty", "undefined"}
 
@@ -346,6 +348,18 @@ def test_train_warns_of_a_class_without_examples_and_estimates_annotation_time(c
     assert "never" not in table  # no number of it can be given
     assert "on 9 samples, with 3 for validation" in ran.out
     assert "Annotation time: about 24 s (12 s to 48 s)" in ran.out
+
+
+def test_nothing_is_trained_if_no_class_has_samples_of_both_kinds(command, folder, tmp_path):
+    names = [line.partition(",")[0] for line in (folder / "labels.csv").read_text().splitlines()[1:]]
+    (tmp_path / "labels.csv").write_text("image,disc,square\n" + "".join(f"{name},1,0\n" for name in names))
+    config = (folder / "train.yaml").read_text().replace(f"{folder}/labels.csv", f"{tmp_path}/labels.csv")
+    (tmp_path / "train.yaml").write_text(config)
+    ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
+    assert ran.code == 1
+    assert "class 'disc' is in all of the 9 training samples; class 'square' is in none of the 9" in ran.err
+    assert "micraframe data audit" in ran.err
+    assert not (tmp_path / "run").exists()
 
 
 def test_train_annotates_no_validation_samples_that_the_method_does_not_use(command, folder, tmp_path):
