@@ -278,16 +278,33 @@ def _validated(tree: CommentedMap, model: type[Config], name: str) -> Config:
     try:
         return model.model_validate(_plain(tree))
     except ValidationError as error:
+        if other := _other_command(tree, model):
+            raise ConfigError(f"{name}: {other}") from error
+        # A misspelt key is one mistake, although it is unknown and the right one is missing.
+        unknown = [str(key) for key in tree if key not in model.model_fields]
+        hints = {key: registry.hint(key, list(model.model_fields)) for key in unknown}
         lines = []
         for problem in error.errors(include_url=False):
             key = ".".join(str(step) for step in problem["loc"])
+            if problem["type"] == "missing" and f"did you mean {key!r}?" in hints.values():
+                continue
             reason = registry.expectation(problem)
             if problem["type"] == "extra_forbidden":
                 reason = f"there is no key {problem['loc'][-1]!r} here"
                 if len(problem["loc"]) == 1:
-                    reason += f"; there are: {_fields(model)}"
+                    reason += f"; {hints[key]}"
             lines.append(f"{name}:{_line(tree, problem['loc'])}: {key}: {reason}")
         raise ConfigError("\n".join(lines)) from error
+
+
+def _other_command(tree: CommentedMap, model: type[BaseModel]) -> str:
+    """Return that a file is meant for another command than the one that reads it, or nothing."""
+    if model is not Study and {"datasets", "methods"} <= tree.keys():
+        return "this looks like a study; use micraframe study run"
+    if model is Study and "dataset" in tree and not {"datasets", "methods"} & tree.keys():
+        command = "finetune" if "training" in tree else "train"
+        return f"expected a study, with datasets and methods, got one dataset; use micraframe {command}"
+    return ""
 
 
 def resolve(config: Config, where: Where = lambda steps: "") -> Config:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from micraframe import config
-from micraframe.config import Choice, ComparedMethod, Study, Train
+from micraframe.config import Choice, ComparedMethod, FineTune, Study, Train
 from micraframe.errors import AmbiguousComponent, ConfigError, UnknownComponent
 
 
@@ -30,7 +30,7 @@ def test_parameters_become_plain_python_values():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("dataset: folder\nsede: 3", "a.yaml:2: sede: there is no key 'sede' here; there are: dataset, annotator"),
+        ("dataset: folder\nsede: 3", "a.yaml:2: sede: there is no key 'sede' here; did you mean 'seed'?"),
         ("dataset: folder\n\nseed: -1", "a.yaml:3: seed: expected a number of at least 0, got -1"),
         ("dataset: folder\nseed: no", "a.yaml:2: seed: expected a whole number, got 'no'"),
         ("dataset: folder\nloggers: 3", "a.yaml:2: loggers: expected a list, got 3"),
@@ -49,6 +49,22 @@ def test_errors_name_file_line_and_key(text, message):
 def test_errors_in_lists_name_the_items_line():
     text = "datasets: [folder]\nmethods:\n  - method: micra-net\n  - method: unet\n    labl: x\n"
     assert "a.yaml:5: methods.1.labl: there is no key 'labl' here" in fails(text, Study)
+
+
+def test_a_misspelt_key_is_one_error():
+    text = "dataset: folder\nmethods: micra-net\n"
+    assert fails(text) == "a.yaml:2: methods: there is no key 'methods' here; did you mean 'method'?"
+    text = "datasets: folder\nmethod: micra-net\n"
+    assert fails(text) == "a.yaml:1: datasets: there is no key 'datasets' here; did you mean 'dataset'?"
+
+
+def test_a_file_for_another_command_is_named_as_such():
+    study = "datasets: [folder]\nmethods: [{method: micra-net}]\n"
+    for kind in (Train, FineTune):
+        assert fails(study, kind) == "a.yaml: this looks like a study; use micraframe study run"
+    expected = "a.yaml: expected a study, with datasets and methods, got one dataset; use micraframe "
+    assert fails("dataset: folder\nmethod: micra-net\n", Study) == expected + "train"
+    assert fails("dataset: folder\ntraining: {epochs: 3}\n", Study) == expected + "finetune"
 
 
 def test_all_errors_of_a_file_are_listed():

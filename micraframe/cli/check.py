@@ -113,7 +113,7 @@ def read_any(path: Path) -> Train | FineTune | Study:
     except (OSError, UnicodeDecodeError):
         lines = []  # config.load reports the reason
     keys = {line.partition(":")[0] for line in lines}
-    if keys & {"methods", "datasets"}:
+    if "datasets" in keys or ("methods" in keys and "dataset" not in keys):
         return config.load(path, config.Study)
     if "training" in keys:
         return config.load(path, config.FineTune)

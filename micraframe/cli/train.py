@@ -105,7 +105,8 @@ def train_and_save(
             write_splits(output / "splits.csv", splits, info.classes)
             _print_balance(splits, info.classes)
         one_sided = list(_one_sided(train, info.classes))
-        if len(one_sided) == len(info.classes):
+        # A method that learns from more than labels may learn a class from its outlines alone.
+        if len(one_sided) == len(info.classes) and len(learns_from) == 1:
             raise DataError(
                 f"dataset {info.name!r}: expected training samples with a class and others without it, got "
                 f"{'; '.join(one_sided)}: add samples of both kinds, or check the labels with micraframe data audit"

@@ -210,7 +210,11 @@ def test_check_says_where_a_file_is_wrong(command, folder):
     path.write_text("dataset: folder\nmethd: micra-net\n")
     ran = command("check", path)
     assert ran.code == 2
-    assert f"{path}:2: methd: there is no key 'methd' here" in ran.err
+    assert f"{path}:2: methd: there is no key 'methd' here; did you mean 'method'?" in ran.err
+    path.write_text("dataset: folder\nmethods: micra-net\n")
+    assert command("check", path).err == (
+        f"micraframe: {path}:2: methods: there is no key 'methods' here; did you mean 'method'?\n"
+    )
 
 
 def test_train_writes_a_model_a_log_and_its_configuration(model):
