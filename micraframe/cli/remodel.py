@@ -44,6 +44,14 @@ def remodel(
     from micraframe.config import parse_choice
 
     refuse_existing(output)
+    if not (head or combiner or extractor or setting):
+        raise ConfigError(
+            "expected --head, --combiner, --extractor or --set, got none of them; give what is to change, such as "
+            "--set distance=8"
+        )
+    for text in setting or ():
+        if "=" not in text:
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, such as distance=8; add a value")
     params = choices(combiner=combiner, extractor=extractor)
     changed = remodelled(model, head, params, parse_choice("--set:" + ",".join(setting)).params if setting else {})
     changed.save(output, like=model)
@@ -60,6 +68,7 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
         ConfigError: If a parameter does not exist or determines what was learned, or the model cannot predict with it.
     """
     from micraframe.config import parse_choice
+    from micraframe.interfaces import Method
     from micraframe.modelfile import load_model
     from micraframe.pipeline import load, rehearse
 
@@ -68,6 +77,14 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
     fields = registry.load(registry.catalog().find("head", chosen.name)).Params.model_fields
     of_head = {key: value for key, value in settings.items() if key in fields}
     of_method = {key: _merged(saved.method.params.get(key), settings[key]) for key in settings.keys() - of_head}
+    trained = registry.load(registry.catalog().find("method", saved.method.name))
+    assert issubclass(trained, Method)
+    if unknown := sorted(of_method.keys() - trained.Params.model_fields.keys()):
+        known = [*fields, *sorted(trained.inference_params)]
+        raise ConfigError(
+            f"--set {unknown[0]}: neither head {_short(chosen.name)} nor method {_short(saved.method.name)} has such a "
+            f"parameter; {registry.hint(unknown[0], known)}"
+        )
     if twice := sorted(params.keys() & of_method):
         raise ConfigError(f"--set {twice[0]}: expected it or --{twice[0]}, got both; leave one out")
     loaded = load(model, "cpu", head=None if head is None else chosen, **params, **of_method)
@@ -99,6 +116,11 @@ def refuse_existing(output: Path) -> None:
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"{output}: expected a new or empty folder, got one with files; choose another --output")
+
+
+def _short(name: str) -> str:
+    """Return a component's name without its plugin's."""
+    return name.rpartition("/")[2]
 
 
 def _merged(current: Any, change: Any) -> Any:
