@@ -111,12 +111,15 @@ class Failure:
         distribution: The distribution that it belongs to.
         reason: What went wrong, in one line.
         traceback: The whole traceback.
+        inside: Whether the plugin's own code failed. Otherwise it was rejected for what it offers, or there is no such
+            module, and the reason says everything.
     """
 
     name: str
     distribution: str
     reason: str
     traceback: str
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def catalog() -> Catalog:
             reason = reason_of(error, typed=True)
             if strict:
                 raise PluginError(f"plugin {name!r} of {distribution} {version} was rejected: {reason}") from error
-            failures.append(Failure(name, distribution, reason, traceback.format_exc()))
+            failures.append(Failure(name, distribution, reason, traceback.format_exc(), _is_inside_plugin(error)))
             warnings.warn(
                 f"plugin {name!r} of {distribution} {version} was rejected: {reason}", PluginWarning, stacklevel=2
             )
@@ -367,6 +370,14 @@ def _fields_inside(fields: Mapping[str, Any], path: Sequence[int | str]) -> Mapp
         annotation = fields[str(step)].annotation if step in fields else None
         fields = annotation.model_fields if isinstance(annotation, type) and issubclass(annotation, BaseModel) else {}
     return fields
+
+
+def _is_inside_plugin(error: BaseException) -> bool:
+    """Return whether an error was raised by a plugin's own code, rather than while it was looked up or checked."""
+    if isinstance(error, ModuleNotFoundError):
+        last = traceback.extract_tb(error.__traceback__)[-1].filename
+        return "importlib" not in last
+    return not isinstance(error, PluginError)
 
 
 def _sources() -> Iterator[tuple[str, str, str, Callable[[], ModuleType]]]:

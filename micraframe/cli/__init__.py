@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -27,7 +30,7 @@ from micraframe.cli import (
     tune,
 )
 from micraframe.cli.interrupts import interrupts, print_interrupted
-from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, UnknownComponent
+from micraframe.errors import AmbiguousComponent, ConfigError, MicraframeError, PluginWarning, UnknownComponent
 
 app = typer.Typer(
     name="micraframe",
@@ -77,9 +80,28 @@ def _options(
     """Compare microscopy segmentation from image-level labels with segmentation from full annotation."""
 
 
+@contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Print a warning about a plugin as one line, without a line of micraframe's code."""
+    original = warnings.formatwarning
+
+    def short(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category is PluginWarning:
+            return f"warning: {message}\n"
+        return original(message, category, filename, lineno, line)
+
+    warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = original
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 success, 1 failure, 2 wrong usage, 130 interrupted (Ctrl-C)."""
-    with interrupts() as interrupted:
+    with interrupts() as interrupted, _short_warnings():
         try:
             app()
         except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator
 from io import StringIO
 from itertools import groupby
@@ -14,6 +15,7 @@ import typer
 
 from micraframe import registry
 from micraframe.cli.output import AsJson, print_json, print_table, width, wrapped
+from micraframe.errors import PluginWarning
 from micraframe.plugin import KINDS
 
 if TYPE_CHECKING:
@@ -79,7 +81,9 @@ def show(
 
 def plugins(as_json: AsJson = False) -> None:
     """List the plugins that were found, and explain why others could not be used."""
-    found = registry.catalog()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # printed below
+        found = registry.catalog()
     records: list[dict[str, Any]] = [
         {
             "plugin": plugin.name,
@@ -107,7 +111,8 @@ def plugins(as_json: AsJson = False) -> None:
         return
     print_table(records)
     for failure in found.failures:
-        print(f"\nplugin {failure.name!r} of {failure.distribution} cannot be used:\n{failure.traceback}")
+        reason = f"\n{failure.traceback}" if failure.inside else f" {failure.reason}"
+        print(f"\nplugin {failure.name!r} of {failure.distribution} cannot be used:{reason}")
 
 
 def _print_description(entry: CatalogEntry, description: str) -> None:
