@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
 def sweep(
     model: Annotated[Path, typer.Argument(help="Folder of a saved micra-net model.")],
     image: Annotated[Path, typer.Argument(help="A TIFF, the folder of a Zarr array or OME-Zarr, a PNG or JPEG.")],
-    output: Annotated[Path, typer.Option(help="Folder for the results; an interrupted sweep in it is resumed.")],
+    output: Annotated[
+        Path,
+        typer.Option(help="Folder for the results; a sweep in it is resumed, and may have another mode or threshold."),
+    ],
     mode: Annotated[
         str, typer.Option(help="dense (fast), exact (window by window, as in the paper), or both, to compare them.")
     ] = "dense",
@@ -94,9 +96,12 @@ def sweep(
     segmenting = pipeline if masks else None
     if others:
         segmenting = with_study_thresholds(load(model, device, **others), thresholds, origin)
-    say = functools.partial(typer.echo, err=True)
+
+    def say(note: str) -> None:
+        typer.echo(f"Note: {note}", err=True)
+
     with reuse_freed_memory():
-        report = sweep_image(pipeline, image, output, options, progress(), say, model, segmenting)
+        report = sweep_image(pipeline, image, output, options, progress(), say, model, segmenting, replace_other=False)
     if as_json:
         flat: dict[str, Any] = asdict(report)
         agreement = flat.pop("agreement") or {}
@@ -108,7 +113,7 @@ def sweep(
 
 
 def summary(report: SweepReport) -> Iterator[str]:
-    """Yield lines with what was found, how long it took, and caveats."""
+    """Yield lines with what was found and how long it took; notes were printed as soon as they were known."""
     height, width = report.window
     yield f"Proposals: {report.proposals}, covering {report.area:.2%} of the image"
     if report.objects is not None:
@@ -123,4 +128,3 @@ def summary(report: SweepReport) -> Iterator[str]:
             f"Dense against exact: correlation {correlation}; {found.proposals_dense} and {found.proposals_exact} "
             f"proposals, {found.proposals_in_common} in common; dense is {found.speedup:.3g} times as fast"
         )
-    yield from (f"Note: {note}" for note in report.notes)

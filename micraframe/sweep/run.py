@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -180,6 +181,7 @@ def sweep_image(
     say: Callable[[str], None] | None = None,
     model: Path | None = None,
     segmenting: Pipeline | None = None,
+    replace_other: bool = True,
 ) -> SweepReport:
     """Find where in an image, which may be larger than memory, the classes are.
 
@@ -199,9 +201,12 @@ def sweep_image(
         model: Folder that the pipeline was loaded from, for the report.
         segmenting: Also predicts the proposals: see `micraframe.sweep.regions`. It may have another head, combiner or
             extractor than the pipeline, whose probability map uses none of these.
+        replace_other: Whether the results of a sweep of another image, model, window, overlap, tile or precision are
+            replaced. Those of the same sweep with another mode or threshold always are.
 
     Raises:
-        ConfigError: If no window is given and the model does not know the size of its training images.
+        ConfigError: If no window is given and the model does not know the size of its training images; or the folder
+            has results of another sweep, and they are not to be replaced.
         ModelError: If the model is not a MICRA-Net; or the head of `segmenting` makes no masks; or mode is not `exact`,
             and the classifier pools evidence or has a decoder, or the network's deepest layer depends on the whole
             image everywhere.
@@ -260,6 +265,8 @@ def sweep_image(
             digest_json(numerics(next(classifier.parameters()).device.type)),
             weights,
         )
+        if not replace_other:
+            _refuse_other(output, fingerprint)
         tiles = TileStore(output / "tiles" / fingerprint[:DIGITS])
         measured = _measure(classifier, opened, info.normalisation, rows.tile * stride, modes, tiles, progress)
         assert measured.normalisation is not None
@@ -325,6 +332,21 @@ def sweep_image(
         )
         write_json(output / REPORT, asdict(report))
         return report
+
+
+def _refuse_other(output: Path, fingerprint: str) -> None:
+    """Raise `ConfigError` if a folder has the results of a sweep with another fingerprint."""
+    try:
+        known = json.loads((output / REPORT).read_text(encoding="utf-8"))["fingerprint"]
+    except FileNotFoundError:
+        return  # no results, or those of an interrupted sweep
+    except (OSError, ValueError, KeyError, TypeError):
+        known = None
+    if known != fingerprint:
+        raise ConfigError(
+            f"{output}: expected a new folder, or one of the same sweep, got the results of another (image, model, "
+            "window, overlap, tile, precision or version of micraframe differ); choose another --output, or delete it"
+        )
 
 
 def _caveats(info: DatasetInfo) -> Iterator[str]:

@@ -36,7 +36,6 @@ def test_a_summary_has_what_was_found_and_no_internals() -> None:
         "Proposals: 12, covering 3.40% of the image",
         "Windows: 22500 of 64 x 64 pixels, 16 pixels apart",
         "Computing time (dense): 41 s",
-        "Note: slide.tif: something to know",
     ]
 
 

@@ -376,8 +376,18 @@ def test_command(model, fitted, image, tmp_path):
     assert record["agreement: proposals_in_common"] == 2
     done = CliRunner().invoke(app, [*arguments, "--window", "32"], catch_exceptions=False)
     assert "proposals.csv" in done.stdout
+    # Another threshold belongs to the same sweep; another window does not.
+    again = [*arguments, "--window", "32", "--presence-threshold", "0.4"]
+    assert CliRunner().invoke(app, again, catch_exceptions=False).exit_code == 0
+    before = results(tmp_path / "out")
+    refused = CliRunner().invoke(app, [*arguments, "--window", "48"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "expected a new folder, or one of the same sweep, got the results of another" in str(refused.exception)
+    assert results(tmp_path / "out") == before
+    arguments[4] = str(tmp_path / "wide")
     done = CliRunner().invoke(app, [*arguments, "--window", "100000"], catch_exceptions=False)
     assert "windows of 100000 x 100000 pixels do not fit in 200 x 270" in done.stderr
+    assert "do not fit" not in done.stdout
     unsized = dataclasses.replace(fitted.info, image_size=None)
     dataclasses.replace(fitted, info=unsized).save(tmp_path / "unsized")
     arguments[1] = str(tmp_path / "unsized")
