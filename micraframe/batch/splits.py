@@ -59,3 +59,13 @@ def write_splits(path: Path, splits: Mapping[str, Sequence[SampleLabels]], class
             for sample in samples:
                 labels = [""] * len(classes) if sample.labels is None else [int(label) for label in sample.labels]
                 writer.writerow([sample.id, split, sample.group, *labels])
+
+
+def trained_on(path: Path) -> frozenset[str]:
+    """Return the names of the training and validation samples in a CSV that `write_splits` wrote; none without one."""
+    try:
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(row["image"] for row in rows if row.get("split") in ("train", "valid") and "image" in row)

@@ -42,6 +42,7 @@ def finetune(
     from pydantic import ValidationError
 
     from micraframe import config, pipeline
+    from micraframe.batch.splits import trained_on
     from micraframe.micranet import MicraNet, MicraNetModel
     from micraframe.modelfile import provenance
     from micraframe.runtime.numerics import numerics
@@ -79,4 +80,4 @@ def finetune(
             provenance={**provenance(context.seed, info.fingerprint, computed_with), **before},
         )
 
-    train_and_save(settings, output, MicraNet.learns_from, fit)
+    train_and_save(settings, output, MicraNet.learns_from, fit, seen=trained_on(model.parent / "splits.csv"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -57,12 +57,14 @@ def train_and_save(
     learns_from: frozenset[Annotation],
     fit: Callable[[Sequence[Sample], Sequence[Sample], DatasetInfo, FitContext], Pipeline],
     uses_validation: bool = True,
+    seen: Collection[str] = (),
 ) -> None:
     """Annotate a dataset, train on it, save the result, and measure it on the test samples.
 
     `splits.csv` says which sample is in which split; `test.csv` is written last, so that a training that was
     interrupted after the model was saved is completed by the same command. `fit` trains, and returns the pipeline to
-    save; unless it uses validation samples, none are annotated.
+    save; unless it uses validation samples, none are annotated. `seen` names the samples that a model to start from was
+    trained on: a warning says which of these are test samples.
 
     Raises:
         ConfigError: If the folder already contains a model or another configuration, or another process trains there.
@@ -104,6 +106,13 @@ def train_and_save(
             write_text(output / "config.yaml", config.to_yaml(settings))
             write_splits(output / "splits.csv", splits, info.classes)
             _print_balance(splits, info.classes)
+            if known := [each.id for each in splits["test"] if each.id in seen]:
+                print(
+                    f"warning: {len(known)} of {len(test)} test samples have the names of samples that the model to "
+                    f"start from was trained on (first: {known[0]}); if they are the same images, the numbers of the "
+                    "test samples are too good: test on others",
+                    file=sys.stderr,
+                )
         one_sided = list(_one_sided(train, info.classes))
         # A method that learns from more than labels may learn a class from its outlines alone.
         if len(one_sided) == len(info.classes) and len(learns_from) == 1:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_the_model_itself_is_unchanged(folder: Path, tmp_path: Path) -> None:
     run("finetune", model, folder / "more.yaml", "--unfreeze", "all", "--output", tmp_path / "out")
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before
     assert json.loads((tmp_path / "out" / "model" / "model.json").read_text())["provenance"]["before all: seed"] == "0"
+
+
+def test_test_images_that_the_model_was_trained_on_are_a_warning(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["finetune", folder / "trained" / "model", folder / "more.yaml", "--unfreeze", "linear", "--output"]
+    with (folder / "trained" / "splits.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    before = (folder / "trained" / "splits.csv").read_text()
+    run(*words, tmp_path / "apart")
+    assert "was trained on" not in capsys.readouterr().err
+    (name,) = (row["image"] for row in rows if row["split"] == "test")
+    (folder / "trained" / "splits.csv").write_text(f"image,split\n{name},train\n")
+    run(*words, tmp_path / "seen")
+    (folder / "trained" / "splits.csv").write_text(before)
+    expected = (
+        f"1 of 1 test samples have the names of samples that the model to start from was trained on (first: {name})"
+    )
+    assert expected in capsys.readouterr().err
 
 
 def test_classes_are_renamed(folder: Path, tmp_path: Path) -> None:
