@@ -31,6 +31,7 @@ from micraframe.datasets.sources import LazySamples
 from micraframe.erasing import erasing_threshold
 from micraframe.errors import ConfigError, DataError, counted
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile, every_class
+from micraframe.metrics.precision_recall import area_under_roc
 from micraframe.parameters import Parameters
 from micraframe.runtime.files import write_json
 from micraframe.training.examples import seed_for
@@ -181,7 +182,9 @@ class SelfTraining(Method["SelfTraining.Params"]):
             if not any(packed[:-1].any() for packed in train_masks):
                 raise DataError(
                     f"self-training: expected pixels at or above {high:.3g} in the {name}'s maps of training images "
-                    f"that contain a class, got none; train the {name} for more epochs, or lower threshold or band"
+                    f"that contain a class, got none{_ranking(model, valid, info.classes)}; train for more epochs, and "
+                    "check the labels with micraframe data audit (method self-training also has threshold and band, "
+                    "which can be lowered)"
                 )
             if params.cues:
                 cues = choose_cues(train, train_masks, params.cues, params.agreement)
@@ -418,6 +421,21 @@ def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], 
         f"by erasing, got {counted(len(valid) + len(train), 'image')}, all with or all without; add images, or set "
         "threshold to a number"
     )
+
+
+def _ranking(model: Model, valid: Sequence[Sample], classes: Sequence[str]) -> str:
+    """Return how well a model orders validation samples by the presence of classes, for an error message."""
+    if not len(valid):
+        return ""
+    labels = np.array([_labels(sample) for sample in valid])
+    presence = np.stack([each.presence for each in model.score((sample.image for sample in valid), lambda _: ())])
+    areas = {
+        name: area_under_roc(labels[:, index], presence[:, index])
+        for index, name in enumerate(classes)
+        if 0 < labels[:, index].sum() < len(labels)
+    }
+    listed = ", ".join(f"{name} {area:.2f}" for name, area in areas.items())
+    return f" (AUC of presence on the validation samples, 0.5 by chance: {listed})" if areas else ""
 
 
 def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:

@@ -314,8 +314,12 @@ def test_what_cannot_be_trained_is_refused_before_training(params, message):
 def test_a_teacher_that_finds_nothing_is_named(toys):
     dark = [dataclasses.replace(sample, image=sample.image * 0) for sample in toy_samples(3)]
     method = build("method", "self-training", teacher="teacher", student="student", threshold=0.5)
-    with pytest.raises(DataError, match=r"at or above 0.622 in the teacher's maps"):
+    ranked = r"AUC of presence on the validation samples, 0.5 by chance: \w+ 0.50, \w+ 0.50"
+    advice = "train for more epochs, and check the labels with micraframe data audit"
+    with pytest.raises(DataError, match=rf"at or above 0.622 in the teacher's maps .* \({ranked}\); {advice}"):
         method.fit(dark, dark, INFO, CONTEXT)
+    with pytest.raises(DataError, match=f"got none; {advice}"):
+        method.fit(dark, [], INFO, CONTEXT)
 
 
 def test_a_threshold_by_erasing_needs_images_on_both_sides(toys):
