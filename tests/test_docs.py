@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import csv
 import importlib.util
 import json
@@ -116,6 +117,18 @@ def test_other_pages_run_by_themselves(page: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     runs = [block for block in blocks(page) if block.language in CODE and not block.reason]
     assert len(run_page(page, capfd)) <= sum(block.text.count("$ ") for block in runs)
+
+
+def test_the_last_block_of_the_walk_runs_alone() -> None:
+    tree = ast.parse([block.text for block in blocks(DOCS / "walk.md") if block.language == "python"][-1])
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    bound = {node.id for node in named if isinstance(node.ctx, ast.Store)} | {
+        each.asname or each.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for each in node.names
+    }
+    assert {node.id for node in named} - bound - set(dir(builtins)) == set()
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(DOCS)))
