@@ -600,7 +600,7 @@ class FitContext:
 
 def check_image(image: object, name: str) -> None:
     """Raise `DataError`, naming the image, unless it is a finite, non-empty float32 (C, H, W) array."""
-    _check(name, "image", image, np.float32, (None, None, None))
+    _check(name, "image", image, np.float32, (None, None, None), ("channels", "height", "width"))
     assert isinstance(image, np.ndarray)
     if image.size == 0:
         raise DataError(f"{name}: the image is empty: shape (C, H, W) = {image.shape}")
@@ -642,12 +642,21 @@ def check_classes(where: str, classes: Sequence[int], count: int) -> None:
 
 
 def _check(
-    where: str, name: str, array: object, dtype: type[np.generic], shape: tuple[int | None, ...] | tuple[int, ...]
+    where: str,
+    name: str,
+    array: object,
+    dtype: type[np.generic],
+    shape: tuple[int | None, ...] | tuple[int, ...],
+    axes: tuple[str, ...] = (),
 ) -> None:
-    """Raise `DataError` unless `array` is None or an array of that type and shape (None: any length)."""
+    """Raise `DataError` unless `array` is None or an array of that type and shape (None: any length).
+
+    `axes` names the axes in the message, where a shape of lengths alone would not say what they are.
+    """
     if array is None and name != "image":
         return
-    expected = f"{dtype.__name__} of shape ({', '.join('any' if n is None else str(n) for n in shape)})"
+    lengths = axes or ["any" if n is None else str(n) for n in shape]
+    expected = f"{dtype.__name__} of shape ({', '.join(lengths)})"
     if not isinstance(array, np.ndarray):
         raise DataError(f"{where}: expected {name} to be an array, {expected}, got {type(array).__name__}")
     fits = len(array.shape) == len(shape) and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True))

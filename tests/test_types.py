@@ -44,7 +44,7 @@ def full_sample() -> Sample:
     ("changes", "message"),
     [
         ({"image": IMAGE.astype(np.float64)}, "got float64"),
-        ({"image": IMAGE[0]}, r"shape \(4, 6\)"),
+        ({"image": IMAGE[0]}, r"float32 of shape \(channels, height, width\), got float32 of shape \(4, 6\)"),
         ({"image": IMAGE[:, :0]}, "the image is empty"),
         ({"image": np.where(IMAGE == 3, np.nan, IMAGE)}, "1 of 24 values are NaN or infinite"),
         ({"image": None}, "image to be an array, .*, got NoneType"),

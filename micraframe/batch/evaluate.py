@@ -255,7 +255,10 @@ def _read_truth(path: Path, classes: tuple[str, ...], instances: bool | None) ->
     named = named_classes(rows)
     others, missing = sorted(named - {*classes}), [name for name in classes if name not in named]
     if others and missing:  # a class may be absent, and others of no interest, but not both: names differ
-        raise DataError(f"{path}: expected the predicted classes {', '.join(classes)}, got {', '.join(sorted(named))}")
+        raise DataError(
+            f"{path}: expected the model's classes {', '.join(classes)} in column {CLASS_COLUMN!r}, got "
+            f"{', '.join(sorted(named))}; rename them in the table"
+        )
     return Truth(path, rows, columns, instances)
 
 

@@ -366,6 +366,11 @@ def _read(path: Path) -> Committed:
     try:
         return Committed.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, DataError, ValidationError) as error:
+        if not path.parent.exists():
+            raise ConfigError(
+                f"{path.parent}: no such folder (current folder: {Path.cwd()}); name the folder of a committed study, "
+                "such as benchmarks/studies/NAME"
+            ) from error
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]

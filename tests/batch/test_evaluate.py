@@ -216,7 +216,7 @@ def test_numbered_objects_are_counted_and_matched(predictions, truth):
 def test_a_table_of_boxes_that_does_not_fit_is_named(predictions, tmp_path):
     boxes = tmp_path / "boxes.csv"
     boxes.write_text(BOXES + "a,disc,4,4,10,7\na,Square,4,4,10,7\n")
-    with pytest.raises(DataError, match=r"expected the predicted classes disc, square, got Square, disc"):
+    with pytest.raises(DataError, match="the model's classes disc, square in column 'class', got Square, disc; rename"):
         evaluate_files(predictions, boxes)
     boxes.write_text("image,xmin,ymin,xmax,ymax\na,4,4,10,7\n")
     with pytest.raises(DataError, match=r"expected a column 'class' with disc, square"):

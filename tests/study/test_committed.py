@@ -246,3 +246,5 @@ def test_methods_are_chosen_by_name_and_new_ones_by_default(committed, tmp_path)
         choose_methods(study(*OLD), committed, ())
     with pytest.raises(ConfigError, match="expected the record of a committed study"):
         choose_methods(made, tmp_path, ())
+    with pytest.raises(ConfigError, match=r"absent: no such folder \(current folder: /.*\); name the folder of"):
+        choose_methods(made, tmp_path / "absent", ())

@@ -329,7 +329,7 @@ def _arranged(
 ) -> tuple[tuple[MethodResult, ...], tuple[tuple[MethodResult, ...], ...]]:
     """Return the first method of those that share trained models, in the table's order and numbered, and the variants.
 
-    To choose another one by its quality would be to choose by outlines that no hours include.
+    Picking another one by its quality would use outlines whose cost is in no hours.
     """
     sharing: dict[tuple[str, ...], list[MethodResult]] = {}
     for result in results:
