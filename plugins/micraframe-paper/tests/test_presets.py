@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 STUDIES = sorted((ROOT / "plugins" / "micraframe-paper" / "studies").glob("*.yaml"))
 COMMITTED = ROOT / "benchmarks" / "studies"
 RERUNS: dict[Studied, list[Path]] = {
-    "modified-mnist": [COMMITTED / "modified-mnist-half" / "study.yaml", COMMITTED / "modified-mnist-paper.yaml"],
+    "modified-mnist": [COMMITTED / name / "study.yaml" for name in ("modified-mnist-half", "modified-mnist-paper")],
     "p-vivax": [COMMITTED / "p_vivax_subset" / "study.yaml"],
 }
 
