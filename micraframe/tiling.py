@@ -87,8 +87,8 @@ def stitch(tiles: Sequence[ScoredTile], size: tuple[int, int]) -> Scores:
     """Return the scores of an image of which every pixel is used in one tile.
 
     Presence is the highest of the tiles. A class that was not explained in a tile has a map of 0 there. A class is `ok`
-    where it is in any tile. There is a coarse map if
-    all tiles have one in which a class was explained.
+    where it is in any tile. There is a coarse map if all tiles have one in
+    which a class was explained.
 
     Args:
         tiles: The scores of the tiles.

@@ -101,7 +101,7 @@ def compare_annotators(
             if instances is None:
                 for annotator, objects in zip(files, masks, strict=True):
                     refuse_numbered(objects, files[annotator][image])
-            found[image] = [_against_all(image, masks, instances, metric) for metric in metrics]
+            found[image] = [_against_all(image, masks, bool(instances), metric) for metric in metrics]
             counts[image] = len(masks[0])
             for annotator, objects in zip(files, masks, strict=True):
                 number = count(objects if instances else components(objects != 0))
@@ -204,9 +204,7 @@ def _read(image: str, files: dict[str, dict[str, Path]]) -> dict[str, IntArray]:
     return found
 
 
-def _against_all(
-    image: str, masks: Sequence[IntArray], instances: bool | None, metric: Metric[Any]
-) -> list[Statistics]:
+def _against_all(image: str, masks: Sequence[IntArray], instances: bool, metric: Metric[Any]) -> list[Statistics]:
     """Return each annotator's statistics of one image: the means with each other annotator as the truth."""
     truths = [_sample(image, objects, instances) for objects in masks]
     predictions = [_prediction(objects, instances) for objects in masks]
@@ -222,13 +220,13 @@ def _against_all(
     return [{name: mean(name, one) for name in pairs[0, 1]} for one in places]
 
 
-def _prediction(objects: IntArray, instances: bool | None) -> Prediction:
+def _prediction(objects: IntArray, instances: bool) -> Prediction:
     masks = objects != 0
     present = np.asarray(masks.any(axis=(1, 2)))
     scores = Scores.without_maps(present.astype(np.float32))
     return Prediction(scores, present, masks, objects if instances else None)
 
 
-def _sample(image: str, objects: IntArray, instances: bool | None) -> Sample:
+def _sample(image: str, objects: IntArray, instances: bool) -> Sample:
     blank = np.zeros((1, *objects.shape[1:]), np.float32)
     return Sample(image, blank, masks=objects != 0, instances=objects if instances else None)

@@ -203,10 +203,11 @@ def _with_own_outputs(files: Iterable[Path]) -> tuple[list[Path], dict[str, str]
     owners: dict[str, Path] = {}
     unique: list[Path] = []
     for file in dict.fromkeys(files):
+        outputs = output_files(file.stem)
         # Some file systems do not distinguish upper and lower case.
-        names = [name.casefold() for name in output_files(file.stem)]
+        names = [name.casefold() for name in outputs]
         clashes = [owners[name] for name in names if name in owners]
-        if (length := max(len(name.encode()) for name in output_files(file.stem))) > _LONGEST:
+        if (length := max(len(name.encode()) for name in outputs)) > _LONGEST:
             failures[str(file)] = (
                 f"expected names of outputs of at most {_LONGEST} bytes, got {length}; shorten the image's name"
             )

@@ -202,7 +202,8 @@ def sweep_image(
         segmenting: Also predicts the proposals: see `micraframe.sweep.regions`. It may have another head, combiner or
             extractor than the pipeline, whose probability map uses none of these.
         replace_other: Whether the results of a sweep of another image, model, window, overlap, tile or precision are
-            replaced. Those of the same sweep with another mode or threshold always are.
+            replaced, or those that another processor, number of threads or version computed. Those of the same sweep
+            with another mode or threshold always are.
 
     Raises:
         ConfigError: If no window is given and the model does not know the size of its training images; or the folder
@@ -345,7 +346,8 @@ def _refuse_other(output: Path, fingerprint: str) -> None:
     if known != fingerprint:
         raise ConfigError(
             f"{output}: expected a new folder, or one of the same sweep, got the results of another (image, model, "
-            "window, overlap, tile, precision or version of micraframe differ); choose another --output, or delete it"
+            "window, overlap, tile, precision, processor, number of threads or a version differ); choose another "
+            "--output, or delete it"
         )
 
 
