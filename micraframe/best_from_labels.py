@@ -1,7 +1,8 @@
 """The recommended way from image-level labels to masks, as one method: every part of it is a component of its own.
 
-    labels -> U-Net whose pixels' evidence is pooled, averaged over views
-           -> pseudo-masks, corrected by a cue of the image that agrees with them -> U-Net
+    one class:        labels -> U-Net whose pixels' evidence is pooled, averaged over views
+    several classes:  labels -> MICRA-Net's classifier, Grad-CAM of its deepest layer
+    both:             -> pseudo-masks, corrected by a cue of the image that agrees with them -> U-Net
 
 What each part is worth, and how they were chosen, is in `benchmarks/studies/README.md`.
 """
@@ -31,12 +32,12 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
     """
 
     class Params(Parameters):
-        teacher_widths: tuple[PositiveInt, ...] = Field((16, 32, 64), description="Filters of the teacher's stages.")
-        student_widths: tuple[PositiveInt, ...] = Field(
-            (8, 16, 32, 64),
-            description="Filters of the student's stages if there is one class; with several, the student has the "
-            "teacher's widths, and this is not used.",
+        teacher_widths: tuple[PositiveInt, ...] = Field(
+            (16, 32, 64),
+            description="Filters of the teacher's stages if there is one class; with several, the teacher has the "
+            "student's widths, and this is not used.",
         )
+        student_widths: tuple[PositiveInt, ...] = Field((8, 16, 32, 64), description="Filters of the student's stages.")
         epochs: int = Field(
             6,
             ge=1,
@@ -79,10 +80,12 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
     """Return the parameters of method `self-training` for this number of classes.
 
-    With one class, the student's loss gives little weight to pixels whose annotation the network contradicts, which
-    makes it robust to errors in the pseudo-masks. With several classes, this would keep it from learning to tell them
-    apart, which is the hardest part. The teacher can do that already, so the student starts from its weights and learns
-    with plain cross-entropy.
+    With one class, the teacher is a U-Net that scores pixels, and the student's loss gives little weight to pixels
+    whose annotation the network contradicts, which makes it robust to errors in the pseudo-masks.
+
+    With several classes, telling them apart is the hardest part, which pixel-wise evidence learns slowly and that loss
+    hardly at all. So the teacher is the paper's classifier, whose deepest layer shows which object is which, and the
+    student starts with its weights as encoder and learns with plain cross-entropy.
     """
     turns = [{"kind": "flip", "axis": "left-right"}, {"kind": "flip", "axis": "up-down"}, {"kind": "quarter-turns"}]
     training = {
@@ -97,16 +100,27 @@ def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
         "augmentations": turns if params.mirrored else [],
     }
     evidence = {"name": "micraframe/evidence"}
-    teacher = {
-        "backbone": {"name": "micraframe/unet", "params": {"widths": params.teacher_widths, "norm": "narrow"}},
-        "pooling": {"kind": "log-sum-exp", "r": 4.0},
-        "dropout": 0.0,
-        "training": training | {"objectives": ["mix-consistency"], "average": 0.98},
-        "extractor": {"name": "micraframe/views", "params": {"extractor": evidence}} if params.mirrored else evidence,
-        "combiner": evidence,
-    }
+    views = {"name": "micraframe/views", "params": {"extractor": evidence}}
+    widths = params.student_widths
+    if classes == 1:
+        teacher = {
+            "backbone": {"name": "micraframe/unet", "params": {"widths": params.teacher_widths, "norm": "narrow"}},
+            "pooling": {"kind": "log-sum-exp", "r": 4.0},
+            "dropout": 0.0,
+            "training": training | {"objectives": ["mix-consistency"], "average": 0.98},
+            "extractor": views if params.mirrored else evidence,
+            "combiner": evidence,
+        }
+    else:
+        teacher = {
+            "backbone": {"name": "micraframe/unet-encoder", "params": {"widths": widths, "norm": "narrow"}},
+            "dropout": 0.0,
+            "training": training,
+            "extractor": {"name": "micraframe/grad-cam"},
+            "combiner": {"name": "micraframe/last-layer"},
+        }
     student = {
-        "widths": params.student_widths if classes == 1 else params.teacher_widths,
+        "widths": widths,
         "norm": "narrow",
         "loss": "generalised-cross-entropy" if classes == 1 else "bce",
         "training": training,

@@ -29,6 +29,9 @@ _PROBE = (97, 75)
 _BACKBONE = "backbone."
 """What the names of a backbone's tensors contain in the state of a model, wherever it is nested."""
 
+_ENCODER = "encoder."
+"""What the names of the encoder's tensors begin with in a backbone that has a decoder, too."""
+
 
 def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a model's backbone by their names in it; nothing if the model has none, or several.
@@ -39,6 +42,21 @@ def backbone_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     found = [(name.partition(_BACKBONE)[2], tensor) for name, tensor in state.items() if _BACKBONE in name]
     tensors = dict(found)
     return tensors if len(tensors) == len(found) else {}
+
+
+def weights_for(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that one model's backbone can start with, by their names in it; nothing if none fit.
+
+    Args:
+        own: State of the model that is to start.
+        state: Of another model. Its backbone is the same, or the encoder of this one (`unet-encoder` and `unet`).
+    """
+    needed, given = backbone_of(own), backbone_of(state)
+    for prefix in ("", _ENCODER):
+        part = {name: tensor.shape for name, tensor in needed.items() if name.startswith(prefix)}
+        if part and part == {prefix + name: tensor.shape for name, tensor in given.items()}:
+            return {prefix + name: tensor for name, tensor in given.items()}
+    return {}
 
 
 def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

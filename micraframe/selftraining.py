@@ -24,7 +24,7 @@ from scipy.special import expit, logit
 from torch import Tensor
 
 from micraframe.batching import batches, spread
-from micraframe.classifier import backbone_of, part_of
+from micraframe.classifier import part_of, weights_for
 from micraframe.config import MICRA_NET, Choice, MethodChoice, build_learner
 from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consensus
 from micraframe.datasets.sources import LazySamples
@@ -100,8 +100,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
         )
         start: Literal["random", "teacher"] = Field(
             "random",
-            description="Initial weights of the students: random, or those of the teacher's backbone; the student's "
-            "must then have the same widths. In later rounds, too, it is the first teacher's.",
+            description="Initial weights of the students: random, or those of the teacher's backbone. The student's "
+            "must then be the same, or have it as its encoder. In later rounds, too, it is the first teacher's.",
         )
         rounds: int = Field(1, ge=1, description="Number of students, each trained on the maps of the one before.")
         threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["erasing"] = Field(
@@ -216,10 +216,10 @@ class SelfTraining(Method["SelfTraining.Params"]):
         teacher = self._teacher.untrained(info)
         if teacher is None or student is None:
             return None
-        if self.params.start == "teacher" and _backbone(teacher) != _backbone(student):
+        if self.params.start == "teacher" and not weights_for(student.state(), teacher.state()):
             raise DataError(
-                "self-training: expected a student with the teacher's backbone, to start from its weights, got "
-                "another; give both the same backbone and widths, or set start: random"
+                "self-training: expected a student whose backbone or encoder is the teacher's, to start from its "
+                "weights, got another; give both the same backbone and widths, or set start: random"
             )
         return student if self.params.presence == "student" else TeacherAndStudent(teacher, student)
 
@@ -441,11 +441,6 @@ def _ranking(model: Model, valid: Sequence[Sample], classes: Sequence[str]) -> s
 def _planes(bits: npt.NDArray[np.uint8], width: int) -> BoolArray:
     """Return masks and, last, the pixels to ignore: bool (K + 1, H, W)."""
     return np.unpackbits(bits, axis=-1, count=width).astype(np.bool_)
-
-
-def _backbone(model: Model) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a backbone's tensors by name."""
-    return {name: tuple(tensor.shape) for name, tensor in backbone_of(model.state()).items()}
 
 
 def _labels_only(sample: Sample) -> Sample:

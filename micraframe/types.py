@@ -581,7 +581,7 @@ class FitContext:
         progress: Progress callback.
         loggers: Loggers that receive the numbers of every epoch, if there is a folder.
         start: State of another model, tensors by name, for methods that `continues` marks: they start from the weights
-            of its backbone (`micraframe.classifier.backbone_of`); None: they start from random ones.
+            of its backbone (`micraframe.classifier.weights_for`); None: they start from random ones.
     """
 
     seed: int = 0

@@ -424,21 +424,34 @@ def test_an_unlike_backbone_is_found_before_training():
             build("method", "self-training", teacher=TEACHER, student=unlike, start="teacher").untrained(INFO)
 
 
-def test_with_several_classes_the_preset_has_a_student_like_its_teacher(tmp_path):
-    one, two = (DatasetInfo("toy", names, 1, Normalisation(), "0") for names in (("disc",), ("disc", "square")))
+def test_a_student_may_have_the_teacher_as_its_encoder():
+    student = {"name": "unet", "params": {"widths": [4, 8]}}
+
+    def teacher(widths):
+        return {"name": "micra-net", "params": {"backbone": {"name": "unet-encoder", "params": {"widths": widths}}}}
+
+    assert build("method", "self-training", teacher=teacher([4, 8]), student=student, start="teacher").untrained(INFO)
+    with pytest.raises(DataError, match="same backbone and widths"):
+        build("method", "self-training", teacher=teacher([8, 8]), student=student, start="teacher").untrained(INFO)
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_the_preset_restores_its_student(classes):
+    info = DatasetInfo("toy", tuple(map(str, range(classes))), 1, Normalisation(), "0")
     method = build("method", "best-from-labels", teacher_widths=[4, 8], student_widths=[4, 6, 8])
-    shapes = [{tensor.shape for tensor in method.untrained(info).state().values()} for info in (one, two)]
-    assert [(6, 4, 3, 3) in each for each in shapes] == [True, False]
-    for info in (one, two):
-        state = method.untrained(info).state()
-        assert method.restore(state, info, "cpu").state().keys() == state.keys()
+    state = method.untrained(info).state()
+    assert (6, 4, 3, 3) in {tensor.shape for tensor in state.values()}
+    assert method.restore(state, info, "cpu").state().keys() == state.keys()
 
 
-@pytest.mark.parametrize(("classes", "loss"), [(1, "generalised-cross-entropy"), (2, "bce")])
-def test_a_student_that_tells_classes_apart_believes_its_masks(classes, loss, monkeypatch):
+@pytest.mark.parametrize(
+    ("classes", "loss", "widths"), [(1, "generalised-cross-entropy", (16, 32, 64)), (2, "bce", (8, 16, 32, 64))]
+)
+def test_a_student_that_tells_classes_apart_continues_from_a_classifier(classes, loss, widths, monkeypatch):
     fitted = []
     monkeypatch.setattr(SelfTraining, "fit", lambda self, *_: fitted.append(self.params))
     info = DatasetInfo("toy", tuple(map(str, range(classes))), 1, Normalisation(), "0")
     build("method", "best-from-labels").fit([], [], info, CONTEXT)
     assert fitted[0].student.params["loss"] == loss
     assert fitted[0].start == ("teacher" if classes > 1 else "random")
+    assert fitted[0].teacher.params["backbone"]["params"]["widths"] == widths

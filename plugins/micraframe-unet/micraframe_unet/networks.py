@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from micraframe import registry
 from micraframe.backbones.encoder import Norm
-from micraframe.classifier import backbone_of
+from micraframe.classifier import backbone_of, weights_for
 from micraframe.errors import MissingDependency, ModelError, reason_of
 
 OWN = "unet-encoder"
@@ -67,23 +67,24 @@ def start_at(network: nn.Module, logits: Tensor) -> None:
 
 
 def continue_from(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the backbone of another model into a new network with encoder `unet-encoder`; the last layer is unchanged.
+    """Copy the backbone of another model into a new network with encoder `unet-encoder`; the rest is unchanged.
 
     Args:
         network: From `create`.
-        state: Of a model with backbone `unet`, such as a pixel-wise MICRA-Net, or of another of these networks.
+        state: Of a model with backbone `unet`, such as a pixel-wise MICRA-Net, or of another of these networks; or with
+            backbone `unet-encoder`, such as the paper's MICRA-Net, which becomes the network's encoder.
 
     Raises:
         ModelError: If the model has no such backbone, or more than one, or if widths or channels differ.
     """
-    theirs, own = backbone_of(state), backbone_of(network.state_dict())
-    shapes, needed = ({name: tensor.shape for name, tensor in each.items()} for each in (theirs, own))
-    if not needed or shapes != needed:
+    own = network.state_dict()
+    weights = weights_for(own, state)
+    if not weights:
         raise ModelError(
-            "expected a model with one U-Net backbone of the same widths and channels to start from, got another; set "
-            f"encoder: {OWN}, and the same widths as the other model's backbone unet"
+            "expected a model with one U-Net backbone, or one encoder, of the same widths and channels to start from, "
+            f"got another; set encoder: {OWN}, and the same widths as the other model's backbone, unet or unet-encoder"
         )
-    network.get_submodule("network.backbone").load_state_dict(theirs)
+    network.get_submodule("network.backbone").load_state_dict(backbone_of(own) | weights)
 
 
 class Padded(nn.Module):

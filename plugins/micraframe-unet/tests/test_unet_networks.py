@@ -63,6 +63,20 @@ def test_a_network_continues_from_the_backbone_of_another_model() -> None:
     torch.testing.assert_close(network.network.backbone(images)[-1], teacher.eval()(images)[-1])
 
 
+def test_an_encoder_becomes_the_networks_encoder() -> None:
+    teacher, _ = build("backbone", "unet-encoder", widths=(4, 8, 16)).create(2)
+    state = {f"backbone.{name}": tensor for name, tensor in teacher.state_dict().items()}
+    network = create(OWN, 2, 3, (4, 8, 16)).eval()
+    decoder = {name: tensor.clone() for name, tensor in network.state_dict().items() if "decoder" in name}
+    continue_from(network, state)
+    images = torch.rand(1, 2, 16, 20)
+    encoded, expected = network.network.backbone.encoder(images)[-1], teacher.eval()(images)[-1]
+    torch.testing.assert_close(encoded, expected)
+    after = network.state_dict()
+    assert decoder
+    assert all(torch.equal(tensor, after[name]) for name, tensor in decoder.items())
+
+
 @pytest.mark.parametrize(
     ("encoder", "widths", "channels"),
     [(OWN, (4, 8), 2), (OWN, (4, 8, 8), 2), (OWN, (4, 8, 16), 1), ("tu-resnet10t", (4, 8, 16), 2)],
