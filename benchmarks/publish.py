@@ -30,7 +30,7 @@ from micraframe import config
 from micraframe.config import Study
 from micraframe.runtime.files import write_json, write_text
 from micraframe.study import StudyFolder
-from micraframe.study.committed import export, runs_of
+from micraframe.study.committed import compares, export, runs_of
 from micraframe.study.models import named
 
 FILES = ("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html")
@@ -41,8 +41,9 @@ def publish(run: Path) -> Path:
     """Copy tables, report and pictures, and record the command; return the folder that they are in."""
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
-    for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
-        old.unlink()
+    if not compares(run):  # what is beside a committed study has no pictures of that study's methods
+        for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
+            old.unlink()
     study = config.read(run / "study.yaml", Study)
     if any(metric.name.endswith("review") for metric in study.metrics):
         draw_review(pl.read_csv(run / "rows.csv"), run / "figures" / "review.svg")

@@ -3,7 +3,8 @@
 .venv/bin/python benchmarks/readme.py            # rewrites them
 .venv/bin/python benchmarks/readme.py --check    # fails if they would change
 
-`<!-- table: FOLDER -->` stands for all methods, `<!-- table: FOLDER; METHOD; METHOD -->` for these, in this order.
+`<!-- table: FOLDER -->` stands for all methods, `<!-- table: FOLDER; METHOD; METHOD -->` for these, in this order;
+`<!-- thresholds: FOLDER; METHOD -->` for the IoU of these methods by where the threshold of their masks comes from.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ METRICS = {
     "detection_f1_pooled": "F1 of detections",
     "reviewed_area": "share of the pixels to look at for a recall of 0.9",
 }
-MARK = re.compile(r"(<!-- table: ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+ORIGINS = {
+    "fixed": "the method's own",
+    "negatives": "negatives",
+    "expected-share": "expected share",
+    "validation": "validation masks",
+    "oracle": "test masks",
+}
+MARK = re.compile(r"(<!-- (table|thresholds): ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "paper").glob("*.md")))
 
 
@@ -80,6 +88,31 @@ def table(folder: Path, chosen: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
+def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
+    """Return the IoU, in images that contain the class, of methods by the origin of their thresholds, as Markdown.
+
+    Args:
+        folder: The study's results.
+        chosen: Methods, in order.
+
+    Raises:
+        ValueError: If one of them is not in the study.
+    """
+    rows = [row for row in _read(folder / "summary.csv") if row["metric"] == "iou_if_present"]
+    found = {(*_row_key(row), row["thresholds"]): row for row in rows}
+    methods = list(dict.fromkeys(map(_row_key, rows)))
+    if unknown := set(chosen) - {method for *_, method in methods}:
+        raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
+    lines = [
+        "| method | training annotation | " + " | ".join(ORIGINS.values()) + " |",
+        "|---|---|" + "---|" * len(ORIGINS),
+    ]
+    for key in (each for name in chosen for each in methods if each[2] == name):
+        numbers = [_number(found.get((*key, origin))) for origin in ORIGINS]
+        lines.append("| " + " | ".join([key[2], annotation_text(key[1]), *numbers]) + " |")
+    return "\n".join([*lines, ""])
+
+
 def _row_key(row: dict[str, str]) -> tuple[str, str, str]:
     return row["dataset"], row["annotator"], row["method"]
 
@@ -115,7 +148,8 @@ def render(text: str) -> str:
     """Return a page with every marked table written again."""
 
     def written(match: re.Match[str]) -> str:
-        return match[1] + "\n" + table(ROOT / match[2], match[3].split("; ")[1:]) + match[4]
+        made = table if match[2] == "table" else thresholds_table
+        return match[1] + "\n" + made(ROOT / match[3], match[4].split("; ")[1:]) + match[5]
 
     return MARK.sub(written, text)
 

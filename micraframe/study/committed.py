@@ -256,6 +256,11 @@ def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
     write_text(folder.path / _COPY, committed.model_dump_json(indent=2))
 
 
+def compares(run: Path) -> bool:
+    """Return whether the folder of a study shows the runs of a committed study, too."""
+    return (run / _COPY).exists()
+
+
 def forget(folder: StudyFolder) -> None:
     """Let a study's folder show its own runs only."""
     (folder.path / _COPY).unlink(missing_ok=True)

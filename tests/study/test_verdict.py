@@ -102,6 +102,14 @@ def test_a_method_that_does_not_beat_the_best_control_is_named():
     assert 'No method was shown to beat "control, blob" (' in text(METHODS, (named,), gaps(0.5), IOU)
 
 
+def test_of_many_methods_that_do_not_beat_it_the_best_are_named():
+    control = result("blob", 0.1, 0.59)
+    many = [result(f"method {number}", 1.0, number / 10) for number in range(6)]
+    said = text((*many, ALL), (control,), gaps(0.05), IOU)
+    named = ", ".join(f"method {number} + boxes" for number in (5, 4)) + " and method 3 + boxes"
+    assert f'6 of 7 methods, the best of them {named}, were not shown to beat the control "blob"' in said
+
+
 def test_a_noisy_method_with_a_higher_mean_does_not_hide_one_that_is_certainly_better():
     labels, noisy, certain = (
         result("labels", 1.0, 0.5, "image-level"),

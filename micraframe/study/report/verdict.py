@@ -133,16 +133,17 @@ def _beaten(
     best = max(controls, key=lambda each: each.quality(primary), default=None)
     if best is None:
         return []
-    failing = [
-        each.name for each in results if (found := gap(each, best)) is not None and found.sign != _better(primary)
-    ]
+    failing = [each for each in results if (found := gap(each, best)) is not None and found.sign != _better(primary)]
     if not failing:
         return []
-    words = (
-        "No method was"
-        if len(failing) == len(results) > 1
-        else f"{listed(failing)} {'was' if len(failing) == 1 else 'were'} not"
-    )
+    if len(failing) == len(results) > 1:
+        words = "No method was"
+    elif len(failing) > _MOST_NAMED:
+        first = sorted(failing, key=lambda each: -each.quality(primary))[:_MOST_NAMED]
+        best_of_them = listed([each.name for each in first])
+        words = f"{len(failing)} of {len(results)} methods, the best of them {best_of_them}, were not"
+    else:
+        words = f"{listed([each.name for each in failing])} {'was' if len(failing) == 1 else 'were'} not"
     control = f'"{best.method}"' if "control" in best.method.lower() else f'the control "{best.method}"'
     return [f"{words} shown to beat {control} ({_reached(best, primary)})."]
 
