@@ -5,6 +5,7 @@
 
 `<!-- table: FOLDER -->` stands for all methods, `<!-- table: FOLDER; METHOD; METHOD -->` for these, in this order;
 `<!-- thresholds: FOLDER; METHOD -->` for the IoU of these methods by where the threshold of their masks comes from.
+`<!-- effort -->` stands for the paper's hours of annotation, recomputed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from micraframe_paper import effort
 
 from micraframe.study.report.wording import annotation_text
 
@@ -36,7 +39,13 @@ ORIGINS = {
     "oracle": "test masks",
 }
 MARK = re.compile(r"(<!-- (table|thresholds): ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "paper").glob("*.md")))
+EFFORT = re.compile(r"(<!-- effort -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = (
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "paper").glob("*.md")),
+    ROOT / "plugins" / "micraframe-paper" / "README.md",
+)
 
 
 def summaries(folder: Path) -> list[dict[str, str]]:
@@ -151,7 +160,7 @@ def render(text: str) -> str:
         made = table if match[2] == "table" else thresholds_table
         return match[1] + "\n" + made(ROOT / match[3], match[4].split("; ")[1:]) + match[5]
 
-    return MARK.sub(written, text)
+    return EFFORT.sub(lambda match: f"{match[1]}\n{effort.as_markdown()}{match[2]}", MARK.sub(written, text))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from micraframe.types import Sample
 
 ROOT = Path(__file__).parents[1]
 PAGES = readme.PAGES
+MEANS = {"fixed": 0.25, "expected-share": 0.5, "oracle": 0.75}
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -84,6 +85,15 @@ def test_a_table_of_chosen_methods(results):
         readme.table(results, ["n", "other"])
     text = f"<!-- table: {results}; n; m -->\n<!-- end -->"
     assert readme.render(text).index("| n |") < readme.render(text).index("| m |")
+
+
+def test_a_table_of_thresholds_leaves_out_what_was_not_measured(results):
+    with (results / "summary.csv").open("a") as stream:
+        stream.writelines(f"d,full,m,{origin},iou_if_present,{mean},,,4,1,1\n" for origin, mean in MEANS.items())
+    text = readme.render(f"<!-- thresholds: {results}; m -->\n<!-- end -->")
+    assert "| m | full annotation | 0.250 |  | 0.500 |  | 0.750 |" in text
+    with pytest.raises(ValueError, match="expected methods of the study, got n; correct the mark"):
+        readme.thresholds_table(results, ["n"])
 
 
 def test_a_table_of_several_datasets_has_a_row_for_each(results):
