@@ -110,6 +110,11 @@ def test_micrographs_keep_a_datasets_promises(tiles: dict[str, Any]) -> None:
     keeps_promises("em-axon", **tiles)
 
 
+def test_without_tiles_it_is_said_who_has_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"folder images in .*corresponding author"):
+        build("em-axon", root=str(tmp_path)).samples("train")
+
+
 def test_a_crop_is_positive_if_and_only_if_it_shows_a_mark(tiles: dict[str, Any]) -> None:
     dataset = build("em-axon", **tiles, pu_ratio=None)
     info = dataset.info()

@@ -7,6 +7,7 @@ from typing import final
 from micraframe.datasets.folder import Folder
 from micraframe.datasets.paths import resolve
 from micraframe.datasets.sources import SourceImage
+from micraframe.errors import DataError
 from micraframe.types import Normalisation
 from micraframe_paper.datasets.defaults import default
 from micraframe_paper.datasets.fields import MarkedFields, MarkedFieldsParams
@@ -52,6 +53,11 @@ class EmAxon(MarkedFields["EmAxon.Params"]):
             DataError: If a file is missing or broken, or a tile has no split.
         """
         root = self.params.root
+        if not resolve(f"{root}/images").is_dir():
+            raise DataError(
+                f"em-axon: expected the folder images in {resolve(root)}, got none; set root to the tiles, which are not "
+                "public: the paper's corresponding author has them (doi:10.1038/s42256-022-00472-w)"
+            )
         return Folder(
             Folder.Params(
                 images=f"{root}/images",
