@@ -55,8 +55,8 @@ class EmAxon(MarkedFields["EmAxon.Params"]):
         root = self.params.root
         if not resolve(f"{root}/images").is_dir():
             raise DataError(
-                f"em-axon: expected the folder images in {resolve(root)}, got none; set root to the tiles, which are not "
-                "public: the paper's corresponding author has them (doi:10.1038/s42256-022-00472-w)"
+                f"em-axon: expected the folder images in {resolve(root)}, got none; set root to the tiles, which are "
+                "not public: the paper's corresponding author has them (doi:10.1038/s42256-022-00472-w)"
             )
         return Folder(
             Folder.Params(
