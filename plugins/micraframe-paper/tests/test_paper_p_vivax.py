@@ -8,10 +8,13 @@ import pytest
 from micraframe_paper.datasets.p_vivax import INFECTED, read_smears
 
 from micraframe import registry
+from micraframe.annotators.annotate import annotate_samples
 from micraframe.datasets.crops import grid
 from micraframe.errors import DataError
 from micraframe.images import write_png
+from micraframe.pipeline import fit
 from micraframe.testing import check
+from micraframe.types import Annotation, FitContext
 
 SIZE = (70, 90)
 CELLS = [
@@ -167,3 +170,21 @@ def test_the_shared_subset(data):
     assert 0 < sum(labels) < len(labels) / 4
     sample = crops[labels.index(True)]
     assert (sample.image.shape, sample.labels.tolist(), len(sample.boxes[0]) > 0) == ((3, 256, 256), [True], True)
+
+
+def test_a_window_slides_over_whole_smears(root):
+    dataset = build(root, whole_images=["test"])
+    labeller = registry.build("annotator", "image-level")
+    train, valid = (
+        annotate_samples(dataset.samples(split), labeller, frozenset({Annotation.LABELS}), 0)[0]
+        for split in ("train", "valid")
+    )
+    training = {"epochs": 1, "batch_size": 8, "early_stopping": None}
+    params = {"backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}}, "training": training}
+    method = {"classifier": {"name": "micra-net", "params": params}, "threshold": 0.5}
+    trained = fit({"name": "sliding-window", "params": method}, train, valid, dataset.info(), FitContext(device="cpu"))
+    test = dataset.samples("test")
+    found = list(trained.predict(sample.image for sample in test))
+    assert [sample.image.shape[1:] for sample in test] == [SIZE, SIZE]
+    assert len(found) == 2
+    assert {sample.id: len(sample.boxes[0]) for sample in test} == {"e1": 2, "e2": 0}
