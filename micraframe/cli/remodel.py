@@ -13,6 +13,7 @@ import typer
 from micraframe import registry
 from micraframe.cli.predict import Combiner, Extractor, Head, choices
 from micraframe.errors import ConfigError
+from micraframe.runtime.files import refuse_existing
 
 if TYPE_CHECKING:
     from micraframe.pipeline import Pipeline
@@ -106,16 +107,6 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
         loaded = replace(other, origins=origins, untuned=untuned)
     rehearse(loaded, loaded.info.image_size or (256, 256))
     return loaded
-
-
-def refuse_existing(output: Path) -> None:
-    """Check that a model can be written to a folder without replacing anything.
-
-    Raises:
-        ConfigError: If it exists and is not an empty folder.
-    """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(f"{output}: expected a new or empty folder, got one with files; choose another --output")
 
 
 def _merged(current: Any, change: Any) -> Any:
