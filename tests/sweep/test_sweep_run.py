@@ -31,7 +31,7 @@ from micraframe.pipeline import Pipeline
 from micraframe.sweep import SweepOptions, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
-from micraframe.sweep.run import _threshold, correlations
+from micraframe.sweep.run import correlations, proposal_threshold
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Progress, Sample
 
 OPTIONS = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)
@@ -423,7 +423,7 @@ def test_what_is_as_likely_everywhere_is_not_proposed(fitted):
     # Of the two values, Otsu's threshold is the lower.
     probability = np.full((1, 6, 8), 0.6, np.float32)
     probability[0, 2, 3] = 0.9
-    (threshold,) = _threshold(fitted, dataclasses.replace(OPTIONS, presence_threshold=None), probability)
+    (threshold,) = proposal_threshold(fitted, dataclasses.replace(OPTIONS, presence_threshold=None), probability)
     assert (probability[0] >= np.float32(threshold)).sum() == 1
 
 
