@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from benchmarks.readme import hours, summaries
 from micraframe import config, registry
@@ -28,6 +26,7 @@ from micraframe.overlay import contours, to_rgb
 from micraframe.runtime.files import atomic
 from micraframe.study import StudyFolder
 from micraframe.study.committed import runs_of
+from micraframe.study.pictures import panels
 from micraframe.types import BoolArray, Sample
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "first-screen.png"
@@ -83,9 +82,8 @@ def draw(run: Path, path: Path) -> None:
     iou = {(row["annotator"], row["method"]): float(row["mean"]) for row in rows}
     runs = {(each.annotator, each.method): each for each in runs_of(study, folder) if each.seed == study.seeds[0]}
 
-    figure = Figure(figsize=(2.4 * (len(PANELS) + 1), 2.95), layout="constrained", dpi=140)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(PANELS) + 1)
+    columns = len(PANELS) + 1
+    figure, (axes,) = panels(1, columns, (2.4 * columns, 2.95), dpi=140)
     for axis, (key, title) in zip(axes, PANELS.items(), strict=False):
         crops = {
             sample.id: masks
@@ -97,10 +95,6 @@ def draw(run: Path, path: Path) -> None:
         axis.set_xlabel(f"{spent[key]:.2g} hours, IoU {iou[key]:.2f}", fontsize=10)
     axes[-1].imshow(_drawn(image, outlines(image)))
     axes[-1].set_title("truth", fontsize=10)
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        for spine in axis.spines.values():
-            spine.set_visible(False)
     with atomic(path) as temporary:
         # Without matplotlib's version in the file, the same figure gives the same bytes.
         figure.savefig(temporary, metadata={"Software": None})

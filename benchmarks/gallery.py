@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from benchmarks.first_screen import most_objects, outlines
@@ -26,6 +24,7 @@ from micraframe.errors import ConfigError
 from micraframe.micranet import NAME, MicraNet, MicraNetModel
 from micraframe.overlay import contours
 from micraframe.runtime.files import atomic
+from micraframe.study.pictures import panels
 from micraframe.types import DatasetInfo, FitContext, FloatArray, Sample
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -155,15 +154,9 @@ def draw_ladder(sample: Sample, path: Path) -> None:
 
 
 def _grid(rows: int, columns: int) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(1.35 * columns, 1.42 * rows), layout="constrained", dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    axis: Axes
+    figure, axes = panels(rows, columns, (1.35 * columns, 1.42 * rows), dpi=100)
     for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
         axis.set(xlim=(-0.5, SIZE - 0.5), ylim=(SIZE - 0.5, -0.5), aspect="equal")
-        for spine in axis.spines.values():
-            spine.set_visible(False)
     return figure, axes
 
 

@@ -25,6 +25,9 @@ COLOURS = (
 )
 """Okabe and Ito's colours and three of Tol's, which differ for colour-blind readers too; more classes repeat them."""
 
+_OPACITY = 0.35
+"""Of the tint of masks; outlines are opaque."""
+
 
 def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
     """Return an image for display.
@@ -43,16 +46,13 @@ def to_rgb(image: FloatArray) -> npt.NDArray[np.uint8]:
     return np.round(rgb * 255).astype(np.uint8)
 
 
-def overlay(
-    image: FloatArray, masks: BoolArray, objects: IntArray | None = None, opacity: float = 0.35
-) -> npt.NDArray[np.uint8]:
+def overlay(image: FloatArray, masks: BoolArray, objects: IntArray | None = None) -> npt.NDArray[np.uint8]:
     """Return the image with each class's mask tinted and outlined in the class's colour.
 
     Args:
         image: float32 (C, H, W).
         masks: bool (K, H, W).
         objects: int32 (K, H, W), numbered objects in the masks: each is outlined, also where two touch.
-        opacity: Opacity of the tint, in [0, 1]; the outline is opaque.
 
     Returns:
         uint8 (H, W, 3).
@@ -62,7 +62,7 @@ def overlay(
         if not mask.any():
             continue
         colour = np.array(COLOURS[index % len(COLOURS)], np.float32)
-        canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
+        canvas[mask] = (1 - _OPACITY) * canvas[mask] + _OPACITY * colour
         numbered = mask.astype(np.int32) if objects is None else mask + objects[index]
         # What lies around the image is background: a mask that reaches the border has an outline there.
         canvas[mask & edges(np.pad(numbered, 1)[None])[0, 1:-1, 1:-1]] = colour

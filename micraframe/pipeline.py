@@ -397,7 +397,7 @@ def load(
         built = with_values(built, saved.head.params)
     if has_auto(built):
         raise ConfigError(
-            f"{folder}: expected numbers for smoothing and minimum_size of head {name.rpartition('/')[2]}, got auto, "
+            f"{folder}: expected numbers for smoothing and minimum_size of head {registry.short_name(name)}, got auto, "
             "which only train and tune --sizes can find; give numbers, or run tune --sizes"
         )
     loaded = Pipeline(choice, model, name, built, saved.info, kept, provenance=saved.provenance)
@@ -419,8 +419,8 @@ def override(method: Choice, params: Mapping[str, Any], where: str) -> Choice:
         if name not in changeable.inference_params:
             allowed = ", ".join(sorted(changeable.inference_params))
             raise ConfigError(
-                f"{where}: {name!r} is not a parameter of method {method.name.rpartition('/')[2]} that can be changed "
-                f"after training; only {f'{allowed} and the head' if allowed else 'the head'} can"
+                f"{where}: {name!r} is not a parameter of method {registry.short_name(method.name)} that can be "
+                f"changed after training; only {f'{allowed} and the head' if allowed else 'the head'} can"
             )
     return resolve_choice("method", Choice(name=method.name, params={**method.params, **params}))
 

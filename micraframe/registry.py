@@ -424,6 +424,11 @@ def _check_kind(kind: str) -> None:
         raise UnknownComponent(f"there is no kind of component {kind!r}; {hint(kind, KINDS)}")
 
 
+def short_name(name: str) -> str:
+    """Return a component's name without its plugin's."""
+    return name.rpartition("/")[2]
+
+
 def hint(name: str, known: Sequence[str]) -> str:
     """Return what an error about an unknown name ends in: the known name that resembles it most, or all of them."""
     near = _near(name, known)
@@ -432,7 +437,7 @@ def hint(name: str, known: Sequence[str]) -> str:
 
 def _near(name: str, known: Sequence[str], cutoff: float = 0.5) -> list[str]:
     """Return up to three known names that resemble one, best first; a plugin's name in front of it does not count."""
-    return difflib.get_close_matches(name.rpartition("/")[2], list(dict.fromkeys(known)), n=3, cutoff=cutoff)
+    return difflib.get_close_matches(short_name(name), list(dict.fromkeys(known)), n=3, cutoff=cutoff)
 
 
 def _indefinite(noun: str) -> str:

@@ -87,7 +87,6 @@ def label_criteria(
     pipeline: Pipeline,
     samples: Sequence[Sample],
     seed: int = 0,
-    top: float = 0.01,
     dilation: int = 3,
     scores: Sequence[Scores] | None = None,
 ) -> LabelCriteria:
@@ -99,7 +98,6 @@ def label_criteria(
         pipeline: A trained pipeline; its own presence threshold decides which classes are found.
         samples: Validation images. Only image and labels are read; those without labels do not count.
         seed: Draws the pairs of images for erasing and keeping.
-        top: Share of a map's pixels, in (0, 1], that are its strongest values.
         dilation: Pixels by which masks are dilated before they are erased.
         scores: The model's scores of the samples with the maps of every class, in their order, which no threshold
             changes; None: they are scored now.
@@ -121,7 +119,7 @@ def label_criteria(
     else:
         scored = iter([scores[place] for place in places])
     for sample, each in zip(samples, scored, strict=True):
-        pooled.append(strongest(each, top))
+        pooled.append(strongest(each))
         present.append(pipeline.head.present(each.presence))
         found.append(masks_of(forced.decide(each, sample.image)))
     masks = [each for each in found if each is not None]
@@ -141,16 +139,11 @@ def label_criteria(
     return LabelCriteria(*map(mean_defined, numbers))
 
 
-def strongest(scores: Scores, top: float) -> FloatArray:
-    """Return the mean of the strongest values of each class's map, float32 (K,); NaN without a map.
-
-    Args:
-        scores: The scores of one image.
-        top: Share of the pixels that count, at least one pixel.
-    """
+def strongest(scores: Scores) -> FloatArray:
+    """Return the mean of each class's map over the strongest 1 % of its pixels, float32 (K,); NaN without a map."""
     found = np.full(len(scores.presence), np.nan, np.float32)
     if scores.classes:
-        found[list(scores.classes)] = top_share(torch.tensor(scores.maps)[None], top)[0].numpy()
+        found[list(scores.classes)] = top_share(torch.tensor(scores.maps)[None], 0.01)[0].numpy()
     return found
 
 

@@ -142,14 +142,11 @@ def among(pseudo: npt.ArrayLike, groups: npt.NDArray[np.bool_]) -> Double:
     return numbers + scale * (kept - kept.mean(axis=1, keepdims=True)) if kept.size else kept
 
 
-def estimate(
-    pseudo: npt.ArrayLike, level: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
-) -> Estimate:
-    """Return the mean over trained models, with its interval over models and groups.
+def estimate(pseudo: npt.ArrayLike, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Estimate:
+    """Return the mean over trained models, with its 95 % interval over models and groups.
 
     Args:
         pseudo: (M, G) pseudo-values; models whose number is undefined, NaN, are left out.
-        level: Coverage of the interval.
         bounds: Range of the number, to which the interval is clipped.
     """
     y = _defined(pseudo)
@@ -160,12 +157,12 @@ def estimate(
     value, spread = float(means.mean()), float(means.std(ddof=1)) if models > 1 else math.nan
     if groups < 2:
         return Estimate(value, math.nan, math.nan, spread, models, groups)
-    found = _contrast(value, _of_mean(y), level)
+    found = _contrast(value, _of_mean(y))
     return Estimate(value, max(found.low, bounds[0]), min(found.high, bounds[1]), spread, models, groups)
 
 
-def contrast(first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.95, paired: bool = False) -> Contrast:
-    """Compare two numbers measured on the same groups.
+def contrast(first: npt.ArrayLike, second: npt.ArrayLike, paired: bool = False) -> Contrast:
+    """Compare two numbers measured on the same groups, with a 95 % interval.
 
     Of independently trained models, the variance is that of the groups' differences, plus what models vary beyond it:
     S^2_d / G + sum over both of max(0, MS_model - MS_residual) / (M G).
@@ -173,7 +170,6 @@ def contrast(first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.95, p
     Args:
         first: (M1, G) pseudo-values.
         second: (M2, G) pseudo-values.
-        level: Coverage of the interval.
         paired: Whether rows are the same trained models, which differ only in what follows training.
     """
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
@@ -181,7 +177,7 @@ def contrast(first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.95, p
         y = _defined(_difference(one, other))
         if not y.size or y.shape[1] < 2:
             return Contrast(*(math.nan,) * 6)
-        return _contrast(float(y.mean()), _of_mean(y), level)
+        return _contrast(float(y.mean()), _of_mean(y))
     one, other = _defined(one), _defined(other)
     if not one.size or not other.size or one.shape[1] < 2:
         return Contrast(*(math.nan,) * 6)
@@ -189,7 +185,7 @@ def contrast(first: npt.ArrayLike, second: npt.ArrayLike, level: float = 0.95, p
     groups = len(differences)
     within = float(differences.var(ddof=1)) / groups, groups - 1.0
     variance = _Variance((within, *_beyond_groups(one), *_beyond_groups(other)))
-    return _contrast(float(differences.mean()), variance, level)
+    return _contrast(float(differences.mean()), variance)
 
 
 def equivalence(found: Contrast, margin: float) -> float:
@@ -299,10 +295,10 @@ def _beyond_groups(y: Double) -> list[tuple[float, float]]:
     return [(of_models, models - 1.0), (-residual, float((models - 1) * (groups - 1)))]
 
 
-def _contrast(difference: float, variance: _Variance, level: float) -> Contrast:
-    """Return a difference with its interval and two-sided p value by Student's t."""
+def _contrast(difference: float, variance: _Variance) -> Contrast:
+    """Return a difference with its 95 % interval and two-sided p value by Student's t."""
     error, freedom = math.sqrt(variance.value), variance.freedom
-    reach = float(special.stdtrit(freedom, (1 + level) / 2)) * error
+    reach = float(special.stdtrit(freedom, 0.975)) * error
     if error == 0:
         p = math.nan if difference == 0 else 0.0
     else:

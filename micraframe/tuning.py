@@ -229,17 +229,16 @@ def bounded(scores: Iterable[Scores], room: int = ROOM) -> Iterator[Scores]:
             yield Scores.without_maps(each.presence, each.size)
 
 
-def best_presence_threshold(presence: FloatArray, labels: BoolArray, usual: float = 0.5) -> float:
-    """Return the threshold that classifies the most images correctly; of several, the nearest to `usual`.
+def best_presence_threshold(presence: FloatArray, labels: BoolArray) -> float:
+    """Return the threshold that classifies the most images correctly; of several, the nearest to 0.5.
 
     Args:
         presence: float32 (N,): the probability of one class; it counts as present where this reaches the threshold.
         labels: bool (N,): whether it is present.
-        usual: The preferred threshold.
     """
     levels = np.unique(presence.astype(np.float64))
-    candidates = np.array([usual, *((levels[1:] + levels[:-1]) / 2), max(levels[0] / 2, 0.0), (levels[-1] + 1) / 2])
-    candidates = candidates[np.argsort(np.abs(candidates - usual), kind="stable")]
+    candidates = np.array([0.5, *((levels[1:] + levels[:-1]) / 2), max(levels[0] / 2, 0.0), (levels[-1] + 1) / 2])
+    candidates = candidates[np.argsort(np.abs(candidates - 0.5), kind="stable")]
     order = np.argsort(presence)
     below = np.concatenate([[0], np.cumsum(labels[order])])  # images with the class among the first n
     # In float32, as heads compare.

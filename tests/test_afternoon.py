@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shlex
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from plugin_folders import install_folder
 from ruamel.yaml import YAML
+from table_files import rows_of
 from typer.testing import CliRunner
 
 from micraframe import build, catalog, config
@@ -126,12 +126,10 @@ def test_an_afternoon(add_site: AddSite) -> None:
     assert [line.split()[1] for line in ran] == ["new-plugin", "install", "conformance", "study", "study"]
     folder = Path("runs/ranks")
     labels = {compared.label for compared in config.load(DEMO, Study).methods} | {"labels, rank mean", "labels, mean"}
-    with (folder / "summary.csv").open() as table:
-        assert {row["method"] for row in csv.DictReader(table)} == labels
+    assert {row["method"] for row in rows_of(folder / "summary.csv")} == labels
     report = (folder / "report.html").read_text(encoding="utf-8")
     assert {label for label in labels if label not in report} == set()
-    with (folder / "statistics.csv").open() as table:
-        planned = [tuple(row.values()) for row in csv.DictReader(table) if "planned" in row.values()]
+    planned = [tuple(row.values()) for row in rows_of(folder / "statistics.csv") if "planned" in row.values()]
     assert {row[4:6] for row in planned} == {
         (f"labels, {name} (image-level)", "labels, MICRA-Net (paper) (image-level)") for name in ("rank mean", "mean")
     }

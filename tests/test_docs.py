@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import csv
 import importlib.util
 import json
 import re
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pytest
+from table_files import rows_of
 
 from micraframe import config
 from micraframe.builtin import COMPONENTS
@@ -103,8 +103,7 @@ def test_the_pages_that_build_on_the_walk(
     walked = ["crops", "data", "check", "train", "predict", "evaluate", "remodel", "tune", "predict"]
     assert ran["walk.md"] == walked
     for folder in ("found", "found-tuned"):
-        with Path(folder, "predictions.csv").open() as table:
-            assert len([row["objects"] for row in csv.DictReader(table)]) == 2
+        assert len([row["objects"] for row in rows_of(Path(folder, "predictions.csv"))]) == 2
     assert ran["fine-tuning.md"][:2] == ["train", "finetune"]
 
 

@@ -15,7 +15,7 @@ from micraframe.datasets.paths import images_in
 from micraframe.datasets.tables import CLASS_COLUMN, CROP_COLUMNS, GROUP_COLUMN, IMAGE_COLUMNS, SPLIT_COLUMN
 from micraframe.errors import BatchError, ConfigError, DataError, MicraframeError, counted
 from micraframe.images import IMAGE_SUFFIXES, read_image, read_planes, write_png, write_tiff
-from micraframe.runtime.files import atomic_folder
+from micraframe.runtime.files import atomic_folder, refuse_existing
 from micraframe.types import Progress
 
 IMAGES: Final = "images"
@@ -152,8 +152,4 @@ def _check(output: Path, size: int, stride: int | None, classes: Sequence[str], 
         raise ConfigError(
             f"expected distinct names of classes, other than {', '.join(sorted(taken))}, got {', '.join(classes)!r}"
         )
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(
-            f"{output}: expected a new or an empty folder, because labels that were filled in are never replaced; "
-            "choose another --output"
-        )
+    refuse_existing(output, "because labels that were filled in are never replaced")

@@ -28,6 +28,7 @@ from micraframe.images import (
 )
 from micraframe.overlay import overlay
 from micraframe.pipeline import Pipeline
+from micraframe.registry import short_name
 from micraframe.runtime.locks import exclusive
 from micraframe.runtime.tables import CsvStream
 from micraframe.types import DatasetInfo, FloatArray, Prediction, Progress
@@ -114,7 +115,7 @@ def predict_files(
     """
     if scores and not pipeline.uses_maps:
         raise ConfigError(
-            f"--scores: expected a head that uses score maps, got {pipeline.head_name.rpartition('/')[2]}, for which "
+            f"--scores: expected a head that uses score maps, got {short_name(pipeline.head_name)}, for which "
             "none are made; choose another --head, or leave out --scores"
         )
     if missing := [str(path) for path in images if not path.exists()]:

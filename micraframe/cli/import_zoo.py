@@ -10,6 +10,7 @@ import typer
 
 from micraframe.cli.output import AsJson, print_records
 from micraframe.errors import MissingDependency
+from micraframe.runtime.files import refuse_existing
 
 
 def import_zoo(
@@ -35,8 +36,6 @@ def import_zoo(
     The models have the combiner and the head of the published code, and the thresholds in the file, where it has any.
     Folds of one model become one model, whose maps are their mean. Requires the plugin micraframe-paper.
     """
-    from micraframe.cli.remodel import refuse_existing
-
     refuse_existing(output)
     try:
         zoo = importlib.import_module("micraframe_paper.zoo")

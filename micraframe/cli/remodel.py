@@ -13,6 +13,7 @@ import typer
 from micraframe import registry
 from micraframe.cli.predict import Combiner, Extractor, Head, choices
 from micraframe.errors import ConfigError
+from micraframe.runtime.files import refuse_existing
 
 if TYPE_CHECKING:
     from micraframe.pipeline import Pipeline
@@ -82,8 +83,8 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
     if unknown := sorted(of_method.keys() - trained.Params.model_fields.keys()):
         known = [*fields, *sorted(trained.inference_params)]
         raise ConfigError(
-            f"--set {unknown[0]}: neither head {_short(chosen.name)} nor method {_short(saved.method.name)} has such a "
-            f"parameter; {registry.hint(unknown[0], known)}"
+            f"--set {unknown[0]}: neither head {registry.short_name(chosen.name)} nor method "
+            f"{registry.short_name(saved.method.name)} has such a parameter; {registry.hint(unknown[0], known)}"
         )
     if twice := sorted(params.keys() & of_method):
         raise ConfigError(f"--set {twice[0]}: expected it or --{twice[0]}, got both; leave one out")
@@ -106,21 +107,6 @@ def remodelled(model: Path, head: str | None, params: dict[str, Any], settings: 
         loaded = replace(other, origins=origins, untuned=untuned)
     rehearse(loaded, loaded.info.image_size or (256, 256))
     return loaded
-
-
-def refuse_existing(output: Path) -> None:
-    """Check that a model can be written to a folder without replacing anything.
-
-    Raises:
-        ConfigError: If it exists and is not an empty folder.
-    """
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConfigError(f"{output}: expected a new or empty folder, got one with files; choose another --output")
-
-
-def _short(name: str) -> str:
-    """Return a component's name without its plugin's."""
-    return name.rpartition("/")[2]
 
 
 def _merged(current: Any, change: Any) -> Any:

@@ -13,8 +13,9 @@ import typer
 from micraframe import registry
 from micraframe.cli.output import Device, print_table, progress
 from micraframe.cli.predict import Tuned
-from micraframe.cli.remodel import NewModel, refuse_existing
+from micraframe.cli.remodel import NewModel
 from micraframe.errors import ConfigError, DataError
+from micraframe.runtime.files import refuse_existing
 
 if TYPE_CHECKING:
     from micraframe.interfaces import Thresholds

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from micraframe.errors import ConfigError
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -55,6 +57,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         for leftover in (temporary, old):
             shutil.rmtree(leftover, ignore_errors=True)
+
+
+def refuse_existing(output: Path, reason: str = "got one with files") -> None:
+    """Check that writing to a folder replaces nothing.
+
+    Raises:
+        ConfigError: If it exists and is not an empty folder, for this reason.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"{output}: expected a new or empty folder, {reason}; choose another --output")
 
 
 def write_text(path: Path, text: str) -> None:

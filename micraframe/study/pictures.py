@@ -24,8 +24,6 @@ from micraframe.study.plan import StudyRun
 from micraframe.study.report.wording import slugs
 from micraframe.types import Maps, Prediction, Sample
 
-_PANEL_INCHES = 1.7
-
 
 def draw(runs: Sequence[StudyRun], study: Study, folder: StudyFolder) -> tuple[Path, ...]:
     """Draw the steps of each MICRA-Net on test images, for the first seed.
@@ -97,7 +95,10 @@ def _draw_steps(
     """
     rows = list(zip(samples, steps, strict=True))
     layers = [layer.name for layer in rows[0][1][0].layers]
-    figure, axes = _grid(len(rows), ["image", *layers, "combined", "mask", "truth"])
+    titles = ["image", *layers, "combined", "mask", "truth"]
+    figure, axes = panels(len(rows), len(titles), (1.7 * len(titles), 1.7 * len(rows) + 0.5), dpi=80)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=7)
     for row, (sample, (maps, prediction)) in zip(axes, rows, strict=True):
         row[0].imshow(to_rgb(sample.image))
         if not maps.classes:
@@ -126,15 +127,13 @@ def _draw_steps(
         figure.savefig(temporary, metadata={"Software": None})
 
 
-def _grid(rows: int, titles: list[str]) -> tuple[Figure, Any]:
-    columns = len(titles)
-    figure = Figure(figsize=(_PANEL_INCHES * columns, _PANEL_INCHES * rows + 0.5), layout="constrained", dpi=80)
+def panels(rows: int, columns: int, size: tuple[float, float], dpi: int) -> tuple[Figure, Any]:
+    """Return a figure of this width and height in inches, and its axes (rows, columns), without ticks and frames."""
+    figure = Figure(figsize=size, layout="constrained", dpi=dpi)
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set_visible(False)
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=7)
     return figure, axes

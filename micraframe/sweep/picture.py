@@ -21,9 +21,9 @@ NUMBERED = 50
 """Number of proposals that are labelled with their rank."""
 
 
-def shrink(image: LargeImage, side: int = SIDE) -> tuple[FloatArray, int]:
-    """Return the mean of every block of pixels, float32 (C, h, w) of at most `side`, and the side of a block."""
-    factor = -(-max(image.height, image.width) // side)
+def shrink(image: LargeImage) -> tuple[FloatArray, int]:
+    """Return the mean of every block of pixels, float32 (C, h, w) of at most `SIDE`, and the side of a block."""
+    factor = -(-max(image.height, image.width) // SIDE)
     strip = factor * max(1, 512 // factor)
     columns = np.arange(0, image.width, factor)
     strips = []

@@ -279,7 +279,7 @@ def sweep_image(
             probabilities[mode], seconds[mode] = _run(mode, engine, measured, tiles, progress, note)
         maps = {mode: probability_map(each, rows, columns) for mode, each in probabilities.items()}
         probability = maps[modes[0]]
-        threshold = _threshold(pipeline, options, probability)
+        threshold = proposal_threshold(pipeline, options, probability)
         proposals = {
             mode: propose(each, info.classes, block, size, window, threshold, LARGEST) for mode, each in maps.items()
         }
@@ -366,7 +366,7 @@ def _caveats(info: DatasetInfo) -> Iterator[str]:
         )
 
 
-def _threshold(pipeline: Pipeline, options: SweepOptions, probability: FloatArray) -> PresenceThreshold:
+def proposal_threshold(pipeline: Pipeline, options: SweepOptions, probability: FloatArray) -> PresenceThreshold:
     """Return the threshold of proposals in a map (K, block rows, block columns), as `SweepOptions` describes it."""
     own = pipeline.head.params.presence_threshold
     if options.presence_threshold is not None or "presence" in pipeline.origins:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from table_files import rows_of
 
 from micraframe import registry
 from micraframe.batch.cut import cut_files
@@ -46,8 +47,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def table(folder: Path) -> list[dict[str, str]]:
-    with (folder / "labels.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
+    return rows_of(folder / "labels.csv")
 
 
 def fill_in(folder: Path, answer: Any) -> None:
@@ -199,8 +199,7 @@ def test_blood_smears_are_cut_and_labelled_from_their_boxes(data: Path, tmp_path
         (images / path.name).symlink_to(path)
     crops = tmp_path / "crops"
     cut_files(images, crops, 160, 120, ["WBC"])
-    with (source / "boxes.csv").open(newline="") as stream:
-        boxes = [row for row in csv.DictReader(stream) if row["class"] == "WBC"]
+    boxes = [row for row in rows_of(source / "boxes.csv") if row["class"] == "WBC"]
 
     def answer(number: int, row: dict[str, str]) -> dict[str, str]:
         y, x = int(row["y"]), int(row["x"])

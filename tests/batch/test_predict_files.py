@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from table_files import rows_of
 
 from micraframe.batch import predict_files
 from micraframe.batch.predict import restore_size
@@ -61,11 +61,6 @@ def picture(path, marked: bool = False, size: tuple[int, int] = (20, 30)):
     return path
 
 
-def read(path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -83,7 +78,7 @@ def test_one_image_that_a_component_cannot_handle_does_not_end_the_batch(tmp_pat
     assert list(failures) == [str(files[1])]
     assert failures[str(files[1])].startswith(f"{files[1]}: ")
     assert reason.replace("in tiles", "in smaller tiles" if tiling else "in tiles") in failures[str(files[1])]
-    assert [row["image"] for row in read(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
+    assert [row["image"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
     assert not (tmp_path / "out" / "b.tif").exists()
 
 
@@ -101,7 +96,7 @@ def test_an_image_whose_outputs_do_not_fit_into_memory_leaves_none(tmp_path, mon
     done, failures = predict_files(pipeline(), [picture(tmp_path / f"{name}.png") for name in "abc"], tmp_path / "out")
     assert (done, len(failures)) == (2, 1)
     assert not list((tmp_path / "out").glob("b*"))
-    assert [row["image"] for row in read(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
+    assert [row["image"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
 
 
 def test_an_image_whose_outputs_would_have_too_long_names_does_not_end_the_batch(tmp_path):
@@ -110,7 +105,7 @@ def test_an_image_whose_outputs_would_have_too_long_names_does_not_end_the_batch
     done, failures = predict_files(pipeline(), files, tmp_path / "out")
     assert (done, list(failures)) == (2, [str(files[1])])
     assert "at most 240 bytes, got 261" in failures[str(files[1])]
-    assert [row["image"] for row in read(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
+    assert [row["image"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["a.png", "c.png"]
     assert not list((tmp_path / "out").glob("b*"))
 
 
@@ -125,10 +120,10 @@ def test_what_was_done_before_an_interruption_stays_and_is_replaced_later(tmp_pa
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         predict_files(pipeline(), files, out, progress=Interrupting())
-    assert [row["image"] for row in read(out / "predictions.csv")] == ["a.png", "b.png"]
-    assert {row["image"] for row in read(out / "objects.csv")} == {"a.png", "b.png"}
+    assert [row["image"] for row in rows_of(out / "predictions.csv")] == ["a.png", "b.png"]
+    assert {row["image"] for row in rows_of(out / "objects.csv")} == {"a.png", "b.png"}
     assert predict_files(pipeline(), files[2:], out) == (1, {})
-    assert [row["image"] for row in read(out / "predictions.csv")] == ["c.png"]
+    assert [row["image"] for row in rows_of(out / "predictions.csv")] == ["c.png"]
     assert not list(out.glob("a*"))
 
 
@@ -138,7 +133,7 @@ def test_objects_are_numbered_measured_and_outlined(tmp_path):
     )
     labels = read_labels(tmp_path / "o" / "a-labels.tif")
     assert np.unique(labels).tolist() == [0, 1, 2]
-    rows = read(tmp_path / "o" / "objects.csv")
+    rows = rows_of(tmp_path / "o" / "objects.csv")
     assert [(row["id"], row["area"], row["y"], row["x"], row["pixel_size_um"]) for row in rows] == [
         ("1", "16", "5.5", "5.5", "0.5"),
         ("2", "36", "12.5", "22.5", "0.5"),
@@ -151,16 +146,16 @@ def test_objects_are_numbered_measured_and_outlined(tmp_path):
 
 def test_objects_of_masks_are_their_connected_components(tmp_path):
     predict_files(pipeline("semantic"), [picture(tmp_path / "a.png")], tmp_path / "o")
-    assert [row["area"] for row in read(tmp_path / "o" / "objects.csv")] == ["16", "36"]
+    assert [row["area"] for row in rows_of(tmp_path / "o" / "objects.csv")] == ["16", "36"]
     assert not (tmp_path / "o" / "a-labels.tif").exists()
-    (row,) = read(tmp_path / "o" / "predictions.csv")
+    (row,) = rows_of(tmp_path / "o" / "predictions.csv")
     assert (row["area"], row["objects"]) == ("52", "2")
 
 
 def test_a_head_without_masks_writes_tables_only(tmp_path):
     predict_files(pipeline("classification"), [picture(tmp_path / "a.png")], tmp_path / "o")
     assert {file.name for file in (tmp_path / "o").glob("[!.]*")} == {"predict.json", "predictions.csv"}
-    (row,) = read(tmp_path / "o" / "predictions.csv")
+    (row,) = rows_of(tmp_path / "o" / "predictions.csv")
     assert (row["present"], row["area"], row["objects"]) == ("1", "", "")
 
 
@@ -181,10 +176,10 @@ def test_outputs_are_in_pixels_of_the_file_where_images_are_resized(tmp_path, sc
         assert read_image(tmp_path / "o" / f"{name}-overlay.png").shape == (3, *size)
         assert np.abs(read_image(tmp_path / "o" / f"{name}-scores.tif") - image / 255).mean() < 0.05
     for table in ("objects", "points"):
-        rows = [row for row in read(tmp_path / "o" / f"{table}.csv") if row["image"] == "a.png"]
+        rows = [row for row in rows_of(tmp_path / "o" / f"{table}.csv") if row["image"] == "a.png"]
         found = sorted((float(row["y"]), float(row["x"])) for row in rows)
         assert np.allclose(found, [(5.5, 5.5), (12.5, 22.5)], atol=0.3)
-    assert {row["pixel_size_um"] for row in read(tmp_path / "o" / "objects.csv")} == {f"{scale:g}"}
+    assert {row["pixel_size_um"] for row in rows_of(tmp_path / "o" / "objects.csv")} == {f"{scale:g}"}
     # Interpolation rounds the corners of the two squares off.
     differ = (read_image(tmp_path / "o" / "a.tif") > 0) != (read_image(tmp_path / "a.png") > 100)
     assert differ.sum() <= 8
@@ -280,5 +275,5 @@ def test_the_pixel_size_of_the_file_goes_before_that_of_the_training_files(tmp_p
     info = dataclasses.replace(INFO, scale=0.5, pixel_size_um=1.0)
     predict_files(pipeline(info=info), [tmp_path / "states.tif", tmp_path / "silent.tif"], tmp_path / "o")
     for name, size in (("states", 0.25), ("silent", 0.5)):
-        (row,) = (row for row in read(tmp_path / "o" / "objects.csv") if row["image"] == f"{name}.tif")
+        (row,) = (row for row in rows_of(tmp_path / "o" / "objects.csv") if row["image"] == f"{name}.tif")
         assert float(row["pixel_size_um"]) == read_pixel_size(tmp_path / "o" / f"{name}.tif") == size

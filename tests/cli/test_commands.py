@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -17,6 +16,7 @@ import pytest
 from command_line import run
 from ruamel.yaml import YAML
 from shape_files import write_shapes
+from table_files import rows_of
 
 import micraframe
 from micraframe import catalog
@@ -65,11 +65,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Path:
     run("train", folder / "train.yaml", "--output", folder / "run")
     return folder / "run" / "model"
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def test_list_prints_records(command):
@@ -239,7 +234,7 @@ def test_check_says_where_a_file_is_wrong(command, folder):
 def test_train_writes_a_model_a_log_and_its_configuration(model):
     run = model.parent
     assert {path.name for path in model.iterdir()} == {"model.json", "weights.safetensors"}
-    assert len(read(run / "training" / "log.csv")) == 2
+    assert len(rows_of(run / "training" / "log.csv")) == 2
     assert (run / "config.yaml").exists()
     assert load_model(model).info.training_size == (40, 40)
     assert json.loads((model / "model.json").read_text())["method"]["name"].endswith("micra-net")
@@ -253,8 +248,8 @@ def test_train_writes_which_image_is_in_which_split_and_measures_the_test_images
     (tmp_path / "train.yaml").write_text(config)
     ran = command("train", tmp_path / "train.yaml", "--output", tmp_path / "run")
     assert ran.code == 0
-    rows = {row["image"]: row for row in read(tmp_path / "run" / "splits.csv")}
-    truth = {row["image"].removesuffix(".png"): row for row in read(folder / "labels.csv")}
+    rows = {row["image"]: row for row in rows_of(tmp_path / "run" / "splits.csv")}
+    truth = {row["image"].removesuffix(".png"): row for row in rows_of(folder / "labels.csv")}
     assert {name: (row["disc"], row["square"]) for name, row in rows.items()} == {
         name: (row["disc"], row["square"]) for name, row in truth.items()
     }
@@ -272,7 +267,7 @@ def test_train_writes_which_image_is_in_which_split_and_measures_the_test_images
         for row in json.loads(command("evaluate", tmp_path / "out", truth, "--json").out):
             if row["value"] is not None:
                 evaluated[row["metric"], row["class"]] = row["value"]
-    numbers = {(row["metric"], row["class"]): float(row["value"]) for row in read(tmp_path / "run" / "test.csv")}
+    numbers = {(row["metric"], row["class"]): float(row["value"]) for row in rows_of(tmp_path / "run" / "test.csv")}
     assert {metric for metric, _ in numbers} <= {"correct", "average_precision", "iou", "iou_if_present"}
     assert ("correct", "disc") in numbers
     assert ("iou", "disc") in numbers
@@ -397,7 +392,7 @@ def test_train_annotates_no_validation_samples_that_the_method_does_not_use(comm
 def test_predict_writes_masks_overlays_and_a_table(command, folder, model, tmp_path):
     ran = command("predict", model, folder / "images", "--output", tmp_path)
     assert ran.code == 0
-    rows = read(tmp_path / "predictions.csv")
+    rows = rows_of(tmp_path / "predictions.csv")
     assert list(rows[0]) == ["image", "class", "presence", "present", "area", "objects", "status"]
     assert len(rows) == 24
     for sample in full_samples(12, (40, 40)):
@@ -416,7 +411,7 @@ def test_predict_takes_other_components_than_the_models_own(command, folder, mod
     ran = command("predict", model, image, "--output", tmp_path / "out", *options)
     assert ran.code == 0
     labels = read_labels(tmp_path / "out" / "sample-1-labels.tif")
-    objects = read(tmp_path / "out" / "objects.csv")
+    objects = rows_of(tmp_path / "out" / "objects.csv")
     assert list(objects[0]) == ["image", "class", "id", "area", "y", "x", "score", "pixel_size_um"]
     for number, name in enumerate(("disc", "square")):
         ids, areas = np.unique(labels[number][labels[number] > 0], return_counts=True)
@@ -444,7 +439,7 @@ def test_predict_takes_thresholds_of_a_study(command, folder, model, tmp_path):
     image = folder / "images" / "sample-1.png"
     ran = command("predict", model, image, "--output", tmp_path / "out", "--thresholds", tmp_path / "thresholds.json")
     assert ran.code == 0
-    assert [row["present"] for row in read(tmp_path / "out" / "predictions.csv")] == ["0", "1"]
+    assert [row["present"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["0", "1"]
     assert json.loads((tmp_path / "out" / "predict.json").read_text())["origins"] == {
         "mask": "validation",
         "presence": "validation",
@@ -457,7 +452,7 @@ def test_predict_takes_a_studys_thresholds_of_another_origin(command, folder, mo
     file.write_text(json.dumps({"tuned": tuned}))
     words = ["predict", model, folder / "images" / "sample-1.png", "--output", tmp_path / "out"]
     assert command(*words, "--thresholds", file, "--origin", "erasing").code == 0
-    assert [row["present"] for row in read(tmp_path / "out" / "predictions.csv")] == ["1", "0"]
+    assert [row["present"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["1", "0"]
     origins = json.loads((tmp_path / "out" / "predict.json").read_text())["origins"]
     assert set(origins.values()) == {"erasing"}
     ran = command(*words, "--thresholds", file, "--origin", "negatives")
@@ -511,7 +506,7 @@ def test_a_bad_file_does_not_end_the_batch(command, folder, model, tmp_path):
     for bad in (truncated, empty, colour, tiny):
         assert ran.err.count(str(bad)) == 1
     assert "4 failed, 2 done" in ran.err
-    assert {row["image"] for row in read(tmp_path / "out" / "predictions.csv")} == {"sample-1.png", "sample-2.png"}
+    assert {row["image"] for row in rows_of(tmp_path / "out" / "predictions.csv")} == {"sample-1.png", "sample-2.png"}
 
 
 def test_failures_for_the_same_reason_are_one_line(command, folder, model, tmp_path):
@@ -553,7 +548,7 @@ def test_large_images_are_predicted_in_tiles(command, folder, model, tmp_path):
     masks, others = (read_image(tmp_path / name / "large.tif") for name in ("cut", "whole"))
     assert masks.shape == others.shape == (2, 160, 200)
     assert not np.array_equal(masks, others), "maps are scaled in each tile"
-    assert len({row["image"] for row in read(tmp_path / "cut" / "predictions.csv")}) == 13
+    assert len({row["image"] for row in rows_of(tmp_path / "cut" / "predictions.csv")}) == 13
     # As large as the training images, which leaves less than the usual halo.
     crop = ("--output", tmp_path / "crop", "--tile", 40)
     assert command("predict", model, tmp_path / "large.png", *crop).code == 0
@@ -594,7 +589,7 @@ def test_evaluate_gives_numbers_per_image_and_class(command, folder, model, tmp_
     ran = command("evaluate", tmp_path, folder / "masks", "--output", tmp_path / "rows.csv", "--json")
     assert ran.code == 0
     means = {(row["metric"], row["class"]): row["value"] for row in json.loads(ran.out)}
-    rows = [row for row in read(tmp_path / "rows.csv") if row["statistic"] == "iou" and row["class"] == "disc"]
+    rows = [row for row in rows_of(tmp_path / "rows.csv") if row["statistic"] == "iou" and row["class"] == "disc"]
     assert len(rows) == 12
     defined = [float(row["value"]) for row in rows if row["value"]]
     assert means["iou", "disc"] == pytest.approx(np.mean(defined), rel=1e-5)
@@ -633,7 +628,7 @@ def test_evaluate_does_not_mind_a_plugin_that_offers_the_names_of_metrics(comman
 
 def test_evaluate_reads_labels_as_training_does(command, folder, model, tmp_path):
     command("predict", model, folder / "images", "--output", tmp_path / "out")
-    answers = read(folder / "labels.csv")
+    answers = rows_of(folder / "labels.csv")
     classes = [(row["image"], name) for row in answers for name in ("disc", "square", "") if row.get(name, "1") == "1"]
     named = tmp_path / "named.csv"
     named.write_text("file,class\n" + "".join(f"{image},{name}\n" for image, name in classes))
@@ -662,7 +657,7 @@ def test_points_are_written_and_their_curve_is_measured(command, folder, model, 
     out = tmp_path / "out"
     head = ("--head", "detection:points=peaks,presence_threshold=0")
     assert command("predict", model, folder / "images", "--output", out, *head).code == 0
-    points = read(out / "points.csv")
+    points = rows_of(out / "points.csv")
     assert list(points[0]) == ["image", "class", "y", "x", "score"]
     # As if a model had found every disc but one, and on the way something else.
     (out / "points.csv").unlink()
@@ -682,11 +677,12 @@ def test_points_are_written_and_their_curve_is_measured(command, folder, model, 
     assert means["detection_average_precision_pooled", "disc"] == pytest.approx(wanted)
     assert means["detection_average_precision_pooled", "square"] == 0
     assert means["detection_average_precision_pooled", "all"] == pytest.approx(wanted / 2)
-    curve = read(tmp_path / "rows-precision_recall.csv")
+    curve = rows_of(tmp_path / "rows-precision_recall.csv")
     assert list(curve[0]) == ["class", "threshold", "precision", "recall"]
     assert [row["threshold"] for row in curve] == ["0.899999976", "0.800000012", "0.75", "0.699999988"]
     assert float(curve[-1]["recall"]) == pytest.approx(len(hits) / len(discs))
-    assert {row["statistic"] for row in read(tmp_path / "rows.csv")} > {"detection_f1", "detection_average_precision"}
+    statistics = {row["statistic"] for row in rows_of(tmp_path / "rows.csv")}
+    assert statistics > {"detection_f1", "detection_average_precision"}
     assert command("evaluate", out, folder / "labels.csv").code == 0, "labels say nothing of where objects are"
     (tmp_path / "rows.csv").unlink()
     clash = command("evaluate", out, folder / "masks", "--output", tmp_path / "rows.csv")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from table_files import rows_of
 
 from micraframe.images import write_png, write_tiff
 
@@ -49,8 +49,7 @@ def test_each_annotator_is_compared_with_the_others(compare, folders, tmp_path):
     # Of two objects, ben shares the one on b with the others at an IoU of 0.5.
     assert found["ben", "object_f1_pooled@0.5"]["value"] == pytest.approx(1 / 2)
     assert found["ben", "object_f1_pooled@0.5"]["reduction"] == "pooled over images"
-    with (tmp_path / "rows.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path / "rows.csv")
     assert list(rows[0]) == ["annotator", "image", "class", "statistic", "value"]
     values = [float(row["value"]) for row in rows if row["annotator"] == "ann" and row["statistic"] == "iou"]
     assert np.mean(values) == pytest.approx(found["ann", "iou"]["value"])

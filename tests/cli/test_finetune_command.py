@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import run
+from table_files import rows_of
 
 from micraframe import pipeline
 from micraframe.config import Choice
@@ -93,8 +93,7 @@ def test_test_images_that_the_model_was_trained_on_are_a_warning(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["finetune", folder / "trained" / "model", folder / "more.yaml", "--unfreeze", "linear", "--output"]
-    with (folder / "trained" / "splits.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(folder / "trained" / "splits.csv")
     before = (folder / "trained" / "splits.csv").read_text()
     run(*words, tmp_path / "apart")
     assert "was trained on" not in capsys.readouterr().err

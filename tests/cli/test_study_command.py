@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Command
+from small_studies import FAILING
 
 from micraframe import config
 from micraframe.cli import study as study_command
@@ -25,19 +26,6 @@ from micraframe.types import Progress
 
 SMOKE = Path(__file__).parents[2] / "benchmarks" / "studies" / "smoke.yaml"
 
-METHODS = """
-from typing import final
-from micraframe.interfaces import Method
-from micraframe.types import Annotation
-
-@final
-class Failing(Method):
-    learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, context):
-        raise RuntimeError("cannot learn this")
-    def restore(self, state, info, device):
-        raise RuntimeError
-"""
 ENTRY = [Component("method", "failing", "command_methods:Failing", "Failing")]
 
 
@@ -56,7 +44,7 @@ def study(*methods: str, **changes: Any) -> Study:
 @pytest.fixture
 def half_done(tmp_path: Path, install: Callable[..., None]) -> Path:
     """Return the folder of a study of which one run is done, one failed, one started and one waits."""
-    install("command_plugin", ENTRY, command_methods=METHODS)
+    install("command_plugin", ENTRY, command_methods=FAILING)
     run_study(study("intensity-otsu", "failing"), tmp_path)
     whole = study("intensity-otsu", "failing", "centre-blob", "random-map")
     folder = StudyFolder(tmp_path)
@@ -135,7 +123,7 @@ def test_lines_of_a_plan_that_are_too_long_are_folded(half_done: Path, command: 
 
 
 def test_failures_for_the_same_reason_are_grouped(tmp_path: Path, command: Command, install: Any) -> None:
-    install("command_plugin", ENTRY, command_methods=METHODS)
+    install("command_plugin", ENTRY, command_methods=FAILING)
     (tmp_path / "study.yaml").write_text(config.to_yaml(study("failing", seeds=[0, 1])), encoding="utf-8")
     ran = command("study", "run", tmp_path / "study.yaml", "--output", tmp_path / "study")
     assert ran.code == 1

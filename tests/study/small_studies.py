@@ -14,6 +14,21 @@ NET = {
 }
 HEAD = Choice(name="semantic", params={"presence_threshold": 0.2})
 
+FAILING = """
+from typing import final
+from micraframe.interfaces import Method
+from micraframe.types import Annotation
+
+@final
+class Failing(Method):
+    learns_from = frozenset({Annotation.LABELS})
+    def fit(self, train, valid, info, context):
+        raise RuntimeError("cannot learn this")
+    def restore(self, state, info, device):
+        raise RuntimeError
+"""
+"""A module with a method that cannot be trained."""
+
 
 def study(*methods: ComparedMethod, **changes: Any) -> Study:
     """Return a study of digits with these methods and without pictures, apart from the changes."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
 from small_studies import DIGITS, compared, net, study
+from table_files import rows_of
 
 from micraframe import build, config
 from micraframe.config import Choice
@@ -18,11 +18,10 @@ from micraframe.types import Work
 
 
 def costs(folder: Path) -> dict[tuple[str, str, str], tuple[int, float]]:
-    with (folder / "costs.csv").open(newline="") as stream:
-        return {
-            (row["annotator"], row["method"], row["thresholds"]): (int(row["decisions"]), float(row["seconds"]))
-            for row in csv.DictReader(stream)
-        }
+    return {
+        (row["annotator"], row["method"], row["thresholds"]): (int(row["decisions"]), float(row["seconds"]))
+        for row in rows_of(folder / "costs.csv")
+    }
 
 
 def test_at_other_prices_nothing_is_annotated_trained_or_measured_again(tmp_path, monkeypatch):

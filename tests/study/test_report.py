@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_studies import DIGITS, compared, net, study
+from small_studies import DIGITS, FAILING, compared, net, study
 
 from micraframe import config
 from micraframe.config import Choice, ComparedMethod, Study
@@ -32,19 +32,6 @@ from micraframe.types import Progress
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 
-METHODS = """
-from typing import final
-from micraframe.interfaces import Method
-from micraframe.types import Annotation
-
-@final
-class Failing(Method):
-    learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, context):
-        raise RuntimeError("cannot learn <this> & that")
-    def restore(self, state, info, device):
-        raise RuntimeError
-"""
 ENTRY = [Component("method", "failing", "report_methods:Failing", "Fails")]
 
 DATASETS = """
@@ -340,7 +327,7 @@ def test_the_methods_section_describes_the_study_and_cites_its_components(finish
 
 
 def test_a_failed_run_is_shown_with_its_traceback_beside_the_others(tmp_path, install):
-    install("fake", ENTRY, report_methods=METHODS)
+    install("fake", ENTRY, report_methods=FAILING.replace("this", "<this> & that"))
     outcome = run_study(study(compared("failing"), CONTROL), tmp_path)
     page = check(outcome.report)
     assert "RuntimeError: cannot learn <this> & that" in page.words

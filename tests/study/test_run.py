@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from pydantic import ValidationError
-from small_studies import DIGITS, compared, net, study
+from small_studies import DIGITS, FAILING, compared, net, study
 
 from micraframe import pipeline, registry
 from micraframe.config import Choice
@@ -21,19 +21,6 @@ from micraframe.study.plan import StudyRun
 from micraframe.tiling import Tiling
 from micraframe.types import Progress
 
-METHODS = """
-from typing import final
-from micraframe.interfaces import Method
-from micraframe.types import Annotation
-
-@final
-class Failing(Method):
-    learns_from = frozenset({Annotation.LABELS})
-    def fit(self, train, valid, info, context):
-        raise RuntimeError("cannot learn this")
-    def restore(self, state, info, device):
-        raise RuntimeError
-"""
 ENTRY = [Component("method", "failing", "fake_methods:Failing", "Failing")]
 
 
@@ -102,7 +89,7 @@ class StudyProgress(Progress):
 
 
 def test_the_remaining_time_is_reported_from_the_first_job_on(tmp_path, install):
-    install("fake", ENTRY, fake_methods=METHODS)
+    install("fake", ENTRY, fake_methods=FAILING)
     names = ("failing", "centre-blob", "random-map", "intensity-otsu")
     heard = StudyProgress()
     run_study(study(*map(compared, names)), tmp_path, heard)

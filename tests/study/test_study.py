@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gc
 import math
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 from small_studies import DIGITS, compared, net, net_from, study
+from table_files import rows_of
 
 from micraframe import config, pipeline
 from micraframe.config import Choice, ComparedMethod, Study
@@ -117,8 +117,7 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
         # The control uses no validation images, so nobody has labelled any for it.
         *(("net", origin) for origin in ("negatives", "expected-share")),
     }
-    with (tmp_path / "summary.csv").open(newline="") as stream:
-        summary = list(csv.DictReader(stream))
+    summary = rows_of(tmp_path / "summary.csv")
     names = ["dataset", "annotator", "method", "thresholds", "metric", "mean", "low", "high", "n"]
     assert list(summary[0])[: len(names)] == names
     assert {row["method"] for row in summary} == {"net", "intensity-otsu"}
@@ -126,8 +125,7 @@ def test_a_study_writes_its_tables_and_pictures(tmp_path):
         ("net", "2", "false"),
         ("intensity-otsu", "1", "false"),
     }
-    with (tmp_path / "costs.csv").open(newline="") as stream:
-        costs = list(csv.DictReader(stream))
+    costs = rows_of(tmp_path / "costs.csv")
     # One decision for each of the 12 training images, and of the 4 validation images where they are used; outlines of
     # the 4 tuning images.
     fixed = {row["method"]: int(row["decisions"]) for row in costs if row["thresholds"] == "fixed"}

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_files import rows_of
 
 from micraframe.runtime.tables import write_csv
 from micraframe.sweep.proposals import PROMINENCE, Proposal, in_common, propose, write_geojson
@@ -139,8 +139,7 @@ def test_pairs_have_one_class_and_are_near():
 def test_files(tmp_path):
     proposals = [Proposal(1, "disc", 8, 16, 24, 32, 0.91234567), Proposal(2, "square", 0, 0, 8, 8, 0.6)]
     write_csv(tmp_path / "proposals.csv", proposals, Proposal)
-    with (tmp_path / "proposals.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path / "proposals.csv")
     assert list(rows[0]) == ["rank", "class", "x", "y", "width", "height", "score"]
     assert list(rows[0].values()) == ["1", "disc", "8", "16", "24", "32", "0.91234567"]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import os
@@ -15,6 +14,7 @@ import pytest
 import tifffile
 import torch
 import zarr
+from table_files import rows_of
 from typer.testing import CliRunner
 
 import micraframe
@@ -31,7 +31,7 @@ from micraframe.pipeline import Pipeline
 from micraframe.sweep import SweepOptions, sweep_image
 from micraframe.sweep import engine as engines
 from micraframe.sweep.image import LargeImage
-from micraframe.sweep.run import _threshold, correlations
+from micraframe.sweep.run import correlations, proposal_threshold
 from micraframe.types import DatasetInfo, FitContext, Normalisation, Progress, Sample
 
 OPTIONS = SweepOptions(window=(32, 32), tile=64, presence_threshold=0.3)
@@ -73,11 +73,6 @@ def model(fitted, tmp_path_factory):
     return folder
 
 
-def rows_of(path):
-    with path.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
 def results(folder):
     return {name: (folder / name).read_bytes() for name in OUTPUTS} | {
         "map": zarr.open_group(folder / "probability.ome.zarr", mode="r")["0"][:].tobytes()
@@ -86,8 +81,7 @@ def results(folder):
 
 def test_spots_are_found(fitted, image, tmp_path):
     report = sweep_image(fitted, image, tmp_path, OPTIONS)
-    with (tmp_path / "proposals.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path / "proposals.csv")
     assert len(rows) == report.proposals == 2
     for y, x in ((46, 56), (156, 206)):
         inside = [
@@ -100,8 +94,7 @@ def test_spots_are_found(fitted, image, tmp_path):
     assert 0 < report.area < 0.2
     assert json.loads((tmp_path / "report.json").read_text())["proposals"] == 2
     assert cv2.imread(str(tmp_path / "overlay.png")).shape == (200, 270, 3)
-    with (tmp_path / "windows-dense.csv").open(newline="") as stream:
-        windows = list(csv.DictReader(stream))
+    windows = rows_of(tmp_path / "windows-dense.csv")
     assert len(windows) == report.windows
     assert max(int(row["x"]) + int(row["width"]) for row in windows) == 270
     over = zarr.open_group(tmp_path / "probability.ome.zarr", mode="r")["0"]
@@ -423,7 +416,7 @@ def test_what_is_as_likely_everywhere_is_not_proposed(fitted):
     # Of the two values, Otsu's threshold is the lower.
     probability = np.full((1, 6, 8), 0.6, np.float32)
     probability[0, 2, 3] = 0.9
-    (threshold,) = _threshold(fitted, dataclasses.replace(OPTIONS, presence_threshold=None), probability)
+    (threshold,) = proposal_threshold(fitted, dataclasses.replace(OPTIONS, presence_threshold=None), probability)
     assert (probability[0] >= np.float32(threshold)).sum() == 1
 
 

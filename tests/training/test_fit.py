@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from table_files import rows_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -154,8 +154,7 @@ def bce(output: Tensor, targets: Tensor) -> Tensor:
 
 def test_log_and_curves(tmp_path: Path) -> None:
     _, history = trained(context=FitContext(folder=tmp_path), classes=("bright", "dark"))
-    with (tmp_path / "log.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path / "log.csv")
     header = ["epoch", "learning_rate", "train_loss", "valid_loss", "accuracy bright", "accuracy dark", "seconds"]
     assert list(rows[0]) == header
     assert [float(row["valid_loss"]) for row in rows] == history.losses

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import csv
 import socket
 import sys
 from pathlib import Path
 
 import pytest
+from table_files import rows_of
 
 from micraframe.cli import app
 from micraframe.errors import ConfigError, MissingDependency
@@ -102,8 +102,7 @@ def test_train_logs_what_is_in_its_own_log(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     (tmp_path / "train.yaml").write_text(CONFIGURATION + "loggers: [tensorboard]\n")
     app(["train", str(tmp_path / "train.yaml"), "--output", str(tmp_path / "run")], standalone_mode=False)
-    with (tmp_path / "run" / "training" / "log.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path / "run" / "training" / "log.csv")
     assert len(rows) == 2
     found = tensorboard_scalars(tmp_path / "run" / "training")
     assert found == {

@@ -101,7 +101,7 @@ def _dataset(info: DatasetInfo, size: DatasetSize, references: References) -> st
 
 def _annotation(study: Study, runs: Sequence[StudyRun], references: References) -> str:
     described = dict.fromkeys(
-        f"{annotation_text(label(each.annotator, 'annotator'))} ({_summary('annotator', each.annotator, references)})"
+        f"{annotation_text(label(each.annotator, 'annotator'))} ({_summary(each.annotator, references)})"
         for each in study.methods
     )
     text = (
@@ -287,8 +287,8 @@ def _software(study: Study, versions: Mapping[str, str]) -> str:
     return f"We used {listed(used)} (device: {study.device}, precision: {study.precision})."
 
 
-def _summary(kind: str, choice: Choice, references: References) -> str:
-    component = registry.catalog().find(kind, choice.name).component
+def _summary(annotator: Choice, references: References) -> str:
+    component = registry.catalog().find("annotator", annotator.name).component
     return f"{component.summary[0].lower()}{component.summary[1:]}{references.cite(component.citation)}"
 
 

@@ -102,7 +102,7 @@ class MethodResult:
     @property
     def annotator(self) -> str:
         """The annotator's own name."""
-        return self.runs[0].compared.annotator.name.rpartition("/")[2]
+        return registry.short_name(self.runs[0].compared.annotator.name)
 
     @property
     def train_images(self) -> int | None:

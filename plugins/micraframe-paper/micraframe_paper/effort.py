@@ -93,10 +93,10 @@ FIGURE_1F: Final = (
 """What follows from the counts in the paper's text, in the order of its datasets."""
 
 
-def as_markdown(efforts: tuple[Effort, ...] = FIGURE_1F) -> str:
-    """Return a table for the documentation; what is unknown is a hyphen."""
+def as_markdown() -> str:
+    """Return `FIGURE_1F` as a table for the documentation; what is unknown is a hyphen."""
     lines = ["| dataset | annotation | decisions | hours | computed from |", "|---|---|---:|---:|---|"]
-    for each in efforts:
+    for each in FIGURE_1F:
         numbers = ("-" if math.isnan(value) else f"{value:,.{digits}f}" for value, digits in _numbers(each))
         lines.append(f"| {each.dataset} | {each.supervision} | {' | '.join(numbers)} | {each.basis} |")
     return "\n".join(lines) + "\n"

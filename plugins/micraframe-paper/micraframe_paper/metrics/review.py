@@ -148,15 +148,15 @@ def review_curves(rows: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(found) if found else pl.DataFrame(schema=[*names, "area", "recall"])
 
 
-def draw_review(rows: pl.DataFrame, path: Path, recall: float = 0.9) -> None:
+def draw_review(rows: pl.DataFrame, path: Path) -> None:
     """Draw recall against reviewed area as SVG: a panel for each dataset and class, a line for each trained model.
 
-    Models of one method have one colour. Their thresholds differ, so curves are not pooled.
+    Models of one method have one colour. Their thresholds differ, so curves are not pooled. A dotted line marks
+    a recall of 0.9.
 
     Args:
         rows: A study's `rows.csv`, measured with the metric `review`.
         path: The file to write.
-        recall: Drawn as a dotted line.
     """
     import matplotlib as mpl  # not where the metric is only measured
     from matplotlib.figure import Figure
@@ -171,7 +171,7 @@ def draw_review(rows: pl.DataFrame, path: Path, recall: float = 0.9) -> None:
                 for line in method.partition_by("seed", maintain_order=True):
                     axis.plot(line["area"], line["recall"], f"C{number % 10}", linewidth=1.2, label=label)
                     label = None  # once in the legend
-            axis.axhline(recall, color="#888888", linewidth=0.7, linestyle=":")
+            axis.axhline(0.9, color="#888888", linewidth=0.7, linestyle=":")
             # Linear near 0, so that the curve begins at its first point.
             axis.set_xscale("symlog", linthresh=1e-3)
             axis.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
