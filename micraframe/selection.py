@@ -156,9 +156,8 @@ def pooled_map_ap(pooled: FloatArray, labels: BoolArray) -> Double:
         pooled: float32 (N, K): pooled maps.
         labels: bool (N, K).
     """
-    judged = (labels.min(axis=0) < labels.max(axis=0)) & ~np.isnan(pooled).any(axis=0)
     pairs = zip(labels.T, pooled.T, strict=True)
-    return np.array([average_precision(*pair) if good else np.nan for good, pair in zip(judged, pairs, strict=True)])
+    return np.array([np.nan if np.isnan(maps).any() else average_precision(known, maps) for known, maps in pairs])
 
 
 def mean_area(areas: Double, which: BoolArray) -> Double:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from micraframe import registry
 from micraframe.cli.output import AsJson, print_json, wrapped
-from micraframe.errors import ConfigError, DataError, MicraframeError, MissingDependency, counted
+from micraframe.errors import ConfigError, DataError, MicraframeError, MissingDependency, PluginWarning, counted
 
 if TYPE_CHECKING:
     from micraframe.registry import CatalogEntry
@@ -51,7 +52,9 @@ _EMPTY = dict.fromkeys(("plugin", "kind", "name", "check", "outcome", "reason"),
 
 
 def _entries(plugin: str | None) -> list[CatalogEntry]:
-    found = registry.catalog()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # a rejected plugin is a result, or not what was asked for
+        found = registry.catalog()
     known = [*(each.name for each in found.plugins), *(each.name for each in found.failures)]
     if plugin is not None and plugin not in known:
         raise ConfigError(f"there is no plugin {plugin!r}; {registry.hint(plugin, known)}")

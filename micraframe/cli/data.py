@@ -54,19 +54,20 @@ def audit(
 
 
 def _print(audit: Audit) -> None:
-    sample = "crops" if audit.crop else "samples"
-    at = f"scale {audit.scale:g}, " + (f"crop {audit.crop}" if audit.crop else "whole images")
+    sample = "crops" if audit.crop or audit.cut else "samples"
+    kind = f"crop {audit.crop}" if audit.crop else "crops as they are" if audit.cut else "whole images"
+    at = f"scale {audit.scale:g}, {kind}"
     print(wrapped(f"{audit.dataset} ({at})", "", "  "))
     sizes = [f"{h} x {w} ({count})" for h, w, count in audit.image_sizes]
     more = f", and {len(sizes) - 6} more sizes" if len(sizes) > 6 else ""
-    print(wrapped(f"Image sizes (H x W): {', '.join(sizes[:6])}{more}", "", "  "))
+    print(wrapped(f"{'Crop' if audit.cut else 'Image'} sizes (H x W): {', '.join(sizes[:6])}{more}", "", "  "))
     print()
     print_table(
         [
             {
                 "split": one.split,
                 "class": one.class_,
-                "images": one.images,
+                **({} if audit.cut else {"images": one.images}),
                 sample: one.samples,
                 "positive": one.positive,
                 "negative": one.negative,

@@ -188,7 +188,7 @@ def _print_test(trained: Pipeline, samples: Sequence[Sample], path: Path, report
     found = measure(trained, samples, reporter)
     names = [one.metric for one in found]
     if "correct" in names:
-        names.append("average_precision")  # undefined without any sample that has the class
+        names.append("average_precision")  # undefined if all samples or none have the class
     write_csv(path, found, MeasuredNumber)
     if found:
         print(f"\nOn {len(samples)} test samples (correct: the share whose presence was classified correctly):")

@@ -122,10 +122,23 @@ class DatasetProposal:
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of `audit`; `image_sizes` are (H, W, number of images), the most frequent first, before resizing."""
+    """The result of `audit`.
+
+    Attributes:
+        dataset: Name of the dataset.
+        crop: Height and width of the crops that the dataset cuts; None: it cuts none.
+        cut: Whether its images are crops, which were cut before.
+        scale: Pixels of a sample per pixel of its file.
+        counts: By split and class.
+        image_sizes: (H, W, number of images), the most frequent first, before resizing.
+        sizes: Of each class whose objects were measured.
+        findings: What it says about them.
+        proposal: Scale and crop; None where the size of objects is unknown.
+    """
 
     dataset: str
     crop: int | None
+    cut: bool
     scale: float
     counts: tuple[ClassCount, ...]
     image_sizes: tuple[tuple[int, int, int], ...]
@@ -149,7 +162,7 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
     # First: other steps stop at the first broken file.
     shape_of = dataset.shapes() if isinstance(dataset, ImageDataset) else {}
     info, params = dataset.info(), dataset.params if isinstance(dataset, ImageDataset) else None
-    crop = params.crop if params else None
+    crop, cut = params.crop if params else None, isinstance(dataset, ImageDataset) and dataset.is_cut()
     labels: dict[Split, BoolArray] = {}
     names: dict[Split, list[str]] = {}
     seen: Counter[tuple[int, int]] = Counter()
@@ -183,7 +196,6 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         known = np.concatenate([labels["train"], labels["valid"]])
         reach = crop or float(np.sqrt(np.mean([h * w for h, w in seen.elements()]))) * info.scale
         share = extrapolated_negatives(known, reach / info.scale, object_size)
-        cut = dataset.is_cut()
         # The images that crops were cut from may be of any size.
         shortest = round(CROPS[-1] / SCALES[-1]) if cut else min(map(min, seen))
         basis = "labels and --object-size: read no masks"
@@ -199,13 +211,13 @@ def audit(dataset: Dataset[Any], object_size: float | None = None) -> Audit:
         proposal = propose(medians, share, min(map(min, seen)), basis)
     unmeasured = params is not None and not proposal
     findings = (
-        *_findings(counts, sizes, crop, unmeasured),
+        *_findings(counts, sizes, crop, cut, unmeasured),
         *room,
         *other_classes(dataset),
         *kind_of_masks(dataset, most=None),
     )
     shown = tuple((h, w, n) for (h, w), n in seen.most_common())
-    return Audit(info.name, crop, info.scale, counts, shown, sizes, findings, proposal)
+    return Audit(info.name, crop, cut, info.scale, counts, shown, sizes, findings, proposal)
 
 
 def other_classes(dataset: Dataset[Any]) -> Iterator[Observation]:
@@ -355,9 +367,9 @@ def _labels(sample: Sample) -> BoolArray:
 
 
 def _findings(
-    counts: Sequence[ClassCount], sizes: Sequence[ObjectSizes], crop: int | None, unmeasured: bool
+    counts: Sequence[ClassCount], sizes: Sequence[ObjectSizes], crop: int | None, cut: bool, unmeasured: bool
 ) -> Iterator[Observation]:
-    what = "crops" if crop else "images"
+    what = "crops" if crop or cut else "images"
     for one in counts:
         if one.split != "test" and one.samples:
             yield _balance(one, what)

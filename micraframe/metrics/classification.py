@@ -23,7 +23,8 @@ class ClassificationMetric(Metric[Parameters]):
             Column("correct", "the share of images in which the presence of a class was classified correctly"),
             Column(
                 "average_precision",
-                "the average precision of the images, ranked by the presence probability of a class",
+                "the average precision of the images, ranked by the presence probability of a class; undefined for a "
+                "class that is in all images or in none",
                 pooled=("label", "presence"),
             ),
         )

@@ -17,8 +17,8 @@ from micraframe.types import BoolArray, FloatArray, Prediction, Sample
 COLUMNS: Final = (
     Column(
         "pxap",
-        "the average precision of the pixels, ranked by the class's map, in images that contain the class; without a "
-        "map, the share of the structure's pixels, as for a constant map",
+        "the average precision of the pixels, ranked by the class's map, in images that contain the class and other "
+        "pixels; without a map, the share of the structure's pixels, as for a constant map",
     ),
     Column(
         "pointing",
@@ -31,9 +31,10 @@ COLUMNS: Final = (
 class LocalisationMetric(Metric["LocalisationMetric.Params"]):
     """Average precision of the map's pixels, and the pointing game.
 
-    Both are undefined if the class is not in the truth. A class in the truth that was not explained is a miss: it
-    counts as a constant map, which points nowhere and whose average precision is the share of positive pixels. Both are
-    undefined if maps were not kept, as in predictions that are read from files.
+    Both are undefined if the class is not in the truth, and average precision also if it fills the image. A class in
+    the truth that was not explained is a miss: it counts as a constant map, which points nowhere and whose average
+    precision is the share of positive pixels. Both are undefined if maps were not kept, as in predictions that are read
+    from files.
     """
 
     class Params(Parameters):

@@ -55,9 +55,10 @@ def average_precision(labels: BoolArray, scores: FloatArray) -> float:
         scores: (N,): high means positive.
 
     Returns:
-        NaN if no item is positive.
+        NaN if no item is positive, or all are: nothing is ranked then, and any scores would reach 1.
     """
-    return curve_of(labels, scores, int(np.count_nonzero(labels))).area
+    positives = int(np.count_nonzero(labels))
+    return curve_of(labels, scores, positives).area if positives < len(labels) else np.nan
 
 
 def area_under_roc(positive: BoolArray, values: npt.NDArray[Any]) -> float:

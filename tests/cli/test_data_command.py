@@ -145,3 +145,18 @@ def test_check_and_train_refuse_layers_that_the_network_lacks(command, config, t
             assert code == 2
             assert "'nine'" in err
         assert not (tmp_path / "run").exists()
+
+
+def test_audit_calls_crops_that_were_cut_before_crops(command, tmp_path):
+    for name in range(6):
+        write_png(tmp_path / "images" / f"{name}.png", np.full((32, 32), 40 * name, np.uint8))
+    rows = "".join(f"{name}.png,field{name}.png,0,0,field{name},{name % 2}\n" for name in range(6))
+    (tmp_path / "labels.csv").write_text(f"image,source,y,x,group,disc\n{rows}")
+    params = f"{{images: {tmp_path}/images, labels: {tmp_path}/labels.csv}}"
+    path = tmp_path / "config.yaml"
+    path.write_text(f"dataset: {{name: folder, params: {params}}}\nmethod: micra-net\n")
+    code, out, _ = command("data", "audit", path)
+    assert code == 0
+    (header,) = [line.split() for line in out.splitlines() if line.startswith("split")]
+    assert header == ["split", "class", "crops", "positive", "negative"]
+    assert "Crop sizes (H x W): 32 x 32 (6)" in out

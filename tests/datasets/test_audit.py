@@ -128,6 +128,8 @@ def test_crops_that_are_too_small_for_the_objects_are_to_be_cut_again(files, tmp
     params = {"masks": "", "labels": str(tmp_path / "labels.csv")}
     fitting = examined(files, 20, **params)
     assert fitting.findings[-1].ok
+    assert fitting.cut
+    assert any("train crops" in one.text for one in fitting.findings)
     found = examined(files, 2 * SIDE, **params)
     assert "use larger crops" in " ".join(one.text for one in found.findings if not one.ok)
     assert found.proposal is not None

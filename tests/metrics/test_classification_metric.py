@@ -40,10 +40,10 @@ def test_it_is_undefined_without_labels():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1))
-def test_average_precision_is_that_of_scikit_learn_and_defined_by_positives(pairs):
+def test_average_precision_is_that_of_scikit_learn_where_there_is_something_to_rank(pairs):
     labels, scores = (np.array(column) for column in zip(*pairs, strict=True))
     found = average_precision(labels, scores)
-    if labels.any():
+    if labels.any() and not labels.all():
         assert found == average_precision_score(labels, scores)
     else:
         assert np.isnan(found)
@@ -69,7 +69,8 @@ def test_average_precision_is_the_mean_precision_at_the_positives(pairs):
     known = ~np.isnan(labels)
     # Of each positive: the share of positives among the images whose score is no lower.
     expected = [np.mean(labels[known & (scores >= score)]) for score in scores[labels == 1]]
-    assert found.per_class[0] == pytest.approx(np.mean(expected) if expected else np.nan, nan_ok=True)
+    one_sided = len({*labels[known]}) < 2
+    assert found.per_class[0] == pytest.approx(np.nan if one_sided else np.mean(expected), nan_ok=True)
     assert found.overall == pytest.approx(found.per_class[0], nan_ok=True)
     assert found.images == known.sum()
 
@@ -83,3 +84,11 @@ def test_classes_are_ranked_separately():
     np.testing.assert_allclose(found["average_precision"].per_class, expected)
     assert found["average_precision"].overall == pytest.approx(np.mean(expected))
     assert found["correct"].per_class == pytest.approx([0.5, 0.75])
+
+
+def test_a_class_in_all_images_has_no_average_precision_and_is_left_out_of_the_mean():
+    presence = np.array([[0.9, 0.1], [0.5, 0.2], [0.7, 0.3]], np.float32)
+    found = reduce(presence, np.array([[1, 0], [1, 1], [1, 0]], np.float32))
+    np.testing.assert_array_equal(found["average_precision"].per_class, [np.nan, 1 / 2])
+    assert found["average_precision"].overall == 1 / 2
+    assert found["correct"].per_class == pytest.approx([1, 2 / 3])

@@ -65,6 +65,12 @@ def test_a_flat_map_points_nowhere():
     assert found["pxap"] == pytest.approx([4 / 72])
 
 
+def test_a_class_that_is_all_of_the_image_leaves_no_pixels_to_rank():
+    found = measure(np.ones((1, 8, 9), bool), np.zeros((0, 8, 9)), ())
+    assert np.isnan(found["pxap"]).all()
+    assert found["pointing"] == [0]
+
+
 def test_where_maps_were_not_kept_it_is_undefined():
     prediction = Prediction(Scores.without_maps(np.zeros(2, np.float32)), np.zeros(2, bool))
     sample = Sample("a", np.zeros((1, 4, 4), np.float32), masks=np.ones((2, 4, 4), bool))

@@ -159,6 +159,21 @@ def test_a_pooled_column_counts_the_images_of_its_own_statistics():
     assert (found["iou"].n, found["correct"].n) == (40, 6)
 
 
+def test_average_precision_of_images_that_all_have_the_class_is_neither_a_number_nor_compared():
+    def rows(method: str) -> pl.DataFrame:
+        named = [(f"i{image}", {"correct": 1.0, "presence": image / 10, "label": 1.0}) for image in range(8)]
+        return table(
+            ((0, image, image, "a", name, value) for image, own in named for name, value in own.items()), method
+        )
+
+    values = Values(pl.concat([rows("m"), rows("n")]), [registry.build("metric", "classification")])
+    found = summary(values, "average_precision")
+    assert np.isnan([found.mean, found.low, found.high]).all()
+    tests = differences(values, ["average_precision", "correct"])
+    assert all(math.isnan(each.difference) for each in tests if each.metric == "average_precision")
+    assert [each.difference for each in tests if (each.metric, each.kind) == ("correct", "exploratory")] == [0.0]
+
+
 def test_only_what_is_asked_for_is_reduced():
     given: list[set[str]] = []
 

@@ -10,17 +10,19 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from scipy.optimize import isotonic_regression
 
 from micraframe.overlay import FALSE_NEGATIVE, FALSE_POSITIVE
 from micraframe.study.report.breakeven import axis_floor
@@ -70,7 +72,15 @@ _DPI = 100
 
 # Where a method's name or number may be written, relative to its point, and how far away in points.
 _SIDES = ((0.75, 0.75), (0.75, -0.75), (-0.75, 0.75), (-0.75, -0.75), (1.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (0.0, -1.0))
-_AWAY = (9, 14, 22, 32)
+_AWAY = (9, 14, 22, 32, 45, 60)
+_TEXT_HEIGHT = 13.0  # in pixels
+_LED = 22.0  # Pixels from a point from which a line leads to its text.
+
+# So many points are a crowd if they lie above each other: horizontally, within so many pixels.
+_CROWD = 4
+_ABOVE = 12.0
+_COLUMNS_AWAY = (22, 32, 44, 14)  # in points, the preferred distance first
+
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     # The first is matplotlib's own and measures the text; a browser without it uses the next, which is as wide.
@@ -273,6 +283,33 @@ def _chosen(options: Sequence[str], name: str) -> str:
     return options[zlib.crc32(name.encode()) % len(options)]
 
 
+class Box(NamedTuple):
+    """A rectangle in pixels, y upwards."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def covered(self, others: Sequence[Box]) -> float:
+        """Return the area in which it overlaps others."""
+        return sum(
+            max(min(self.right, other.right) - max(self.left, other.left), 0)
+            * max(min(self.top, other.top) - max(self.bottom, other.bottom), 0)
+            for other in others
+        )
+
+    def outside(self, frame: Box) -> float:
+        """Return how far it reaches beyond a frame."""
+        beyond = (
+            frame.left - self.left,
+            self.right - frame.right,
+            frame.bottom - self.bottom,
+            self.top - frame.top,
+        )
+        return sum(max(each, 0.0) for each in beyond)
+
+
 def _write(
     figure: Figure,
     axis: Any,
@@ -280,55 +317,133 @@ def _write(
     places: Sequence[tuple[float, float]],
     names: Sequence[str],
 ) -> None:
-    """Write each method's number, and the name if there is one, beside its point, where it covers least."""
+    """Write each method's number, and the name if there is one, beside its point; far from it, a line leads there."""
     figure.draw_without_rendering()
-    frame = axis.get_window_extent()
+    frame = Box(*axis.get_window_extent().extents)
     pixels = axis.transData.transform(np.array(places, np.float64).reshape(-1, 2))
-    # Occupied boxes, in pixels: the points, then the texts written so far; names first, as they are hardest to place.
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in pixels.tolist()]
-    for index in sorted(range(len(results)), key=lambda index: not names[index]):
-        text = f"{results[index].number}  {names[index]}".rstrip()
-        width, height = 6.6 * len(text) + 2, 13.0
-        x, y = pixels[index]
-        spots = []
-        for away in _AWAY:
-            for dx, dy in _SIDES:
-                u, v = x + dx * away * _DPI / 72, y + dy * away * _DPI / 72
-                left = u if dx > 0 else u - width if dx < 0 else u - width / 2
-                spots.append((left, v - height / 2, left + width, v + height / 2))
-        outside = [
-            max(frame.x0 - spot[0], 0)
-            + max(spot[2] - frame.x1, 0)
-            + max(frame.y0 - spot[1], 0)
-            + max(spot[3] - frame.y1, 0)
-            for spot in spots
-        ]
-        best = int(np.argmin([_covered(spot, taken) + 100 * out for spot, out in zip(spots, outside, strict=True)]))
-        left, bottom, _, top = spots[best]
-        taken.append(spots[best])
-        offset = ((left - x) * 72 / _DPI, ((bottom + top) / 2 - y) * 72 / _DPI)
+    texts = [f"{result.number}  {name}".rstrip() for result, name in zip(results, names, strict=True)]
+    boxes = place_labels(pixels, texts, [bool(name) for name in names], frame)
+    for result, name, text, place, (x, y), box in zip(results, names, texts, places, pixels, boxes, strict=True):
+        colour = colour_of(result)
+        side = 0.0 if box.left > x else 1.0 if box.right < x else 0.5
+        distance = math.hypot(box.left + side * (box.right - box.left) - x, (box.bottom + box.top) / 2 - y)
+        line = {"arrowstyle": "-", "linewidth": 0.6, "color": colour, "relpos": (side, 0.5), "shrinkA": 0, "shrinkB": 0}
         axis.annotate(
             _plain(text),
-            places[index],
-            xytext=offset,
+            place,
+            xytext=((box.left - x) * 72 / _DPI, ((box.bottom + box.top) / 2 - y) * 72 / _DPI),
             textcoords="offset points",
             ha="left",
             va="center",
-            fontsize=9 if names[index] else 8,
-            fontweight="bold" if names[index] else "normal",
-            color=colour_of(results[index]),
+            fontsize=9 if name else 8,
+            fontweight="bold" if name else "normal",
+            color=colour,
+            # Thin lines of other methods must not strike a number out.
+            bbox=None if name else {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.3},
+            arrowprops=line if distance > _LED else None,
             zorder=5,
             annotation_clip=False,
         )
 
 
-def _covered(spot: tuple[float, ...], taken: Sequence[tuple[float, ...]]) -> float:
-    """Return the area in which a box (left, bottom, right, top) overlaps others."""
-    return sum(
-        max(min(spot[2], other[2]) - max(spot[0], other[0]), 0)
-        * max(min(spot[3], other[3]) - max(spot[1], other[1]), 0)
-        for other in taken
+def place_labels(points: npt.NDArray[np.float64], texts: Sequence[str], first: Sequence[bool], frame: Box) -> list[Box]:
+    """Return where the texts of points are written: near their points, and where they cover least.
+
+    At least `_CROWD` points above each other have their texts in columns beside them, in the points' order.
+
+    Args:
+        points: (N, 2): (x, y) in pixels, y upwards.
+        texts: Of each point.
+        first: Whether a text is a long one, which is in no column, and is placed before others.
+        frame: What texts should not leave.
+    """
+    found: dict[int, Box] = {}
+    # Occupied are the points, then also the texts placed so far.
+    taken = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in points.tolist()]
+
+    def keep(placed: Mapping[int, Box]) -> None:
+        found.update(placed)
+        taken.extend(placed.values())
+
+    lone = np.flatnonzero(first).tolist()
+    for crowd in _crowds(points, [index for index in range(len(texts)) if not first[index]]):
+        if len(crowd) >= _CROWD:
+            keep(_columns(points, texts, crowd, taken, frame))
+        else:
+            lone += crowd
+    for index in lone:
+        keep({index: _beside(points[index], texts[index], taken, frame)})
+    return [found[index] for index in range(len(texts))]
+
+
+def _crowds(points: npt.NDArray[np.float64], indices: Sequence[int]) -> list[list[int]]:
+    """Return these points by what is above each other, the largest first; in each, from the top, then by index."""
+    crowds: list[list[int]] = []
+    for index in sorted(indices, key=lambda index: points[index, 0]):
+        if not crowds or points[index, 0] - points[crowds[-1][0], 0] > _ABOVE:
+            crowds.append([])
+        crowds[-1].append(index)
+    return sorted(
+        (sorted(crowd, key=lambda index: (-points[index, 1], index)) for crowd in crowds),
+        key=lambda crowd: (-len(crowd), min(crowd)),
     )
+
+
+def _beside(point: npt.NDArray[np.float64], text: str, taken: Sequence[Box], frame: Box) -> Box:
+    """Return where a text near its point covers least."""
+    (x, y), width = point.tolist(), _text_width(text)
+    spots = []
+    for away in _AWAY:
+        for dx, dy in _SIDES:
+            u, v = x + dx * away * _DPI / 72, y + dy * away * _DPI / 72
+            left = u if dx > 0 else u - width if dx < 0 else u - width / 2
+            spots.append(Box(left, v - _TEXT_HEIGHT / 2, left + width, v + _TEXT_HEIGHT / 2))
+    return min(spots, key=lambda spot: spot.covered(taken) + 100 * spot.outside(frame))
+
+
+def _columns(
+    points: npt.NDArray[np.float64], texts: Sequence[str], crowd: Sequence[int], taken: Sequence[Box], frame: Box
+) -> dict[int, Box]:
+    """Return where a crowd's texts cover least in columns beside it: by turns right and left, or on one side."""
+    options = []
+    for away in _COLUMNS_AWAY:
+        for sides in ((1, -1), (1,), (-1,)):
+            placed: dict[int, Box] = {}
+            for turn, side in enumerate(sides):
+                placed |= _column(points, texts, crowd[turn :: len(sides)], side * away * _DPI / 72, frame)
+            options.append(placed)
+
+    def cost(placed: Mapping[int, Box]) -> float:
+        # The less texts are moved, the shorter their lines: so in two columns, unless one of them covers something.
+        moved = sum(abs((box.bottom + box.top) / 2 - float(points[index, 1])) for index, box in placed.items())
+        return moved + sum(20 * box.covered(taken) + 1000 * box.outside(frame) for box in placed.values())
+
+    return min(options, key=cost)
+
+
+def _column(
+    points: npt.NDArray[np.float64], texts: Sequence[str], members: Sequence[int], away: float, frame: Box
+) -> dict[int, Box]:
+    """Return texts below each other, in the order of their points and as little above or below them as possible."""
+    if not members:
+        return {}
+    height = frame.top - frame.bottom
+    # Rather above each other than outside.
+    steps = min(_TEXT_HEIGHT, (height - _TEXT_HEIGHT) / max(len(members) - 1, 1)) * np.arange(len(members))
+    # How far below the frame's top the middle of each text is: at least a step below the one before.
+    below = isotonic_regression(frame.top - points[list(members), 1] - steps).x + steps
+    below = np.maximum(np.minimum(below, height - _TEXT_HEIGHT / 2 - steps[::-1]), _TEXT_HEIGHT / 2 + steps)
+    x = float(points[list(members), 0].mean()) + away
+    widths = [_text_width(texts[index]) for index in members]
+    return {
+        index: Box(left, middle - _TEXT_HEIGHT / 2, left + width, middle + _TEXT_HEIGHT / 2)
+        for index, width, middle in zip(members, widths, (frame.top - below).tolist(), strict=True)
+        for left in [x if away > 0 else x - width]
+    }
+
+
+def _text_width(text: str) -> float:
+    return 6.6 * len(text) + 2
 
 
 def _plain(text: str) -> str:
