@@ -455,3 +455,34 @@ def test_a_student_that_tells_classes_apart_continues_from_a_classifier(classes,
     assert fitted[0].student.params["loss"] == loss
     assert fitted[0].start == ("teacher" if classes > 1 else "random")
     assert fitted[0].teacher.params["backbone"]["params"]["widths"] == widths
+
+
+SHAPES = np.ones((9, 9), bool), np.add.outer(*[abs(np.arange(9) - 4)] * 2) < 5
+
+
+def scene(number: int) -> Sample:
+    """Return an image with a square, a diamond, both or neither; both are equally bright."""
+    generator = np.random.default_rng(number)
+    masks = np.zeros((2, 32, 32), bool)
+    for mask, shape, left in zip(masks, SHAPES, generator.permutation([3, 19]), strict=True):
+        if generator.random() < 0.6:
+            top = generator.integers(2, 20)
+            mask[top : top + 9, left : left + 9] = shape
+    image = masks.any(axis=0) + generator.normal(0, 0.05, (1, 32, 32))
+    return Sample(str(number), image.astype(np.float32), labels=masks.any(axis=(1, 2)), masks=masks)
+
+
+def test_the_preset_tells_classes_apart_and_outlines_them():
+    samples = [scene(number) for number in range(220)]
+    labelled = [sample.keep({Annotation.LABELS}) for sample in samples]
+    params = {"student_widths": [8, 16, 16], "epochs": 12, "batch_size": 8}
+    trained = fit({"name": "best-from-labels", "params": params}, labelled[:160], labelled[160:180], INFO, CONTEXT)
+    test = samples[180:]
+    found = list(trained.predict([sample.image for sample in test]))
+    overlaps = [
+        np.count_nonzero(one.masks[index] & other.masks[index])
+        / np.count_nonzero(one.masks[index] | other.masks[index])
+        for one, other in zip(found, test, strict=True)
+        for index in np.flatnonzero(other.labels)
+    ]
+    assert np.mean(overlaps) > 0.8
