@@ -41,7 +41,7 @@ def publish(run: Path) -> Path:
     """Copy tables, report and pictures, and record the command; return the folder that they are in."""
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
-    if not compares(run):  # what is beside a committed study has no pictures of that study's methods
+    if not compares(run):  # a run beside a committed study has no pictures of that study's methods: they stay
         for old in (*target.glob("*.jpg"), *target.glob("*.svg")):
             old.unlink()
     study = config.read(run / "study.yaml", Study)

@@ -380,7 +380,7 @@ def study(folder: Path) -> str:
         parts += [_image(path, f"Steps: {path.stem}") for path in steps[:2]]
     curves = sorted(folder.glob("*-curves.svg"))
     if curves:
-        parts += ["## Training of the paper's network, until the validation loss settled"]
+        parts += ["## Training, until the validation loss settled"]
         parts += [_image(path, f"Curves: {path.stem}") for path in curves]
     written = next((ROOT / each for each in _configurations(name) if (ROOT / each).exists()), None)
     if written is not None:

@@ -81,8 +81,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
     A teacher knows where a class is better than where it ends. With `cues`, its masks are compared with those that one
     threshold makes of the image: of its brightness, for example. If the best of these agrees with the teacher well
     enough, the student learns from what both say, and ignores the pixels on which they differ (`micraframe.cues`).
-    Where several classes share images, a teacher may mark only the parts that distinguish them; then an object that a
-    cue outlines is learned whole if exactly one class is found in a part of it.
+    Where several classes share images, a teacher's map may be coarse, or cover only the parts that distinguish a class;
+    then an object that a cue outlines is learned whole if exactly one class is found in a part of it.
 
     Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
     its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images

@@ -454,7 +454,12 @@ def test_a_student_that_tells_classes_apart_continues_from_a_classifier(classes,
     build("method", "best-from-labels").fit([], [], info, CONTEXT)
     assert fitted[0].student.params["loss"] == loss
     assert fitted[0].start == ("teacher" if classes > 1 else "random")
-    assert fitted[0].teacher.params["backbone"]["params"]["widths"] == widths
+    teacher = fitted[0].teacher.params
+    assert teacher["backbone"]["params"]["widths"] == widths
+    names = (
+        ("micraframe/unet", "micraframe/views") if classes == 1 else ("micraframe/unet-encoder", "micraframe/grad-cam")
+    )
+    assert (teacher["backbone"]["name"], teacher["extractor"]["name"]) == names
 
 
 SHAPES = np.ones((9, 9), bool), np.add.outer(*[abs(np.arange(9) - 4)] * 2) < 5

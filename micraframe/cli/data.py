@@ -67,7 +67,7 @@ def _print(audit: Audit) -> None:
             {
                 "split": one.split,
                 "class": one.class_,
-                **({} if audit.cut else {"images": one.images}),
+                **({} if audit.cut and not audit.crop else {"images": one.images}),
                 sample: one.samples,
                 "positive": one.positive,
                 "negative": one.negative,

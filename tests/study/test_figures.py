@@ -23,17 +23,19 @@ def overlapping(boxes: list[Box]) -> list[tuple[Box, Box]]:
     return [pair for pair in itertools.combinations(boxes, 2) if pair[0].covered([pair[1]]) > 1e-6]
 
 
-@pytest.mark.parametrize("x", [70, 250, 480])
-@pytest.mark.parametrize("heights", [np.linspace(180, 220, 25), np.full(25, 345.0), np.linspace(60, 340, 25)])
-def test_numbers_of_many_methods_above_each_other_can_be_read(x, heights):
-    points = np.stack([x + np.arange(25) % 3, heights], axis=1)
+# Near an edge, there is room for one column.
+@pytest.mark.parametrize(("x", "count"), [(70, 20), (250, 25), (480, 20)])
+@pytest.mark.parametrize(("low", "high"), [(180, 220), (345, 345), (60, 340)])
+def test_numbers_of_many_methods_above_each_other_can_be_read(x, count, low, high):
+    heights = np.linspace(low, high, count)
+    points = np.stack([x + np.arange(count) % 3, heights], axis=1)
     boxes = placed(points)
     points_covered = [box.covered([Box(x - 4, y - 4, x + 4, y + 4) for x, y in points.tolist()]) for box in boxes]
     assert sum(points_covered) == 0
-    assert not [box for box in boxes if box.outside(FRAME) > 1e-6 and 70 < x < 480]
+    assert not [box for box in boxes if box.outside(FRAME) > 1e-6]
     for side in (-1, 1):
         mine = [(box, height) for box, height in zip(boxes, heights, strict=True) if (box.left > x) == (side > 0)]
-        assert not overlapping([box for box, _ in mine]) or x != 250
+        assert not overlapping([box for box, _ in mine])
         # In the order of their points, so that no line crosses another.
         ordered = sorted(mine, key=lambda pair: -pair[0].top)
         assert [height for _, height in ordered] == sorted((height for _, height in mine), reverse=True)

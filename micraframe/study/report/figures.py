@@ -354,7 +354,8 @@ def place_labels(points: npt.NDArray[np.float64], texts: Sequence[str], first: S
     Args:
         points: (N, 2): (x, y) in pixels, y upwards.
         texts: Of each point.
-        first: Whether a text is a long one, which is in no column, and is placed before others.
+        first: Whether a text is a long one: it is in no column, and is placed after the columns, but before other
+            single texts.
         frame: What texts should not leave.
     """
     found: dict[int, Box] = {}
