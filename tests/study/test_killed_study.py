@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -13,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from table_files import rows_of
 
 from micraframe import config
 from micraframe.config import Study
@@ -119,7 +119,8 @@ def test_killed_from_outside_at_three_moments(tmp_path: Path) -> None:
     assert tables(folder) == tables(tmp_path / "undisturbed")
     assert before.items() <= finished(folder).items()
     # The epochs before the first kill are in the log with the very seconds that they took then.
-    log = rows_of(next(folder.glob("training/*/log.csv")))
+    with next(folder.glob("training/*/log.csv")).open(newline="") as stream:
+        log = list(csv.DictReader(stream))
     assert [int(row["epoch"]) for row in log] == list(range(1, 21))
     assert [float(row["seconds"]) for row in log[: len(known)]] == [round(row["seconds"], 3) for row in known]
 
