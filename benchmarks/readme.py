@@ -76,8 +76,7 @@ def table(folder: Path, chosen: Sequence[str] = ()) -> str:
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     methods = list(dict.fromkeys(map(_row_key, rows)))
     datasets = list(dict.fromkeys(row["dataset"] for row in rows))
-    if unknown := set(chosen) - {method for *_, method in methods}:
-        raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
+    _check_methods(folder, chosen, methods)
     if chosen:
         methods = [each for dataset in datasets for name in chosen for each in methods if each[::2] == (dataset, name)]
     found = {(*_row_key(row), row["metric"]): row for row in rows}
@@ -110,8 +109,7 @@ def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
     rows = [row for row in _read(folder / "summary.csv") if row["metric"] == "iou_if_present"]
     found = {(*_row_key(row), row["thresholds"]): row for row in rows}
     methods = list(dict.fromkeys(map(_row_key, rows)))
-    if unknown := set(chosen) - {method for *_, method in methods}:
-        raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
+    _check_methods(folder, chosen, methods)
     lines = [
         "| method | training annotation | " + " | ".join(ORIGINS.values()) + " |",
         "|---|---|" + "---|" * len(ORIGINS),
@@ -120,6 +118,11 @@ def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
         numbers = [_number(found.get((*key, origin))) for origin in ORIGINS]
         lines.append("| " + " | ".join([key[2], annotation_text(key[1]), *numbers]) + " |")
     return "\n".join([*lines, ""])
+
+
+def _check_methods(folder: Path, chosen: Sequence[str], methods: Sequence[tuple[str, str, str]]) -> None:
+    if unknown := set(chosen) - {method for *_, method in methods}:
+        raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
 
 
 def _row_key(row: dict[str, str]) -> tuple[str, str, str]:

@@ -100,10 +100,11 @@ def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
         "pos_weight": None,
         "augmentations": turns if params.mirrored else [],
     }
-    evidence = {"name": "micraframe/evidence"}
-    views = {"name": "micraframe/views", "params": {"extractor": evidence}}
     widths = params.student_widths
     if classes == 1:
+        loss, start = "generalised-cross-entropy", "random"
+        evidence = {"name": "micraframe/evidence"}
+        views = {"name": "micraframe/views", "params": {"extractor": evidence}}
         teacher = {
             "backbone": {"name": "micraframe/unet", "params": {"widths": params.teacher_widths, "norm": "narrow"}},
             "pooling": {"kind": "log-sum-exp", "r": 4.0},
@@ -113,6 +114,7 @@ def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
             "combiner": evidence,
         }
     else:
+        loss, start = "bce", "teacher"
         teacher = {
             "backbone": {"name": "micraframe/unet-encoder", "params": {"widths": widths, "norm": "narrow"}},
             "dropout": 0.0,
@@ -123,13 +125,13 @@ def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:
     student = {
         "widths": widths,
         "norm": "narrow",
-        "loss": "generalised-cross-entropy" if classes == 1 else "bce",
+        "loss": loss,
         "training": training,
     }
     return {
         "teacher": {"name": "micraframe/micra-net", "params": teacher},
         "student": {"name": "micraframe-unet/unet", "params": student},
-        "start": "random" if classes == 1 else "teacher",
+        "start": start,
         "threshold": 0.5,
         "cues": params.cues,
         # What cue and teacher disagree about takes the place of the band.

@@ -54,8 +54,9 @@ def weights_for(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[
     needed, given = backbone_of(own), backbone_of(state)
     for prefix in ("", _ENCODER):
         part = {name: tensor.shape for name, tensor in needed.items() if name.startswith(prefix)}
-        if part and part == {prefix + name: tensor.shape for name, tensor in given.items()}:
-            return {prefix + name: tensor for name, tensor in given.items()}
+        named = {prefix + name: tensor for name, tensor in given.items()}
+        if part and part == {name: tensor.shape for name, tensor in named.items()}:
+            return named
     return {}
 
 
