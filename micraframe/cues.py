@@ -108,10 +108,17 @@ def agreements(
 ) -> dict[Cue, npt.NDArray[np.float64]]:
     """Return how well each cue agrees with the masks of each class: (K,), a mean over the images that contain it.
 
-    The agreement is the IoU of the class's mask and the cue's. Pixels that the cue marks only in the masks of other
-    classes are left out: there, it outlines those. It is 0 where both are empty, and for a class that is in no image.
-    For a cue of whole objects, a class's mask is replaced by the objects of the cue that it alone claims
-    (`claimed_objects`), together with the part of its mask that lies outside the cue.
+    By pixels, the agreement is the IoU of the class's mask and the cue's. Pixels that the cue marks only in the masks
+    of other classes are left out: there, it outlines those.
+
+    For a cue of whole objects, a mask only has to say which objects belong to the class, so it may be coarse, or cover
+    parts of them. With T the objects of the cue that the class's mask touches, C those of them that no other class's
+    mask touches (`claimed_objects`), U the objects that no mask touches, and S the connected parts of the class's mask
+    that touch none of C, the agreement is
+
+        |C| / |T or U or S|,  in pixels.
+
+    It is 0 where both masks are empty, and for a class that is in no image.
 
     Args:
         examples: At least one image, each (C, H, W), the masks of its classes, bool (K, H, W), and which of them it
@@ -122,18 +129,33 @@ def agreements(
     for image, masks, present in examples:
         maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
         for cue, rows in found.items():
-            marked = cue.above(maps[cue.name])
-            regions = masks
-            if cue.whole:
-                regions = claimed_objects(masks, np.broadcast_to(marked, masks.shape)) | (masks & ~marked)
-            row = np.full(len(masks), np.nan)
-            for index in np.flatnonzero(present).tolist():
-                own = regions[index]
-                remaining = marked & (own | ~regions.any(axis=0))  # not where there are only other classes
-                union = np.count_nonzero(own | remaining)
-                row[index] = np.count_nonzero(own & remaining) / union if union else 0.0
-            rows.append(row)
+            agreement = _agreement_by_objects if cue.whole else _agreement_by_pixels
+            rows.append(np.where(present, agreement(masks, cue.above(maps[cue.name])), np.nan))
     return {cue: _mean_of_known(np.array(rows)) for cue, rows in found.items()}
+
+
+def _agreement_by_pixels(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.float64]:
+    """Return the agreement of masks (K, H, W) with what a cue marks, (H, W): (K,)."""
+    unclaimed = marked & ~masks.any(axis=0)
+    return _shares(masks & marked, masks | unclaimed)
+
+
+def _agreement_by_objects(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.float64]:
+    """Return the agreement, in whole objects, of masks (K, H, W) with what a cue marks, (H, W): (K,)."""
+    objects, touched = _touched(marked, masks)
+    only = touched & (np.count_nonzero(touched, axis=0) == 1)
+    found, claimed = (table[:, objects] for table in (touched, only))
+    stray = np.zeros_like(masks)
+    for index in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
+        parts, (hit,) = _touched(masks[index], claimed[index, None])
+        stray[index] = masks[index] & ~hit[parts]
+    return _shares(claimed, found | stray | (marked & ~found.any(axis=0)))
+
+
+def _shares(parts: BoolArray, wholes: BoolArray) -> npt.NDArray[np.float64]:
+    """Return how many pixels masks (K, H, W) have for one of others that contain them: (K,), 0 where both are empty."""
+    numbers = np.count_nonzero(parts, axis=(1, 2)), np.count_nonzero(wholes, axis=(1, 2))
+    return np.asarray(numbers[0] / np.maximum(numbers[1], 1))
 
 
 def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
@@ -151,13 +173,9 @@ def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
     """
     claimed = np.zeros_like(masks)
     for index in np.flatnonzero(masks.any(axis=(1, 2)) & cues.any(axis=(1, 2))).tolist():
-        objects, number = ndimage.label(cues[index], np.ones((3, 3)))
-        others = np.delete(masks, index, axis=0).any(axis=0)
-        mine = np.zeros(number + 1, np.bool_)
-        mine[objects[masks[index]]] = True
-        mine[objects[others]] = False
-        mine[0] = False
-        claimed[index] = mine[objects]
+        objects, touched = _touched(cues[index], masks)
+        only = touched[index] & (np.count_nonzero(touched, axis=0) == 1)
+        claimed[index] = only[objects]
     return claimed
 
 
@@ -185,6 +203,24 @@ def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: Bool
         certain &= np.count_nonzero(certain & ~masks, axis=0) < 2
     unclaimed = cues.any(axis=0) & ~(masks | certain).any(axis=0)
     return certain, np.asarray((masks & ~certain).any(axis=0) | unclaimed)
+
+
+def _touched(mask: BoolArray, others: BoolArray) -> tuple[npt.NDArray[np.int32], BoolArray]:
+    """Return the connected parts of a mask (H, W), 8 neighbours, numbered from 1, and which of them others touch.
+
+    Args:
+        mask: bool (H, W).
+        others: bool (K, H, W).
+
+    Returns:
+        int32 (H, W), and bool (K, number of parts + 1), of which the first, the background, is touched by none.
+    """
+    parts, number = ndimage.label(mask, np.ones((3, 3)))
+    touched = np.zeros((len(others), number + 1), np.bool_)
+    for row, other in zip(touched, others, strict=True):
+        row[parts[other]] = True
+    touched[:, 0] = False
+    return parts, touched
 
 
 def _mean_of_known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

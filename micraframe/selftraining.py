@@ -124,8 +124,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
             0.4,
             ge=0,
             le=1,
-            description="Least mean IoU of the teacher's masks and a cue's, in training images that contain the class, "
-            "at which the cue is used; by pixels, or else by whole objects.",
+            description="Least agreement of the teacher's masks and a cue's, a mean over training images that contain "
+            "the class, at which the cue is used: their IoU, or else the share of whole objects on which they agree.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -348,7 +348,7 @@ def choose_cues(
         samples: The training samples, with labels.
         packed: Their pseudo-masks, from `pseudo_masks`.
         names: The cues to choose from, in order of preference.
-        least: Least mean IoU, in [0, 1].
+        least: Least agreement, in [0, 1]; see `agreements`.
     """
     found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
     labels = np.array([_labels(sample) for sample in samples], np.bool_)

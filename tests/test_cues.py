@@ -136,6 +136,41 @@ def test_by_whole_objects_a_cue_agrees_with_parts_that_tell_objects_apart():
     assert agreement([(image, parts | parts[::-1])], bright, whole=True) == [0, 0]
 
 
+def test_by_whole_objects_a_mask_may_be_coarser_than_its_object():
+    image, outlines = two_discs()
+    rows, columns = (outlines.any(axis=axis) for axis in (2, 1))
+    boxes = rows[:, :, None] & columns[:, None, :]
+    coarse = np.zeros_like(boxes)
+    for shift in (-3, 0, 3):
+        coarse |= np.roll(boxes, shift, axis=1)
+    bright = Cue("bright")
+    assert max(agreement([(image, coarse)], bright)) < 0.6
+    assert agreement([(image, coarse)], bright, whole=True) == [1, 1]
+
+
+@given(BITS)
+def test_agreement_by_whole_objects(masks):
+    image = np.random.default_rng(3).random((1, 5, 4)).astype(np.float32)
+    marked = Cue("bright").mask(image)
+    objects = label(marked, connectivity=2)
+    expected = []
+    for index, mask in enumerate(masks):
+        own, counted = np.zeros_like(mask), np.zeros_like(mask)
+        for number in range(1, objects.max() + 1):
+            inside = objects == number
+            touching = [place for place, other in enumerate(masks) if (other & inside).any()]
+            if touching == [index]:
+                own |= inside
+            if index in touching or not touching:
+                counted |= inside
+        parts = label(mask, connectivity=2)
+        for number in range(1, parts.max() + 1):
+            if not (own & (parts == number)).any():
+                counted |= parts == number
+        expected.append(np.count_nonzero(own) / max(np.count_nonzero(counted), 1))
+    assert agreement([(image, masks)], Cue("bright"), whole=True) == expected
+
+
 @given(BITS, BITS)
 def test_an_object_is_claimed_by_the_only_class_that_covers_a_part_of_it(masks, cues):
     expected = np.zeros_like(masks)

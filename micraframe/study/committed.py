@@ -213,7 +213,8 @@ def compared_runs(
             planned comparison names a method that neither has.
         PluginError: If a method of the committed study is not installed.
     """
-    committed, own = _read(source / RUNS_FILE), _own_runs(study, computed_with)
+    committed = _read(source / RUNS_FILE)
+    own = _own_runs(study, computed_with, committed)
     _check(study, committed, source, own)
     runs = _on_datasets(committed, own)
     names = {run.names for run in runs}
@@ -274,10 +275,8 @@ def runs_of(study: Study, folder: StudyFolder) -> tuple[StudyRun, ...]:
     committed = _copy(folder)
     if committed is None:
         return plan(study, folder.numerics())
-    own = _own_runs(study, folder.numerics())
-    runs = _on_datasets(committed, own)
-    names = {run.names for run in runs}
-    return (*runs, *(run for run in own if run.names not in names))
+    own = _own_runs(study, folder.numerics(), committed)
+    return (*_on_datasets(committed, own), *own)
 
 
 def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tuple[Study, Collection[str] | None]:
@@ -300,10 +299,13 @@ def _on_datasets(committed: Committed, own: Sequence[StudyRun]) -> tuple[StudyRu
     return tuple(each.on(datasets[each.dataset]) for each in committed.runs if each.dataset in datasets)
 
 
-def _own_runs(study: Study, computed_with: Mapping[str, str] | None) -> tuple[StudyRun, ...]:
+def _own_runs(study: Study, computed_with: Mapping[str, str] | None, committed: Committed) -> tuple[StudyRun, ...]:
+    """Return a study's runs, but for ceilings that the committed study has with any seed: one is enough."""
     # Planned comparisons may name methods of the committed study, which are not known here.
     alone = study.model_copy(update={"comparisons": None, "reference": None, "margin": None})
-    return plan(alone, computed_with)
+    known = {(run.dataset, *_names(run.compared)) for run in committed.runs if run.kind == "ceiling"}
+    own = plan(alone, computed_with)
+    return tuple(run for run in own if run.kind != "ceiling" or (run.info.name, *_names(run.compared)) not in known)
 
 
 def _check(study: Study, committed: Committed, source: Path, runs: Sequence[StudyRun]) -> None:

@@ -129,7 +129,9 @@ def test_a_method_with_another_annotation_is_another_one(committed):
 
 def test_a_committed_study_grows_by_seeds(tmp_path, committed):
     names = ("intensity-otsu", "random-map")
-    more = choose_methods(study(*OLD, seeds=[2], **CHANGES | {"ceilings": False}), committed, names)
+    more = choose_methods(study(*OLD, seeds=[2], **CHANGES), committed, names)
+    planned = plan_of(more, against=committed)
+    assert [(run.method, run.seed) for run in planned] == [("intensity-otsu", 2), ("random-map", 2)]  # no ceiling
     grown = run_study(more, tmp_path / "grown", against=committed)
     together = run_study(study(*OLD, seeds=[0, 1, 2], **CHANGES), tmp_path / "together")
 
