@@ -126,7 +126,11 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
             "extractors.evidence:Evidence",
             "The logits of every position, of a classifier that pools them; no backward pass",
         ),
-        ("views", "extractors.views:Views", "Another extractor's maps, averaged over the flipped and turned image"),
+        (
+            "views",
+            "extractors.views:Views",
+            "Another extractor's maps, averaged over flips, turns, shifts and scales of the image",
+        ),
     ),
     "combiner": (
         ("pca", "combiners.pca:Pca", "First principal component of the layers' maps, with a named sign policy"),

@@ -1,4 +1,4 @@
-"""Another extractor's maps, averaged over views of the image: flipped and turned."""
+"""Another extractor's maps, averaged over views of the image: flipped, turned, shifted and scaled."""
 
 from __future__ import annotations
 
@@ -6,22 +6,67 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from typing import Annotated, Any, NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.config import Choice, ExtractorChoice
 from micraframe.extractors.evidence import Evidence
 from micraframe.extractors.frozen import choose_classes
+from micraframe.images import resize, scaled_size
 from micraframe.interfaces import ClassRule, Explain, Extractor, every_class
 from micraframe.parameters import Parameters
 from micraframe.types import FloatArray, Layer, Maps
 
 Array = npt.NDArray[Any]
+
+
+class Place(NamedTuple):
+    """Where an image lies in a view of it, before that is flipped and turned.
+
+    Attributes:
+        shift: Pixels by which it is moved down and to the right.
+        scale: Its size in the view for one in the file, before it is moved.
+    """
+
+    shift: int = 0
+    scale: float = 1.0
+
+    def put(self, images: FloatArray, step: int) -> FloatArray:
+        """Return images (B, C, H, W), resized and extended by their reflection.
+
+        They are extended by `shift` above and on the left, and below and on the right to a multiple of `step`: cells of
+        layers then cover the same pixels in every view of this place.
+        """
+        if self.scale != 1:
+            size = scaled_size(images.shape[2:], self.scale)
+            images = np.stack([resize(image, size) for image in images])
+        edges = [(self.shift, -(side + self.shift) % step) for side in images.shape[2:]]
+        return np.pad(images, ((0, 0), (0, 0), *edges), mode="symmetric")
+
+    def take(self, values: FloatArray, stride: int, size: tuple[int, int]) -> FloatArray:
+        """Return the cells of an image (H, W), of the maps (K, h, w) that a layer of this stride has of `put`'s result.
+
+        Cell i of the image, along either axis, has its centre at cell s (i + 1/2) - 1/2 + shift / stride of the view, s
+        being the scale; between cells, maps are interpolated linearly.
+        """
+        for axis, side in zip((-2, -1), size, strict=True):
+            scale = scaled_size((side, side), self.scale)[0] / side
+            places = scale * (np.arange(-(-side // stride)) + 0.5) - 0.5 + self.shift / stride
+            places = np.clip(places, 0, values.shape[axis] - 1)
+            low = places.astype(np.intp)
+            share = (places - low).astype(np.float32)
+            if not share.any():  # between the same grids, exactly
+                values = values.take(low, axis)
+                continue
+            share = share[:, None] if axis == -2 else share
+            high = np.minimum(low + 1, values.shape[axis] - 1)
+            values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+        return values
 
 
 class View(NamedTuple):
@@ -30,13 +75,15 @@ class View(NamedTuple):
     Attributes:
         flipped: The axes that are reversed: -2 for rows, -1 for columns.
         turns: Quarter turns after that.
+        place: Where the image lies before both.
     """
 
     flipped: tuple[int, ...] = ()
     turns: int = 0
+    place: Place = Place()
 
     def apply(self, values: Array) -> Array:
-        """Return values (..., h, w) as this view shows them."""
+        """Return values (..., h, w) flipped and turned."""
         return np.ascontiguousarray(np.rot90(np.flip(values, self.flipped), self.turns, (-2, -1)))
 
     def undo(self, values: Array) -> Array:
@@ -48,8 +95,9 @@ class View(NamedTuple):
 class Views(Extractor["Views.Params"]):
     """Averages another extractor's signed maps, at native resolution, and presence probabilities over views.
 
-    The maps L_v of the views v are turned back before they are averaged, so that the result is the same for an image
-    and, apart from rounding, for a flipped or turned one whose sides are multiples of the strides:
+    The maps L_v of the views v are brought back to the image before they are averaged. With flips and quarter turns
+    alone, the result is the same for an image and, apart from rounding, for a flipped or turned one whose sides are
+    multiples of the strides:
 
         L = 1/V sum_v v^-1(L_v),  p = 1/V sum_v p_v
 
@@ -64,28 +112,41 @@ class Views(Extractor["Views.Params"]):
         )
         flips: bool = Field(True, description="Flip left-right, up-down, and both: 4 views.")
         quarter_turns: bool = Field(False, description="Turn by 90, 180 and 270 degrees: 4 views, with flips 8.")
+        shifts: tuple[PositiveInt, ...] = Field(
+            (),
+            description="Pixels by which the image is moved down and to the right, extended by its reflection; each in "
+            "all flips and turns. A shift that is no multiple of a layer's stride divides the image into other cells.",
+        )
+        scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+            (), description="Factors by which the image is resized; each in all flips and turns."
+        )
 
     def prepare(self, classifier: Classifier) -> Explain:
         """Return a function that explains batches of images; see `Extractor.prepare`.
 
-        Without flips and quarter turns, the other extractor's own is returned.
+        Without any views besides the image itself, the other extractor's own is returned.
         """
         params = self.params
         extractor = registry.build("extractor", params.extractor.name, **params.extractor.params)
         explain = extractor.prepare(classifier)
-        views = choose_views(params.flips, params.quarter_turns)
+        views = choose_views(params.flips, params.quarter_turns, params.shifts, params.scales)
         if len(views) == 1:
             return explain
         layers, together = classifier.layers, isinstance(extractor, Evidence)
         return lambda images, rule: explain_views(explain, images, rule, views, layers, together)
 
 
-def choose_views(flips: bool, quarter_turns: bool) -> list[View]:
+def choose_views(
+    flips: bool, quarter_turns: bool, shifts: Sequence[int] = (), scales: Sequence[float] = ()
+) -> list[View]:
     """Return distinct views, the image itself first."""
     flipped: list[tuple[int, ...]] = [(), (-1,), (-2,), (-2, -1)] if flips else [()]
     # Half a turn is both flips.
     turns = range(2 if flips else 4) if quarter_turns else range(1)
-    return [View(*both) for both in itertools.product(flipped, turns)]
+    moved = (Place(shift=shift) for shift in shifts)
+    resized = (Place(scale=scale) for scale in scales)
+    places = dict.fromkeys((Place(), *moved, *resized))
+    return [View(flip, turn, place) for place, flip, turn in itertools.product(places, flipped, turns)]
 
 
 def explain_views(
@@ -98,8 +159,7 @@ def explain_views(
 ) -> list[Maps]:
     """Return the maps of each image, averaged over views.
 
-    Images are extended at the bottom and on the right by their reflection, to a multiple of all strides: cells then
-    cover the same pixels in every view. Cells outside the image are cut off the result.
+    Images are extended to a multiple of all strides (`Place.put`). Cells outside the image are cut off the result.
 
     Args:
         explain: Explains one view; a rule that returns nothing only finds presence.
@@ -109,17 +169,17 @@ def explain_views(
         layers: The classifier's layers, which determine the multiple.
         together: Explain all classes at once, in the pass that finds presence.
     """
-    height, width = images.shape[2:]
+    size = images.shape[2], images.shape[3]
     step = math.lcm(*(layer.stride for layer in layers))
-    extended = np.pad(images, ((0, 0), (0, 0), (0, -height % step), (0, -width % step)), mode="symmetric")
+    placed = {place: place.put(images, step) for place in {view.place: None for view in views}}
 
     def mean_over_views(which: Array, classes: tuple[int, ...] = ()) -> list[Maps]:
         explained: ClassRule = every_class if together else lambda presence: classes
         totals: list[Maps] = []
         for view in views:
-            seen = [_undo(maps, view) for maps in explain(view.apply(extended[which]), explained)]
+            seen = [_undo(maps, view, size) for maps in explain(view.apply(placed[view.place][which]), explained)]
             totals = [_add(total, maps) for total, maps in zip(totals, seen, strict=True)] if totals else seen
-        return [_visible(total, len(views), (height, width)) for total in totals]
+        return [_divided(total, len(views)) for total in totals]
 
     found = mean_over_views(np.arange(len(images)))
     chosen = choose_classes(rule, np.stack([maps.presence for maps in found]))
@@ -133,9 +193,11 @@ def explain_views(
     return found
 
 
-def _undo(maps: Maps, view: View) -> Maps:
-    """Return the maps of a view, turned back."""
-    return dataclasses.replace(maps, maps=tuple(map(view.undo, maps.maps)))
+def _undo(maps: Maps, view: View, size: tuple[int, int]) -> Maps:
+    """Return the maps of a view, brought back to the image (H, W)."""
+    pairs = zip(maps.layers, maps.maps, strict=True)
+    own = tuple(view.place.take(view.undo(values), layer.stride, size) for layer, values in pairs)
+    return dataclasses.replace(maps, size=size, maps=own)
 
 
 def _add(one: Maps, other: Maps) -> Maps:
@@ -144,14 +206,11 @@ def _add(one: Maps, other: Maps) -> Maps:
     return dataclasses.replace(one, maps=summed, presence=one.presence + other.presence)
 
 
-def _visible(total: Maps, count: int, size: tuple[int, int]) -> Maps:
-    """Return the mean of so many views, of an image (H, W) without what extends it."""
+def _divided(total: Maps, count: int) -> Maps:
+    """Return the mean of so many views, given their sum."""
     views = np.float32(count)
-    means = tuple(
-        np.ascontiguousarray(values[:, : -(-size[0] // layer.stride), : -(-size[1] // layer.stride)]) / views
-        for layer, values in zip(total.layers, total.maps, strict=True)
-    )
-    return dataclasses.replace(total, size=size, maps=means, presence=total.presence / views)
+    means = tuple(np.ascontiguousarray(values) / views for values in total.maps)
+    return dataclasses.replace(total, maps=means, presence=total.presence / views)
 
 
 def _select(maps: Maps, classes: tuple[int, ...]) -> Maps:
