@@ -6,6 +6,7 @@ what else a report says of each run: annotation work, thresholds, and where it w
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import ConfigError, DataError
 from micraframe.interfaces import Thresholds
 from micraframe.runtime.files import atomic, write_json, write_text
+from micraframe.study.budgets import expand
 from micraframe.study.folder import ROW_NAMES, StudyFolder
 from micraframe.study.plan import (
     RunKind,
@@ -31,6 +33,7 @@ from micraframe.study.plan import (
     method_name,
     plan,
     planned_pairs,
+    training_images,
 )
 from micraframe.study.provenance import ComputedOn
 from micraframe.study.tables import ROWS
@@ -173,7 +176,7 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
         study: The study.
         committed: The folder of the committed study.
         names: Names of methods in tables, of which those are run that the committed study does not have with this
-            annotation and all seeds; none: all that it does not have with this annotation.
+            annotation and budget, and all seeds; none: all that it does not have with this annotation and budget.
 
     Raises:
         ConfigError: If the folder is not that of a committed study, the study has no method of a name, or nothing is
@@ -187,12 +190,23 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
     for name in names:
         if name not in given:
             raise ConfigError(f"expected a method of the study, got {name!r}; there are: {', '.join(given)}")
-    chosen = [
-        compared
-        for compared, name in zip(study.methods, given, strict=True)
-        if (name in names and set(study.seeds) - known.get(_names(compared), set()))
-        or (not names and _names(compared) not in known)
-    ]
+
+    def missing(compared: ComparedMethod) -> bool:
+        alike = [
+            known.get(_names(each), set())
+            for dataset in study.datasets
+            for each in expand([compared], functools.partial(training_images, dataset))
+        ]
+        if method_name(compared) in names:
+            return any(set(study.seeds) - seeds for seeds in alike)
+        return not (names or all(alike))
+
+    one_by_one = (
+        compared.model_copy(update={"budgets": budgets})
+        for compared in study.methods
+        for budgets in ([[share] for share in compared.budgets] or [[]])
+    )
+    chosen = [compared for compared in one_by_one if missing(compared)]
     if not chosen:
         raise ConfigError(f"{committed}: it has every method of this study; add one, or give it another label")
     return study.model_copy(update={"methods": chosen})

@@ -103,7 +103,7 @@ def plan(study: Study, computed_with: Mapping[str, str] | None = None) -> tuple[
     runs = [
         _run(study, dataset, info, compared, seed, computed_with)
         for dataset, info in datasets
-        for compared in expand(study.methods, functools.partial(_training_images, dataset))
+        for compared in expand(study.methods, functools.partial(training_images, dataset))
         for seed in study.seeds
     ]
     if study.ceilings:
@@ -214,7 +214,8 @@ def check_columns(study: Study) -> dict[str, Column]:
     return {name: known[name] for name in dict.fromkeys([study.primary_metric, *compared])}
 
 
-def _training_images(dataset: Choice) -> int:
+def training_images(dataset: Choice) -> int:
+    """Return the number of a dataset's training images."""
     return len(registry.build("dataset", dataset.name, **dataset.params).samples("train"))
 
 

@@ -127,6 +127,13 @@ def test_a_method_with_another_annotation_is_another_one(committed):
         assert [each.annotator.name for each in chosen.methods] == ["micraframe/points"]
 
 
+@pytest.mark.parametrize("names", [(), ("random-map",)])
+def test_only_budgets_that_a_committed_study_lacks_are_run(committed, names):
+    budgets = compared("random-map", "boxes").model_copy(update={"budgets": [0.5, 1.0]})
+    made = study(OLD[0], budgets, seeds=[0, 1], **CHANGES)
+    assert [each.budgets for each in choose_methods(made, committed, names).methods] == [[0.5]]
+
+
 def test_a_committed_study_grows_by_seeds(tmp_path, committed):
     names = ("intensity-otsu", "random-map")
     more = choose_methods(study(*OLD, seeds=[2], **CHANGES), committed, names)
