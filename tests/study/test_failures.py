@@ -128,7 +128,7 @@ def test_the_metrics_of_real_masks_give_every_kind():
     measured: dict[str, np.ndarray] = {}
     for name in ("classification", "overlap"):
         measured |= build("metric", name).measure(prediction, sample)
-    (kinds,) = image_kinds([{name: values[None] for name, values in measured.items()}])
+    (kinds,) = image_kinds([{name: values[None] for name, values in measured.items()}], detections=False)
     assert [KINDS[each] for each in kinds[0]] == [case[2] for case in cases]
 
 
@@ -143,10 +143,37 @@ def test_shares_are_means_over_trained_models_of_each_sort_of_image():
 
 def test_without_precision_and_recall_of_each_image_no_kind_is_known():
     table = np.ones((3, 1))
-    assert image_kinds([{"label": table, "correct": table, "precision": table}]) == ()
+    assert image_kinds([{"label": table, "correct": table, "precision": table}], detections=False) == ()
     both = dict.fromkeys(("label", "correct", "precision", "recall"), table)
-    assert image_kinds([both, {"label": table, "correct": table}]) == ()
-    assert [each.tolist() for each in image_kinds([both])] == [[[0]] * 3]
+    assert image_kinds([both, {"label": table, "correct": table}], detections=False) == ()
+    assert [each.tolist() for each in image_kinds([both], detections=False)] == [[[0]] * 3]
+    assert image_kinds([both], detections=True) == ()
+
+
+def test_the_metrics_of_real_detections_give_every_kind():
+    here, there, far = [1.0, 1.0, 1.0], [1.0, 8.0, 1.0], [[8.0, place, 1.0] for place in (1.0, 4.0, 8.0)]
+    cases = [
+        ([here, there], [here, there], "good"),
+        ([here, there], [here], "good"),  # recall is exactly one half
+        ([here, there, far[0]], [here], "too little"),
+        ([here], [here, *far[1:]], "too much"),
+        ([here, there, far[0]], [here, *far[1:]], "elsewhere"),
+        ([here], [there], "elsewhere"),
+        ([here], [], "missed entirely"),
+        ([], [], "rightly empty"),
+        ([], [here], "false alarm"),
+    ]
+    truth, predicted = (tuple(np.array(case[place], np.float32).reshape(-1, 3) for case in cases) for place in (0, 1))
+    present = np.array([len(points) > 0 for points in predicted])
+    prediction = Prediction(Scores.without_maps(present.astype(np.float32)), present, points=predicted)
+    labels = np.array([len(points) > 0 for points in truth])
+    points = tuple(each[:, :2] for each in truth)
+    sample = Sample("a", np.zeros((1, 9, 9), np.float32), labels=labels, points=points)
+    measured: dict[str, np.ndarray] = {}
+    for name, params in (("classification", {}), ("detection", {"distance": 2})):
+        measured |= build("metric", name, **params).measure(prediction, sample)
+    (kinds,) = image_kinds([{name: values[None] for name, values in measured.items()}], detections=True)
+    assert [KINDS[each] for each in kinds[0]] == [case[2] for case in cases]
 
 
 def test_an_example_says_its_kind_or_which_of_several_classes_failed():
@@ -178,6 +205,8 @@ def test_a_sentence_says_how_often_and_how_a_method_fails():
     assert "most of what it marks is not the object (60 %)" in sentence(0.4, 0, 0.6, 0, 0, NAN, NAN)
     assert "it marks the wrong place (60 %)" in sentence(0.4, 0, 0, 0.6, 0, NAN, NAN)
     assert "it misses the object entirely (60 %)" in sentence(0.4, 0, 0, 0, 0.6, NAN, NAN)
+    shares = np.array([0.4, 0, 0.6, 0, 0, NAN, NAN])
+    assert "most of its detections are false (60 %)" in MethodFailures(result(), shares[None], shares, True).sentence()
 
 
 CLASSES, ROLES = ("a", "b"), ("object", "contact")

@@ -21,7 +21,7 @@ from micraframe.metrics.masks_and_labels import labels_of, masks_of
 from micraframe.metrics.reduction import means_defined
 from micraframe.overlay import contours, to_rgb
 from micraframe.study.folder import StudyFolder
-from micraframe.study.report.failures import Kinds, image_kinds, kinds_text
+from micraframe.study.report.failures import Kinds, by_detections, image_kinds, kinds_text
 from micraframe.study.report.results import DatasetResults, MethodResult
 from micraframe.study.report.wording import listed
 from micraframe.study.tables import Values
@@ -111,7 +111,8 @@ def examples(found: DatasetResults, values: Values, folder: StudyFolder, budget:
     holds = np.array([(labels := labels_of(sample)) is not None and bool(labels.any()) for sample in test])
     picked = pick(np.where(holds, means, np.nan), found.primary.higher_is_better)
     fields = _fields(choice, [test[number] for _, number in picked])
-    kinds = {each.key: per_model[0] for each in results if (per_model := image_kinds(values.statistics(each.group)))}
+    per_model = {each.key: image_kinds(values.statistics(each.group), by_detections(found)) for each in results}
+    kinds = {key: models[0] for key, models in per_model.items() if models}
     drawings = [
         drawing
         for rank, number in picked

@@ -1,4 +1,8 @@
-"""How often each method fails, and how: test images by kind of failure, from labels, precision and recall."""
+"""How often each method fails, and how: test images by kind of failure, from labels, precision and recall.
+
+Precision and recall are those of a mask's pixels or, where a study's primary metric is one of detection, of an image's
+detections.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,25 @@ WITHOUT_CLASS: Final = ("rightly empty", "false alarm")
 KINDS: Final = (*WITH_CLASS, *WITHOUT_CLASS)
 
 LEAST: Final = 0.5
-"""The precision and the recall of a good mask."""
+"""The precision and the recall of a good mask, or of good detections."""
 
-_STATISTICS: Final = ("label", "correct", "precision", "recall")
-_WORDS: Final = (
-    "it misses most of the object",
-    "most of what it marks is not the object",
-    "it marks the wrong place",
-    "it misses the object entirely",
-)
+_OF_MASKS: Final = ("label", "correct", "precision", "recall")
+_OF_DETECTIONS: Final = ("correct", "detection_tp", "detection_predicted", "detection_true")
+_WORDS: Final = {
+    False: (
+        "it misses most of the object",
+        "most of what it marks is not the object",
+        "it marks the wrong place",
+        "it misses the object entirely",
+    ),
+    True: (
+        "it misses most of the objects",
+        "most of its detections are false",
+        "most of its detections are false and it misses most of the objects",
+        "it misses every object",
+    ),
+}
+"""What a method does in images of each failing kind, of masks and of detections."""
 
 
 def failure_kinds(label: Double, correct: Double, precision: Double, recall: Double) -> Kinds:
@@ -48,8 +62,8 @@ def failure_kinds(label: Double, correct: Double, precision: Double, recall: Dou
     Args:
         label: 1 where the image contains the class, else 0; NaN if unknown.
         correct: 1 where the presence of the class was judged correctly, else 0; NaN if unknown.
-        precision: Of the mask's pixels, in [0, 1]; NaN of an empty mask.
-        recall: In [0, 1]; NaN where the true mask is empty or unknown.
+        precision: Of the mask's pixels, in [0, 1]; NaN of an empty mask. Or of detections; NaN where there is none.
+        recall: In [0, 1]; NaN where the true mask is empty or unknown, or no object is to be detected.
 
     Returns:
         -1 for an image that is not counted: its label is unknown, or its label and its true mask contradict each other.
@@ -98,11 +112,13 @@ class MethodFailures:
         result: The method.
         per_class: Share of each kind, (K, 7), mean over trained models.
         shares: The same of all pairs of an image and a class together, (7,), the contact class left out.
+        detections: Whether precision and recall are of detections, not of masks.
     """
 
     result: MethodResult
     per_class: Double
     shares: Double
+    detections: bool = False
 
     @property
     def name(self) -> str:
@@ -120,7 +136,7 @@ class MethodFailures:
         text = f"{self.result.name} fails in {percent_text(1 - self.shares[0])} of the images that contain the class"
         worst = self.most_frequent
         if worst is not None:
-            text += f", most often because {_WORDS[worst - 1]} ({percent_text(self.shares[worst])})"
+            text += f", most often because {_WORDS[self.detections][worst - 1]} ({percent_text(self.shares[worst])})"
         if not np.isnan(self.shares[-1]):
             text += f", and raises a false alarm in {percent_text(self.shares[-1])} of those without it"
         return f"{text}."
@@ -136,6 +152,7 @@ class DatasetFailures:
         images: The same of all pairs of an image and a class together, (2,), the contact class left out.
         sentences: Of each method that a planned comparison names.
         unknown: Names of the methods whose failures are not known.
+        detections: Whether precision and recall are of detections, not of masks.
     """
 
     methods: tuple[MethodFailures, ...]
@@ -143,35 +160,58 @@ class DatasetFailures:
     images: Double
     sentences: tuple[str, ...]
     unknown: tuple[str, ...]
+    detections: bool
 
 
 def dataset_failures(found: DatasetResults, values: Values) -> DatasetFailures | None:
     """Return how often the methods of the table, and variants in planned comparisons, fail with fixed thresholds.
 
     Returns:
-        None where no method has masks that the metrics `classification` and `overlap` measured.
+        None where no method has masks that the metrics `classification` and `overlap` measured, or detections that
+        `classification` and `detection` did.
     """
+    detections = by_detections(found)
     planned = dict.fromkeys(name for test in found.tests("planned") for name in (test.first, test.second))
     objects = np.array(found.info.roles) != "contact"
     methods, unknown, images = {}, [], None
     for result in (*found.results, *(each for each in found.variants if each.key in planned)):
-        per_model = image_kinds(values.statistics(result.group))
+        per_model = image_kinds(values.statistics(result.group), detections)
         counts = kind_counts(per_model) if per_model else np.zeros((len(objects), len(KINDS)))
         total = counts[objects].sum(axis=0)
         if not total[: len(WITH_CLASS)].any():
             unknown.append(result.name)
             continue
-        methods[result.key] = MethodFailures(result, kind_shares(counts), kind_shares(total))
+        methods[result.key] = MethodFailures(result, kind_shares(counts), kind_shares(total), detections)
         images = images or (image_counts(counts), image_counts(total))
     sentences = tuple(methods[name].sentence() for name in planned if name in methods)
-    return DatasetFailures(tuple(methods.values()), *images, sentences, tuple(unknown)) if images else None
+    shown = tuple(methods.values())
+    return DatasetFailures(shown, *images, sentences, tuple(unknown), detections) if images else None
 
 
-def image_kinds(statistics: Sequence[Statistics]) -> tuple[Kinds, ...]:
-    """Return the kind of every image and class, (N, K), for each trained model; empty where it was not measured."""
-    if not all(each.keys() >= set(_STATISTICS) for each in statistics):
+def by_detections(found: DatasetResults) -> bool:
+    """Return whether kinds are by the precision and recall of detections: where the primary metric is one of them."""
+    return found.primary.name.startswith("detection_")
+
+
+def image_kinds(statistics: Sequence[Statistics], detections: bool) -> tuple[Kinds, ...]:
+    """Return the kind of every image and class, (N, K), for each trained model; empty where it was not measured.
+
+    Args:
+        statistics: Of each model, (N, K).
+        detections: Whether they are by detections, in which case an image contains the class if it has a true position.
+    """
+    names = _OF_DETECTIONS if detections else _OF_MASKS
+    if not all(each.keys() >= set(names) for each in statistics):
         return ()
-    return tuple(failure_kinds(*(np.asarray(each[name], np.float64) for name in _STATISTICS)) for each in statistics)
+    found = []
+    for each in statistics:
+        columns = [np.asarray(each[name], np.float64) for name in names]
+        if detections:
+            correct, hits, predicted, true = columns
+            label = np.where(np.isnan(true), np.nan, true > 0)
+            columns = [label, correct, quotient(hits, predicted), quotient(hits, true)]
+        found.append(failure_kinds(*columns))
+    return tuple(found)
 
 
 def kinds_text(kinds: Kinds, classes: Sequence[str]) -> str:
