@@ -30,7 +30,7 @@ class Place(NamedTuple):
 
     Attributes:
         shift: Pixels by which it is moved down and to the right.
-        scale: Its size in the view for one in the file, before it is moved.
+        scale: Its size in the view, relative to its own, before it is moved.
     """
 
     shift: int = 0
@@ -60,12 +60,12 @@ class Place(NamedTuple):
             places = np.clip(places, 0, values.shape[axis] - 1)
             low = places.astype(np.intp)
             share = (places - low).astype(np.float32)
-            if not share.any():  # between the same grids, exactly
-                values = values.take(low, axis)
-                continue
-            share = share[:, None] if axis == -2 else share
-            high = np.minimum(low + 1, values.shape[axis] - 1)
-            values = values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+            lower = values.take(low, axis)
+            if share.any():  # else the grids are the same, and values stay exact
+                share = share[:, None] if axis == -2 else share
+                upper = values.take(np.minimum(low + 1, values.shape[axis] - 1), axis)
+                lower = lower * (1 - share) + upper * share
+            values = lower
         return values
 
 
