@@ -29,6 +29,12 @@ EXACT: Final[frozenset[CueName]] = frozenset({"bright", "dark"})
 _PIXELS: Final = 4096
 """Most pixels of an image among which a common threshold is chosen."""
 
+_NEIGHBOURS: Final = np.ones((3, 3))
+"""Of a pixel of an object: all eight."""
+
+_LEAST_COVER: Final = 0.05
+"""Least share of a connected component of a mask that its class's objects cover, for the component to outline them."""
+
 _SATURATED: Final = 0.999
 """Quantile of the pixels of all images above which values count as equal, so that a few do not move the threshold."""
 
@@ -113,12 +119,12 @@ def agreements(
 
     For a cue of whole objects, a mask only has to say which objects belong to the class, so it may be coarse, or cover
     parts of them. With T the objects of the cue that the class's mask touches, C those of them that no other class's
-    mask touches (`claimed_objects`), U the objects that no mask touches, and S the connected parts of the class's mask
-    that touch none of C, the agreement is
+    mask touches (`claimed_objects`), U the objects that no mask touches, and S the connected components of the class's
+    mask of which C covers less than 5 %, the agreement is
 
         |C| / |T or U or S|,  in pixels.
 
-    It is 0 where both masks are empty, and for a class that is in no image.
+    It is 0 where both masks are empty, or no object is claimed, and for a class that is in no image.
 
     Args:
         examples: At least one image, each (C, H, W), the masks of its classes, bool (K, H, W), and which of them it
@@ -143,19 +149,21 @@ def _agreement_by_pixels(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.
 def _agreement_by_objects(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.float64]:
     """Return the agreement, in whole objects, of masks (K, H, W) with what a cue marks, (H, W): (K,)."""
     objects, touched = _touched(marked, masks)
-    only = touched & (np.count_nonzero(touched, axis=0) == 1)
-    found, claimed = (table[:, objects] for table in (touched, only))
+    found, claimed = (table[:, objects] for table in (touched, _alone(touched)))
     stray = np.zeros_like(masks)
     for index in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
-        parts, (hit,) = _touched(masks[index], claimed[index, None])
-        stray[index] = masks[index] & ~hit[parts]
+        components, number = ndimage.label(masks[index], _NEIGHBOURS)
+        areas, covered = (
+            np.bincount(components[where], minlength=number + 1) for where in (masks[index], claimed[index])
+        )
+        stray[index] = masks[index] & (covered < _LEAST_COVER * areas)[components]
     return _shares(claimed, found | stray | (marked & ~found.any(axis=0)))
 
 
 def _shares(parts: BoolArray, wholes: BoolArray) -> npt.NDArray[np.float64]:
-    """Return how many pixels masks (K, H, W) have for one of others that contain them: (K,), 0 where both are empty."""
-    numbers = np.count_nonzero(parts, axis=(1, 2)), np.count_nonzero(wholes, axis=(1, 2))
-    return np.asarray(numbers[0] / np.maximum(numbers[1], 1))
+    """Return the area of each mask (K, H, W) as a share of that of the mask around it: (K,), 0 where both are empty."""
+    part, whole = (np.count_nonzero(masks, axis=(1, 2)) for masks in (parts, wholes))
+    return np.asarray(part / np.maximum(whole, 1))
 
 
 def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
@@ -174,8 +182,7 @@ def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:
     claimed = np.zeros_like(masks)
     for index in np.flatnonzero(masks.any(axis=(1, 2)) & cues.any(axis=(1, 2))).tolist():
         objects, touched = _touched(cues[index], masks)
-        only = touched[index] & (np.count_nonzero(touched, axis=0) == 1)
-        claimed[index] = only[objects]
+        claimed[index] = _alone(touched)[index, objects]
     return claimed
 
 
@@ -206,21 +213,27 @@ def consensus(masks: BoolArray, cues: BoolArray, has_cue: BoolArray, whole: Bool
 
 
 def _touched(mask: BoolArray, others: BoolArray) -> tuple[npt.NDArray[np.int32], BoolArray]:
-    """Return the connected parts of a mask (H, W), 8 neighbours, numbered from 1, and which of them others touch.
+    """Return the connected components of a mask (H, W), 8 neighbours, and which of them each other mask touches.
 
     Args:
         mask: bool (H, W).
         others: bool (K, H, W).
 
     Returns:
-        int32 (H, W), and bool (K, number of parts + 1), of which the first, the background, is touched by none.
+        The components, numbered from 1, int32 (H, W), and bool (K, number of components + 1), of which the first, the
+        background, counts as untouched.
     """
-    parts, number = ndimage.label(mask, np.ones((3, 3)))
+    components, number = ndimage.label(mask, _NEIGHBOURS)
     touched = np.zeros((len(others), number + 1), np.bool_)
     for row, other in zip(touched, others, strict=True):
-        row[parts[other]] = True
+        row[components[other]] = True
     touched[:, 0] = False
-    return parts, touched
+    return components, touched
+
+
+def _alone(touched: BoolArray) -> BoolArray:
+    """Return where only one of K masks touches an object, bool (K, N), given where each does."""
+    return np.asarray(touched & (np.count_nonzero(touched, axis=0) == 1))
 
 
 def _mean_of_known(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

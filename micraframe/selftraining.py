@@ -124,8 +124,9 @@ class SelfTraining(Method["SelfTraining.Params"]):
             0.4,
             ge=0,
             le=1,
-            description="Least agreement of the teacher's masks and a cue's, a mean over training images that contain "
-            "the class, at which the cue is used: their IoU, or else the share of whole objects on which they agree.",
+            description="Least agreement between the teacher's masks and a cue's for the cue to be used: their mean "
+            "IoU over training images that contain the class or, where objects are compared, the mean share of the "
+            "objects' area that agrees.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -337,9 +338,10 @@ def choose_cues(
     Cues that blur outlines are considered only if none of the exact ones agrees well enough: a teacher's maps are
     blurred themselves, and agree with a blurred cue too easily.
 
-    A teacher that has to tell classes apart may mark only the parts that distinguish them; then no cue agrees with its
-    masks. So for classes without a cue, cues are compared once more, by whole objects, in images that contain several
-    classes: an object that a cue outlines counts for a class if that class, and no other, claims a part of it.
+    A teacher that has to tell classes apart may mark them coarsely, or only the parts that distinguish them; then no
+    cue agrees with its masks. So for classes without a cue, cues are compared once more, by whole objects, in images
+    that contain several classes: an object that a cue outlines counts for a class if that class, and no other, claims
+    a part of it.
 
     Cues are compared in 200 evenly spaced images of each class, or in all that contain it, and in those of the other
     classes that contain it, too. Thresholds that are common to images come from at most 400 evenly spaced images.

@@ -60,7 +60,9 @@ def run(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="With --against: a method to run, by its name in tables. Default: all new ones."),
+        typer.Option(
+            help="With --against: a method to run, by its name in tables. Default: all new methods and budgets."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 class Place(NamedTuple):
-    """Where an image lies in a view of it, before that is flipped and turned.
+    """Where a view shows the image, before it is flipped and turned.
 
     Attributes:
         shift: Pixels by which it is moved down and to the right.
@@ -37,10 +37,10 @@ class Place(NamedTuple):
     scale: float = 1.0
 
     def put(self, images: FloatArray, step: int) -> FloatArray:
-        """Return images (B, C, H, W), resized and extended by their reflection.
+        """Return images (B, C, H, W), resized, then extended by reflection.
 
-        They are extended by `shift` above and on the left, and below and on the right to a multiple of `step`: cells of
-        layers then cover the same pixels in every view of this place.
+        They are extended by `shift` rows and columns at the top and left, and at the bottom and right to a multiple of
+        `step`, so that the cells of layers cover the same pixels in all flips and turns.
         """
         if self.scale != 1:
             size = scaled_size(images.shape[2:], self.scale)
@@ -49,10 +49,10 @@ class Place(NamedTuple):
         return np.pad(images, ((0, 0), (0, 0), *edges), mode="symmetric")
 
     def take(self, values: FloatArray, stride: int, size: tuple[int, int]) -> FloatArray:
-        """Return the cells of an image (H, W), of the maps (K, h, w) that a layer of this stride has of `put`'s result.
+        """Return the maps of the original image (H, W), given those (K, h, w) of the image from `put`.
 
         Cell i of the image, along either axis, has its centre at cell s (i + 1/2) - 1/2 + shift / stride of the view, s
-        being the scale; between cells, maps are interpolated linearly.
+        being the scale and `stride` the layer's; between cells, maps are interpolated linearly.
         """
         for axis, side in zip((-2, -1), size, strict=True):
             scale = scaled_size((side, side), self.scale)[0] / side
@@ -102,8 +102,8 @@ class Views(Extractor["Views.Params"]):
         L = 1/V sum_v v^-1(L_v),  p = 1/V sum_v p_v
 
     It is not what the classifier predicts for the image alone: classes are explained, and presence is thresholded, by
-    the average p. The cost is V times the other extractor's; and, unless that is `evidence`, for which all classes cost
-    as much as one, V forward passes that find p.
+    the average p. The cost is the other extractor's for V images, a view of scale s counting s^2 times; and, unless
+    that is `evidence`, for which all classes cost as much as one, the forward passes of all views once more to find p.
     """
 
     class Params(Parameters):
@@ -114,11 +114,12 @@ class Views(Extractor["Views.Params"]):
         quarter_turns: bool = Field(False, description="Turn by 90, 180 and 270 degrees: 4 views, with flips 8.")
         shifts: tuple[PositiveInt, ...] = Field(
             (),
-            description="Pixels by which the image is moved down and to the right, extended by its reflection; each in "
-            "all flips and turns. A shift that is no multiple of a layer's stride divides the image into other cells.",
+            description="Pixels by which the image is moved down and to the right; the gap is filled by reflection. "
+            "Each shift is combined with all flips and turns. Unless it is a multiple of a layer's stride, its cells "
+            "cover other pixels than before.",
         )
-        scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-            (), description="Factors by which the image is resized; each in all flips and turns."
+        scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(
+            (), description="Factors by which the image is resized. Each is combined with all flips and turns."
         )
 
     def prepare(self, classifier: Classifier) -> Explain:
@@ -159,7 +160,8 @@ def explain_views(
 ) -> list[Maps]:
     """Return the maps of each image, averaged over views.
 
-    Images are extended to a multiple of all strides (`Place.put`). Cells outside the image are cut off the result.
+    Images are extended to a multiple of all strides (`Place.put`), and maps brought back to the image's own grid
+    (`Place.take`).
 
     Args:
         explain: Explains one view; a rule that returns nothing only finds presence.

@@ -183,23 +183,30 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
             left to run.
     """
     study = config.resolve(study)
-    known: dict[tuple[str, str], set[int]] = {}
+    known: dict[tuple[str, ...], set[int]] = {}
     for run in _read(committed / RUNS_FILE).runs:
-        known.setdefault(_names(run.compared), set()).add(run.seed)
+        known.setdefault((run.dataset, *_names(run.compared)), set()).add(run.seed)
     given = [method_name(compared) for compared in study.methods]
     for name in names:
         if name not in given:
             raise ConfigError(f"expected a method of the study, got {name!r}; there are: {', '.join(given)}")
 
+    counts = {
+        registry.build("dataset", dataset.name, **dataset.params).info().name: functools.partial(
+            training_images, dataset
+        )
+        for dataset in study.datasets
+    }
+
     def missing(compared: ComparedMethod) -> bool:
+        if names and method_name(compared) not in names:
+            return False
         alike = [
-            known.get(_names(each), set())
-            for dataset in study.datasets
-            for each in expand([compared], functools.partial(training_images, dataset))
+            known.get((dataset, *_names(each)), set())
+            for dataset, count in counts.items()
+            for each in expand([compared], count)
         ]
-        if method_name(compared) in names:
-            return any(set(study.seeds) - seeds for seeds in alike)
-        return not (names or all(alike))
+        return any(set(study.seeds) - seeds for seeds in alike) if names else not all(alike)
 
     one_by_one = (
         compared.model_copy(update={"budgets": budgets})
@@ -314,7 +321,7 @@ def _on_datasets(committed: Committed, own: Sequence[StudyRun]) -> tuple[StudyRu
 
 
 def _own_runs(study: Study, computed_with: Mapping[str, str] | None, committed: Committed) -> tuple[StudyRun, ...]:
-    """Return a study's runs, but for ceilings that the committed study has with any seed: one is enough."""
+    """Return a study's runs, except ceilings that the committed study already has: one seed is enough."""
     # Planned comparisons may name methods of the committed study, which are not known here.
     alone = study.model_copy(update={"comparisons": None, "reference": None, "margin": None})
     known = {(run.dataset, *_names(run.compared)) for run in committed.runs if run.kind == "ceiling"}

@@ -90,19 +90,25 @@ def test_a_place_gives_cells_back_where_they_were(place: Place, stride: int) -> 
 def test_shifts_and_scales_are_averaged_on_the_image_s_own_grid(extractor: str, size: tuple[int, int]) -> None:
     classifier, images = symmetric(), noise(2, size)
     explain = registry.build("extractor", extractor).prepare(classifier)
-    views = choose_views(False, False, shifts=(4,), scales=(1.5,))
+    views = choose_views(True, True, shifts=(4,), scales=(1.5,))
     found = explain_views(explain, images, lambda presence: (2,), views, LAYERS)
-    places = [view.place for view in views]
     for number, maps in enumerate(found):
-        seen = [explain(place.put(images[number][None], 6), lambda presence: (2,))[0] for place in places]
+        one = images[number][None]
+        seen = [explain(view.apply(view.place.put(one, 6)), lambda presence: (2,))[0] for view in views]
         np.testing.assert_allclose(maps.presence, np.mean([each.presence for each in seen], 0), atol=1e-6)
         assert maps.size == size
         for index, layer in enumerate(maps.layers):
-            own = [place.take(each.maps[index], layer.stride, size) for place, each in zip(places, seen, strict=True)]
+            own = [
+                view.place.take(view.undo(each.maps[index]), layer.stride, size)
+                for view, each in zip(views, seen, strict=True)
+            ]
             assert maps.maps[index].shape == (1, *(-(-side // layer.stride) for side in size))
             np.testing.assert_allclose(maps.maps[index], np.mean(own, 0), atol=1e-6)
-    together = prepare(classifier, extractor, flips=False, shifts=[4], scales=[1.5])(images, lambda presence: (2,))
+    together = prepare(classifier, extractor, quarter_turns=True, shifts=[4], scales=[1.5])(
+        images, lambda presence: (2,)
+    )
     for one, other in zip(found, together, strict=True):
+        np.testing.assert_allclose(one.presence, other.presence, atol=1e-6)
         for alone, batched in zip(one.maps, other.maps, strict=True):
             np.testing.assert_allclose(alone, batched, atol=1e-6)
 

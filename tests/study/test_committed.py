@@ -131,7 +131,16 @@ def test_a_method_with_another_annotation_is_another_one(committed):
 def test_only_budgets_that_a_committed_study_lacks_are_run(committed, names):
     budgets = compared("random-map", "boxes").model_copy(update={"budgets": [0.5, 1.0]})
     made = study(OLD[0], budgets, seeds=[0, 1], **CHANGES)
-    assert [each.budgets for each in choose_methods(made, committed, names).methods] == [[0.5]]
+    chosen = choose_methods(made, committed, names)
+    assert [each.budgets for each in chosen.methods] == [[0.5]]
+    whole = {run.key: run for run in plan_of(made)}
+    planned = plan_of(chosen, against=committed)
+    assert {run.key for run in planned} <= {*whole}
+    assert [(run.compared.train_images, run.seed) for run in planned] == [(6, 0), (6, 1)]
+    several = budgets.model_copy(update={"budgets": [0.4, 0.5, 1.0]})
+    chosen = choose_methods(study(several, seeds=[0, 1], **CHANGES), committed, names)
+    assert [each.budgets for each in chosen.methods] == [[0.4], [0.5]]
+    assert len(plan_of(chosen, against=committed)) == 4
 
 
 def test_a_committed_study_grows_by_seeds(tmp_path, committed):

@@ -176,6 +176,33 @@ def test_the_metrics_of_real_detections_give_every_kind():
     assert [KINDS[each] for each in kinds[0]] == [case[2] for case in cases]
 
 
+@pytest.mark.parametrize(
+    ("label", "correct", "true", "expected"),
+    [(1, 1, 1, "good"), (0, 1, 1, ""), (0, 0, 1, ""), (1, 1, 0, ""), (NAN, NAN, 1, ""), (None, 1, 1, "good")],
+)
+def test_detections_are_not_counted_where_the_label_is_unknown_or_contradicts_the_positions(
+    label, correct, true, expected
+):
+    measured = {"correct": correct, "detection_tp": true, "detection_predicted": 1, "detection_true": true}
+    if label is not None:  # committed rows may lack it
+        measured["label"] = label
+    statistics = {name: np.array([[value]], np.float32) for name, value in measured.items()}
+    (kinds,) = image_kinds([statistics], detections=True)
+    assert (KINDS[kinds[0, 0]] if kinds[0, 0] >= 0 else "") == expected
+
+
+def test_a_page_about_detections_shows_their_failures_and_the_kind_beside_each_image(tmp_path):
+    detection = Choice(name="detection", params={"distance": 5})
+    head = Choice(name="detection")
+    rows = [each.model_copy(update={"head": head}) for each in (compared("centre-blob"), compared("intensity-otsu"))]
+    changes = {"metrics": [Choice(name="classification"), detection], "primary_metric": "detection_f1_pooled"}
+    page = run_study(study(*rows, tuning_images=0, pictures=2, **changes), tmp_path).report.read_text(encoding="utf-8")
+    part = page.partition('id="modified-digits-failures"')[2].partition("</section>")[0]
+    assert "By the precision and recall of the detections" in part
+    shown = page.partition('id="modified-digits-examples"')[2].partition("</section>")[0]
+    assert any(kind in shown for kind in KINDS)
+
+
 def test_an_example_says_its_kind_or_which_of_several_classes_failed():
     place = KINDS.index
     assert kinds_text(np.array([place("good")]), ["a"]) == "good"
@@ -191,7 +218,7 @@ def result(label: str = "net", classes: tuple[str, ...] = ("a",), roles: tuple[s
 
 
 def sentence(*shares: float) -> str:
-    return MethodFailures(result(), np.array([shares]), np.array(shares)).sentence()
+    return MethodFailures(result(), np.array([shares]), np.array(shares)).sentence(detections=False)
 
 
 def test_a_sentence_says_how_often_and_how_a_method_fails():
@@ -206,7 +233,8 @@ def test_a_sentence_says_how_often_and_how_a_method_fails():
     assert "it marks the wrong place (60 %)" in sentence(0.4, 0, 0, 0.6, 0, NAN, NAN)
     assert "it misses the object entirely (60 %)" in sentence(0.4, 0, 0, 0, 0.6, NAN, NAN)
     shares = np.array([0.4, 0, 0.6, 0, 0, NAN, NAN])
-    assert "most of its detections are false (60 %)" in MethodFailures(result(), shares[None], shares, True).sentence()
+    said = MethodFailures(result(), shares[None], shares).sentence(detections=True)
+    assert "most of its detections are false (60 %)" in said
 
 
 CLASSES, ROLES = ("a", "b"), ("object", "contact")

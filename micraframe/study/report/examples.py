@@ -202,7 +202,7 @@ def _drawing(
                     result,
                     float(values[result.key][number]),
                     kinds_text(kinds[result.key][number], found.info.classes)
-                    if result.key in kinds and truth is not None
+                    if result.key in kinds and (truth is not None or by_detections(found))
                     else _errors(np.asarray(masks.any(axis=(1, 2))), labels, found.info.classes),
                     _png(contours(_resized(masks, size), small)),
                 )

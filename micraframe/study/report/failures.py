@@ -34,21 +34,19 @@ LEAST: Final = 0.5
 
 _OF_MASKS: Final = ("label", "correct", "precision", "recall")
 _OF_DETECTIONS: Final = ("correct", "detection_tp", "detection_predicted", "detection_true")
-_WORDS: Final = {
-    False: (
-        "it misses most of the object",
-        "most of what it marks is not the object",
-        "it marks the wrong place",
-        "it misses the object entirely",
-    ),
-    True: (
-        "it misses most of the objects",
-        "most of its detections are false",
-        "most of its detections are false and it misses most of the objects",
-        "it misses every object",
-    ),
-}
-"""What a method does in images of each failing kind, of masks and of detections."""
+
+_WORDS_OF_MASKS: Final = (
+    "it misses most of the object",
+    "most of what it marks is not the object",
+    "it marks the wrong place",
+    "it misses the object entirely",
+)
+_WORDS_OF_DETECTIONS: Final = (
+    "it misses most of the objects",
+    "most of its detections are false",
+    "most of its detections are false and it misses most of the objects",
+    "it misses every object",
+)
 
 
 def failure_kinds(label: Double, correct: Double, precision: Double, recall: Double) -> Kinds:
@@ -62,11 +60,11 @@ def failure_kinds(label: Double, correct: Double, precision: Double, recall: Dou
     Args:
         label: 1 where the image contains the class, else 0; NaN if unknown.
         correct: 1 where the presence of the class was judged correctly, else 0; NaN if unknown.
-        precision: Of the mask's pixels, in [0, 1]; NaN of an empty mask. Or of detections; NaN where there is none.
-        recall: In [0, 1]; NaN where the true mask is empty or unknown, or no object is to be detected.
+        precision: Of the mask's pixels, or of detections, in [0, 1]; NaN where there are none.
+        recall: In [0, 1]; NaN where nothing is to be found, or the truth is unknown.
 
     Returns:
-        -1 for an image that is not counted: its label is unknown, or its label and its true mask contradict each other.
+        -1 for an image that is not counted: its label is unknown, or contradicts its true mask or positions.
     """
     contains, lacks = (label == 1) & ~np.isnan(recall), (label == 0) & np.isnan(recall)
     present, marked = (label == 1) == (correct == 1), ~np.isnan(precision)
@@ -112,13 +110,11 @@ class MethodFailures:
         result: The method.
         per_class: Share of each kind, (K, 7), mean over trained models.
         shares: The same of all pairs of an image and a class together, (7,), the contact class left out.
-        detections: Whether precision and recall are of detections, not of masks.
     """
 
     result: MethodResult
     per_class: Double
     shares: Double
-    detections: bool = False
 
     @property
     def name(self) -> str:
@@ -131,12 +127,13 @@ class MethodFailures:
         failures = self.shares[1 : len(WITH_CLASS)]
         return int(failures.argmax()) + 1 if failures.any() else None
 
-    def sentence(self) -> str:
-        """Return how often the method fails, and how it fails most often, in words."""
+    def sentence(self, detections: bool) -> str:
+        """Return how often the method fails to mark or to detect, and how it fails most often, in words."""
+        words = _WORDS_OF_DETECTIONS if detections else _WORDS_OF_MASKS
         text = f"{self.result.name} fails in {percent_text(1 - self.shares[0])} of the images that contain the class"
         worst = self.most_frequent
         if worst is not None:
-            text += f", most often because {_WORDS[self.detections][worst - 1]} ({percent_text(self.shares[worst])})"
+            text += f", most often because {words[worst - 1]} ({percent_text(self.shares[worst])})"
         if not np.isnan(self.shares[-1]):
             text += f", and raises a false alarm in {percent_text(self.shares[-1])} of those without it"
         return f"{text}."
@@ -167,8 +164,8 @@ def dataset_failures(found: DatasetResults, values: Values) -> DatasetFailures |
     """Return how often the methods of the table, and variants in planned comparisons, fail with fixed thresholds.
 
     Returns:
-        None where no method has masks that the metrics `classification` and `overlap` measured, or detections that
-        `classification` and `detection` did.
+        None where no method was measured by `classification` and `overlap` or, by detections, `classification` and
+        `detection`.
     """
     detections = by_detections(found)
     planned = dict.fromkeys(name for test in found.tests("planned") for name in (test.first, test.second))
@@ -181,9 +178,9 @@ def dataset_failures(found: DatasetResults, values: Values) -> DatasetFailures |
         if not total[: len(WITH_CLASS)].any():
             unknown.append(result.name)
             continue
-        methods[result.key] = MethodFailures(result, kind_shares(counts), kind_shares(total), detections)
+        methods[result.key] = MethodFailures(result, kind_shares(counts), kind_shares(total))
         images = images or (image_counts(counts), image_counts(total))
-    sentences = tuple(methods[name].sentence() for name in planned if name in methods)
+    sentences = tuple(methods[name].sentence(detections) for name in planned if name in methods)
     shown = tuple(methods.values())
     return DatasetFailures(shown, *images, sentences, tuple(unknown), detections) if images else None
 
@@ -198,7 +195,8 @@ def image_kinds(statistics: Sequence[Statistics], detections: bool) -> tuple[Kin
 
     Args:
         statistics: Of each model, (N, K).
-        detections: Whether they are by detections, in which case an image contains the class if it has a true position.
+        detections: Whether they are by detections. The label is then the image's or, in the rows of a committed study,
+            which may lack it, whether the image has a true position.
     """
     names = _OF_DETECTIONS if detections else _OF_MASKS
     if not all(each.keys() >= set(names) for each in statistics):
@@ -208,7 +206,8 @@ def image_kinds(statistics: Sequence[Statistics], detections: bool) -> tuple[Kin
         columns = [np.asarray(each[name], np.float64) for name in names]
         if detections:
             correct, hits, predicted, true = columns
-            label = np.where(np.isnan(true), np.nan, true > 0)
+            label = np.asarray(each.get("label", true > 0), np.float64)
+            label = np.where(np.isnan(correct) | np.isnan(true), np.nan, label)
             columns = [label, correct, quotient(hits, predicted), quotient(hits, true)]
         found.append(failure_kinds(*columns))
     return tuple(found)
