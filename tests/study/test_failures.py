@@ -145,8 +145,8 @@ def test_without_precision_and_recall_of_each_image_no_kind_is_known():
     table = np.ones((3, 1))
     assert image_kinds([{"label": table, "correct": table, "precision": table}], detections=False) == ()
     both = dict.fromkeys(("label", "correct", "precision", "recall"), table)
-    assert image_kinds([both, {"label": table, "correct": table}], detections=False) == ()
-    assert [each.tolist() for each in image_kinds([both], detections=False)] == [[[0]] * 3]
+    for models in ([both], [{"label": table, "correct": table}, both]):
+        assert [each.tolist() for each in image_kinds(models, detections=False)] == [[[0]] * 3]
     assert image_kinds([both], detections=True) == ()
 
 

@@ -191,7 +191,9 @@ def by_detections(found: DatasetResults) -> bool:
 
 
 def image_kinds(statistics: Sequence[Statistics], detections: bool) -> tuple[Kinds, ...]:
-    """Return the kind of every image and class, (N, K), for each trained model; empty where it was not measured.
+    """Return the kind of every image and class, (N, K), for each trained model of which it was measured.
+
+    The rows of a committed study may lack it, so that it is known only of the models that were added since.
 
     Args:
         statistics: Of each model, (N, K).
@@ -199,10 +201,10 @@ def image_kinds(statistics: Sequence[Statistics], detections: bool) -> tuple[Kin
             which may lack it, whether the image has a true position.
     """
     names = _OF_DETECTIONS if detections else _OF_MASKS
-    if not all(each.keys() >= set(names) for each in statistics):
-        return ()
     found = []
     for each in statistics:
+        if not each.keys() >= set(names):
+            continue
         columns = [np.asarray(each[name], np.float64) for name in names]
         if detections:
             correct, hits, predicted, true = columns
