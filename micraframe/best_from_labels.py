@@ -28,7 +28,7 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 
     It needs plugin `micraframe-unet`, whose U-Net is the student. Its few parameters fit it to the size of the data;
     to change anything else, use method `self-training` with the parameters that `recipe` returns for your number of
-    classes.
+    classes, in which a contact class does not count.
     """
 
     class Params(Parameters):
@@ -64,18 +64,23 @@ class BestFromLabels(Method["BestFromLabels.Params"]):
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
         """Train the teacher, then the student; see `SelfTraining.fit`."""
-        return self._method(len(info.classes)).fit(train, valid, info, context)
+        return self._method(_object_classes(info)).fit(train, valid, info, context)
 
     def untrained(self, info: DatasetInfo) -> Model | None:
         """Return a student that has learned nothing."""
-        return self._method(len(info.classes)).untrained(info)
+        return self._method(_object_classes(info)).untrained(info)
 
     def restore(self, state: Mapping[str, Tensor], info: DatasetInfo, device: str) -> Model:
         """Return the student's model."""
-        return self._method(len(info.classes)).restore(state, info, device)
+        return self._method(_object_classes(info)).restore(state, info, device)
 
     def _method(self, classes: int) -> Method[Any]:
         return registry.build("method", "micraframe/self-training", **recipe(self.params, classes))
+
+
+def _object_classes(info: DatasetInfo) -> int:
+    """Return the number of classes without the contact class, which lies between the objects of another."""
+    return max(1, sum(role != "contact" for role in info.roles))
 
 
 def recipe(params: BestFromLabels.Params, classes: int = 1) -> dict[str, Any]:

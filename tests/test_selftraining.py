@@ -445,12 +445,22 @@ def test_the_preset_restores_its_student(classes):
 
 
 @pytest.mark.parametrize(
-    ("classes", "loss", "widths"), [(1, "generalised-cross-entropy", (16, 32, 64)), (2, "bce", (8, 16, 32, 64))]
+    ("roles", "loss", "widths"),
+    [
+        (("object",), "generalised-cross-entropy", (16, 32, 64)),
+        (
+            ("object", "contact"),
+            "generalised-cross-entropy",
+            (16, 32, 64),
+        ),  # between objects, not one to tell from them
+        (("object", "object"), "bce", (8, 16, 32, 64)),
+    ],
 )
-def test_a_student_that_tells_classes_apart_continues_from_a_classifier(classes, loss, widths, monkeypatch):
+def test_a_student_that_tells_classes_apart_continues_from_a_classifier(roles, loss, widths, monkeypatch):
     fitted = []
     monkeypatch.setattr(SelfTraining, "fit", lambda self, *_: fitted.append(self.params))
-    info = DatasetInfo("toy", tuple(map(str, range(classes))), 1, Normalisation(), "0")
+    info = DatasetInfo("toy", tuple(map(str, range(len(roles)))), 1, Normalisation(), "0", roles=roles)
+    classes = roles.count("object")
     build("method", "best-from-labels").fit([], [], info, CONTEXT)
     assert fitted[0].student.params["loss"] == loss
     assert fitted[0].start == ("teacher" if classes > 1 else "random")
