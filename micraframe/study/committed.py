@@ -215,7 +215,10 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
     )
     chosen = [compared for compared in one_by_one if missing(compared)]
     if not chosen:
-        raise ConfigError(f"{committed}: it has every method of this study; add one, or give it another label")
+        raise ConfigError(
+            f"{committed}: it has every method of this study; add one, give it another label, add a budget, or name a "
+            "method to be run with new seeds (--method)"
+        )
     return study.model_copy(update={"methods": chosen})
 
 
@@ -230,8 +233,8 @@ def compared_runs(
         computed_with: As for `plan`.
 
     Raises:
-        ConfigError: If the committed study has other data, measures differently, or has a method of the same name, or a
-            planned comparison names a method that neither has.
+        ConfigError: If the committed study has other data, measures differently, has one of these runs already, or
+            another method of the same name and annotation, or a planned comparison names a method that neither has.
         PluginError: If a method of the committed study is not installed.
     """
     committed = _read(source / RUNS_FILE)
@@ -239,12 +242,20 @@ def compared_runs(
     _check(study, committed, source, own)
     runs = _on_datasets(committed, own)
     names = {run.names for run in runs}
+    known: dict[tuple[str, ...], ComparedMethod] = {}
     for run in runs:
         if run.kind == "method":
             method_class(run.compared.method)  # now, not after training: the report describes every method
+            known[run.names[:-1]] = run.compared
     for run in own:
         if run.kind == "method" and run.names in names:
-            raise ConfigError(f"{source}: it has {run} already; give the new method another label")
+            raise ConfigError(f"{source}: it has {run} already; list new seeds only, or give the method another label")
+        same = known.get(run.names[:-1])
+        if run.kind == "method" and same and _decides(run.compared) != _decides(config.resolve(same)):
+            raise ConfigError(
+                f"{source}: expected {run.method} as it was run there, with more seeds, got another method or head of "
+                "that name; give it another label"
+            )
     planned_pairs(study, (*runs, *own))
     return committed, runs, own
 
@@ -360,6 +371,11 @@ def _check(study: Study, committed: Committed, source: Path, runs: Sequence[Stud
                 f"{source}: expected {name!r} measured by {measured[name]}, as in this study, got "
                 f"{committed.metrics[name]}; use the same metrics"
             )
+
+
+def _decides(compared: ComparedMethod) -> dict[str, Any]:
+    """Return what decides on a method's masks, besides its training images."""
+    return compared.model_dump(mode="json", include={"method", "head"})
 
 
 def _names(compared: ComparedMethod) -> tuple[str, str]:

@@ -143,6 +143,15 @@ def test_only_budgets_that_a_committed_study_lacks_are_run(committed, names):
     assert len(plan_of(chosen, against=committed)) == 4
 
 
+def test_another_method_of_a_known_name_is_refused(committed):
+    changed = compared("intensity-otsu", label="intensity-otsu").model_copy(
+        update={"method": Choice(name="intensity-otsu", params={"presence": "prevalent"})}
+    )
+    with pytest.raises(ConfigError, match="give it another label"):
+        plan_of(study(changed, seeds=[2], **CHANGES), against=committed)
+    assert plan_of(study(OLD[0], seeds=[2], **CHANGES), against=committed)
+
+
 def test_a_committed_study_grows_by_seeds(tmp_path, committed):
     names = ("intensity-otsu", "random-map")
     more = choose_methods(study(*OLD, seeds=[2], **CHANGES), committed, names)
