@@ -134,9 +134,11 @@ def agreements(
     found: dict[Cue, list[npt.NDArray[np.float64]]] = {cue: [] for cue in cues}
     for image, masks, present in examples:
         maps = {name: cue_map(image, name) for name in {cue.name for cue in cues}}
+        components = [ndimage.label(mask, _NEIGHBOURS)[0] for mask in masks] if any(cue.whole for cue in cues) else []
         for cue, rows in found.items():
-            agreement = _agreement_by_objects if cue.whole else _agreement_by_pixels
-            rows.append(np.where(present, agreement(masks, cue.above(maps[cue.name])), np.nan))
+            marked = cue.above(maps[cue.name])
+            row = _agreement_by_objects(masks, components, marked) if cue.whole else _agreement_by_pixels(masks, marked)
+            rows.append(np.where(present, row, np.nan))
     return {cue: _mean_of_known(np.array(rows)) for cue, rows in found.items()}
 
 
@@ -146,17 +148,20 @@ def _agreement_by_pixels(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.
     return _shares(masks & marked, masks | unclaimed)
 
 
-def _agreement_by_objects(masks: BoolArray, marked: BoolArray) -> npt.NDArray[np.float64]:
-    """Return the agreement, in whole objects, of masks (K, H, W) with what a cue marks, (H, W): (K,)."""
+def _agreement_by_objects(
+    masks: BoolArray, components: Sequence[npt.NDArray[np.int32]], marked: BoolArray
+) -> npt.NDArray[np.float64]:
+    """Return the agreement, in whole objects, of masks (K, H, W) with what a cue marks, (H, W): (K,).
+
+    The connected components of each mask, (H, W), are those that all cues are compared with.
+    """
     objects, touched = _touched(marked, masks)
     found, claimed = (table[:, objects] for table in (touched, _alone(touched)))
     stray = np.zeros_like(masks)
     for index in np.flatnonzero(masks.any(axis=(1, 2))).tolist():
-        components, number = ndimage.label(masks[index], _NEIGHBOURS)
-        areas, covered = (
-            np.bincount(components[where], minlength=number + 1) for where in (masks[index], claimed[index])
-        )
-        stray[index] = masks[index] & (covered < _LEAST_COVER * areas)[components]
+        areas = np.bincount(components[index].ravel())
+        covered = np.bincount(components[index][claimed[index]], minlength=len(areas))
+        stray[index] = masks[index] & (covered < _LEAST_COVER * areas)[components[index]]
     return _shares(claimed, found | stray | (marked & ~found.any(axis=0)))
 
 

@@ -173,7 +173,7 @@ def explain_views(
     """
     size = images.shape[2], images.shape[3]
     step = math.lcm(*(layer.stride for layer in layers))
-    placed = {place: place.put(images, step) for place in {view.place: None for view in views}}
+    placed = {place: place.put(images, step) for place in {view.place for view in views}}
 
     def mean_over_views(which: Array, classes: tuple[int, ...] = ()) -> list[Maps]:
         explained: ClassRule = every_class if together else lambda presence: classes

@@ -191,20 +191,16 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
         if name not in given:
             raise ConfigError(f"expected a method of the study, got {name!r}; there are: {', '.join(given)}")
 
-    counts = {
-        registry.build("dataset", dataset.name, **dataset.params).info().name: functools.partial(
-            training_images, dataset
-        )
-        for dataset in study.datasets
-    }
+    count = functools.cache(lambda place: training_images(study.datasets[place]))
+    datasets = [registry.build("dataset", each.name, **each.params).info().name for each in study.datasets]
 
     def missing(compared: ComparedMethod) -> bool:
         if names and method_name(compared) not in names:
             return False
         alike = [
             known.get((dataset, *_names(each)), set())
-            for dataset, count in counts.items()
-            for each in expand([compared], count)
+            for place, dataset in enumerate(datasets)
+            for each in expand([compared], functools.partial(count, place))
         ]
         return any(set(study.seeds) - seeds for seeds in alike) if names else not all(alike)
 
@@ -248,10 +244,12 @@ def compared_runs(
             method_class(run.compared.method)  # now, not after training: the report describes every method
             known[run.names[:-1]] = run.compared
     for run in own:
-        if run.kind == "method" and run.names in names:
+        if run.kind == "ceiling":
+            continue
+        if run.names in names:
             raise ConfigError(f"{source}: it has {run} already; list new seeds only, or give the method another label")
         same = known.get(run.names[:-1])
-        if run.kind == "method" and same and _decides(run.compared) != _decides(config.resolve(same)):
+        if same and _decides(run.compared) != _decides(config.resolve(same)):
             raise ConfigError(
                 f"{source}: expected {run.method} as it was run there, with more seeds, got another method or head of "
                 "that name; give it another label"
