@@ -5,7 +5,7 @@
     .venv/bin/python benchmarks/readme.py
 
 `rows.csv`, with a line per image, class and statistic, is too long to commit. Committed are `rows.parquet`, with the
-statistics of the compared metrics, and `runs.json`:
+statistics of the compared metrics, and `runs.json`, which every study writes:
 
     micraframe study run STUDY --against benchmarks/studies/NAME --method NEW --output runs/new
 
@@ -30,15 +30,20 @@ from micraframe import config
 from micraframe.config import Study
 from micraframe.runtime.files import write_json, write_text
 from micraframe.study import StudyFolder
-from micraframe.study.committed import compares, export, runs_of
+from micraframe.study.committed import ROWS_FILE, RUNS_FILE, compares, runs_of
 from micraframe.study.models import named
 
-FILES = ("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html")
+FILES = (
+    *("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html"),
+    *(ROWS_FILE, RUNS_FILE),
+)
 ROOT = Path(__file__).parent / "studies"
 
 
 def publish(run: Path) -> Path:
     """Copy tables, report and pictures, and record the command; return the folder that they are in."""
+    if missing := [name for name in FILES if not (run / name).exists()]:
+        sys.exit(f"{run}: expected the folder of a completed study, got one without {', '.join(missing)}")
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
     if not compares(run):  # a run beside a committed study has no pictures of that study's methods: they stay
@@ -50,7 +55,6 @@ def publish(run: Path) -> Path:
     for path in (*(run / name for name in FILES), *run.glob("criteria.csv"), *sorted((run / "figures").glob("*.svg"))):
         shutil.copyfile(path, target / path.name)
     folder = StudyFolder(run.absolute())
-    export(study, folder, target)
     for picture in sorted((run / "pictures").glob("*.png")):
         # Good enough to look at, and a fifth of the size.
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.jpg", quality=85)

@@ -69,6 +69,19 @@ _PIXEL_WISE: Final = Choice(
 """Has a probability for every pixel."""
 
 
+@dataclasses.dataclass(frozen=True)
+class ChosenCue:
+    """What outlines a class.
+
+    Attributes:
+        cue: The cue; None if none agrees well enough with the class's pseudo-masks.
+        agreement: Its agreement with the class's pseudo-masks; without a cue, the highest of all.
+    """
+
+    cue: Cue | None
+    agreement: float
+
+
 @final
 class SelfTraining(Method["SelfTraining.Params"]):
     """A student learns masks from the maps of a teacher that learned from image-level labels.
@@ -188,10 +201,11 @@ class SelfTraining(Method["SelfTraining.Params"]):
                     "which can be lowered)"
                 )
             if params.cues:
-                cues = choose_cues(train, train_masks, params.cues, params.agreement)
+                chosen = choose_cues(train, train_masks, params.cues, params.agreement)
                 if context.folder is not None:
-                    chosen = {info.classes[index]: cue and dataclasses.asdict(cue) for index, cue in enumerate(cues)}
-                    write_json(context.folder / "cues.json", chosen)
+                    found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
+                    write_json(context.folder / "cues.json", found)
+                cues = [each.cue for each in chosen]
                 train_masks, valid_masks = (
                     with_cues(part, masks, cues) for part, masks in zip(parts, (train_masks, valid_masks), strict=True)
                 )
@@ -332,8 +346,8 @@ def pseudo_masks(
 
 def choose_cues(
     samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], names: Sequence[CueName], least: float
-) -> tuple[Cue | None, ...]:
-    """Return the cue of each class that agrees best with its pseudo-masks; None if none does well enough.
+) -> tuple[ChosenCue, ...]:
+    """Return the cue of each class that agrees best with its pseudo-masks, if it does well enough.
 
     Cues that blur outlines are considered only if none of the exact ones agrees well enough: a teacher's maps are
     blurred themselves, and agree with a blurred cue too easily.
@@ -355,7 +369,7 @@ def choose_cues(
     found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
     labels = np.array([_labels(sample) for sample in samples], np.bool_)
 
-    def best(among: BoolArray, *, whole: bool) -> list[Cue | None]:
+    def best(among: BoolArray, *, whole: bool) -> list[ChosenCue]:
         columns = (np.flatnonzero(column).tolist() for column in (labels & among[:, None]).T)
         compared = {number for places in columns for number in spread(places, _COMPARED)}
         images = ((samples[number].image, packed[number], labels[number]) for number in sorted(compared))
@@ -364,16 +378,21 @@ def choose_cues(
         scores = agreements(examples, cues) if compared else {}
         chosen = []
         for index in range(labels.shape[1]):
-            enough = [cue for cue, agreement in scores.items() if agreement[index] >= least]
+            agreement = {cue: float(values[index]) for cue, values in scores.items()}
+            enough = [cue for cue, value in agreement.items() if value >= least]
             preferred = [cue for cue in enough if cue.name in EXACT] or enough
-            chosen.append(max(preferred, key=lambda cue: float(scores[cue][index]), default=None))
+            cue = max(preferred, key=agreement.__getitem__, default=None)
+            chosen.append(ChosenCue(cue, max(agreement.values(), default=0.0) if cue is None else agreement[cue]))
         return chosen
 
     by_pixels = best(np.ones(len(samples), np.bool_), whole=False)
-    if None not in by_pixels:
+    if all(one.cue for one in by_pixels):
         return tuple(by_pixels)
     by_objects = best(np.count_nonzero(labels, axis=1) > 1, whole=True)
-    return tuple(one or other for one, other in zip(by_pixels, by_objects, strict=True))
+    return tuple(
+        one if one.cue else max(one, other, key=lambda each: (each.cue is not None, each.agreement))
+        for one, other in zip(by_pixels, by_objects, strict=True)
+    )
 
 
 def with_cues(

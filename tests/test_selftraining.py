@@ -18,7 +18,7 @@ from micraframe.errors import ConfigError, DataError
 from micraframe.pipeline import fit, load
 from micraframe.plugin import Component
 from micraframe.registry import build
-from micraframe.selftraining import SelfTraining, choose_cues, pseudo_mask, with_cues
+from micraframe.selftraining import ChosenCue, SelfTraining, choose_cues, pseudo_mask, with_cues
 from micraframe.testing import check, full_samples
 from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample, Scores
 
@@ -184,18 +184,21 @@ def packed(samples: list[Sample], masks: list[np.ndarray]) -> list[np.ndarray]:
 def test_each_class_gets_the_cue_that_agrees_with_its_masks(cue):
     samples = discs(6, cue)
     masks = [Cue(cue).mask(sample.image) for sample in samples]
-    chosen = choose_cues(samples, packed(samples, masks), CUES, 0.6)
-    assert chosen[0] is not None
-    assert chosen[0].name == cue
-    assert chosen[1] is None  # in no image
-    assert choose_cues(samples, packed(samples, [~mask for mask in masks]), ["bright"], 0.6) == (None, None)
+    first, second = choose_cues(samples, packed(samples, masks), CUES, 0.6)
+    assert first.cue is not None
+    assert first.cue.name == cue
+    assert first.agreement == 1
+    assert second == ChosenCue(None, 0)  # in no image
+    opposite = choose_cues(samples, packed(samples, [~mask for mask in masks]), ["bright"], 0.6)
+    assert [each.cue for each in opposite] == [None, None]
+    assert opposite[0].agreement < 0.6
 
 
 def test_a_blurred_cue_is_taken_only_if_no_exact_one_agrees():
     samples = discs(6, "bright")
     blurred = [Cue("edges").mask(sample.image) for sample in samples]
-    assert choose_cues(samples, packed(samples, blurred), CUES, 0.4)[0].name == "bright"
-    assert choose_cues(samples, packed(samples, blurred), CUES, 0.99)[0].name == "edges"
+    assert choose_cues(samples, packed(samples, blurred), CUES, 0.4)[0].cue.name == "bright"
+    assert choose_cues(samples, packed(samples, blurred), CUES, 0.99)[0].cue.name == "edges"
 
 
 def test_whole_objects_are_learned_from_a_teacher_that_marks_parts():
@@ -207,7 +210,7 @@ def test_whole_objects_are_learned_from_a_teacher_that_marks_parts():
     nothing = np.zeros((1, 32, 64), np.bool_)
     both = Sample("both", image, labels=np.array([True, True]))
     bits = np.packbits(np.concatenate([parts, nothing]), axis=-1)
-    cues = choose_cues([both], [bits], CUES, 0.4)
+    cues = [each.cue for each in choose_cues([both], [bits], CUES, 0.4)]
     assert [(cue.name, cue.whole) for cue in cues] == [("bright", True)] * 2
     *found, ignored = np.unpackbits(with_cues([both], [bits], cues)[0], axis=-1).astype(bool)
     assert (found & outlines).sum() / (found | outlines).sum() > 0.9
@@ -215,7 +218,7 @@ def test_whole_objects_are_learned_from_a_teacher_that_marks_parts():
     # With one class in an image, nothing says that an object belongs to it as a whole.
     one = Sample("one", image, labels=np.array([True, False]))
     bits = np.packbits(np.concatenate([parts[:1], nothing, nothing]), axis=-1)
-    assert choose_cues([one], [bits], CUES, 0.4) == (None, None)
+    assert [each.cue for each in choose_cues([one], [bits], CUES, 0.4)] == [None, None]
 
 
 @pytest.mark.parametrize(("least", "used"), [(0.4, True), (1.0, False)])
@@ -231,10 +234,11 @@ def test_with_cues_a_student_learns_what_teacher_and_image_agree_on(toys, tmp_pa
     build("method", "self-training", **params, agreement=least).fit(samples[:6], samples[6:], INFO, context)
     _, (_, train, valid, _) = toys.fits
     chosen = json.loads((tmp_path / "cues.json").read_text())
-    assert chosen["disc"] is None
-    assert (chosen["square"] is not None) == used
+    assert chosen["disc"] == {"cue": None, "agreement": 0}
+    assert (chosen["square"]["cue"] is not None) == used
+    assert 0.4 <= chosen["square"]["agreement"] < 1
     for sample, made in zip(samples, [*train, *valid], strict=True):
-        outline = Cue(**chosen["square"]).mask(sample.image) if used else sample.image[0] >= 0.5
+        outline = Cue(**chosen["square"]["cue"]).mask(sample.image) if used else sample.image[0] >= 0.5
         high = sample.image[0] >= 0.5
         np.testing.assert_array_equal(made.masks[0], high & outline & sample.labels[0])
         np.testing.assert_array_equal(made.ignore, (outline != high) & sample.labels[0])

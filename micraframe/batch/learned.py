@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,28 +105,42 @@ def judge(class_: str, labels: BoolArray, presence: FloatArray, present: BoolArr
 
 
 def complaints(found: Sequence[Learned]) -> list[str]:
-    """Return a sentence about each class that is not decided better than by a constant answer."""
+    """Return a sentence, for each reason, about the classes that are not decided better than by a constant answer."""
+    unknown = [one for one in found if math.isnan(one.balanced_accuracy)]
+    poor = [one for one in found if not one.decides and one not in unknown]
+    ranked, unlearned = ([one for one in poor if one.ranks is ranks] for ranks in (True, False))
     said = []
-    for one in found:
-        if math.isnan(one.balanced_accuracy):
-            where = "none" if not one.positive else "all"
+    for where, those in (("none", [o for o in unknown if not o.positive]), ("all", [o for o in unknown if o.positive])):
+        if those:
             said.append(
-                f"class {one.class_!r} is in {where} of the {one.positive + one.negative} validation samples, so "
-                "whether its presence was learned cannot be judged"
+                f"{_classes(those)}: in {where} of the {those[0].positive + those[0].negative} validation samples, so "
+                "whether presence was learned cannot be judged"
             )
-        elif not one.decides and one.ranks:
-            said.append(
-                f"class {one.class_!r}: the classifier orders the validation samples well (area under the ROC curve "
-                f"{one.auc:.2f}), but its decisions are no better than a constant answer (balanced accuracy "
-                f"{one.balanced_accuracy:.2f}); set the head's presence_threshold"
-            )
-        elif not one.decides:
-            said.append(
-                f"class {one.class_!r}: the classifier has not learned it: its balanced accuracy on {one.positive} "
-                f"validation samples with the class and {one.negative} without is {one.balanced_accuracy:.2f}, and a "
-                "constant answer has 0.50; check the labels, train longer, or change learning_rate or dropout"
-            )
+    if ranked:
+        said.append(
+            f"{_classes(ranked)}: the classifier orders the validation samples well (area under the ROC curve "
+            f"{_range(one.auc for one in ranked)}), but its decisions are no better than a constant answer (balanced "
+            f"accuracy {_range(one.balanced_accuracy for one in ranked)}); set the head's presence_threshold"
+        )
+    if unlearned:
+        said.append(
+            f"{_classes(unlearned)}: the classifier has not learned {'them' if len(unlearned) > 1 else 'it'}: its "
+            f"balanced accuracy on {_range((one.positive for one in unlearned), 0)} validation samples with the class "
+            f"and {_range((one.negative for one in unlearned), 0)} without is "
+            f"{_range(one.balanced_accuracy for one in unlearned)}, and a constant answer has 0.50; check the labels, "
+            "train longer, or change learning_rate or dropout"
+        )
     return said
+
+
+def _classes(those: Sequence[Learned]) -> str:
+    return f"class{'es' if len(those) > 1 else ''} {', '.join(repr(one.class_) for one in those)}"
+
+
+def _range(values: Iterable[float], digits: int = 2) -> str:
+    """Return the lowest and the highest value, or the only one."""
+    known = sorted(values)
+    return " to ".join(dict.fromkeys(f"{value:.{digits}f}" for value in (known[0], known[-1])))
 
 
 def contact_complaints(pipeline: Pipeline, found: Sequence[Learned], samples: Sequence[Sample]) -> Iterator[str]:

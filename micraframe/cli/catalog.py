@@ -177,9 +177,8 @@ def parameter_records(model: type[BaseModel], values: dict[str, Any], path: str 
 def _bounds(metadata: Iterable[Any]) -> str:
     """Return the bounds of a number, such as ` (>= 0, < 1)`; nothing without any."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    found = [
-        f"{sign} {getattr(mark, name)}" for mark in metadata for name, sign in signs.items() if hasattr(mark, name)
-    ]
+    marks = [mark for each in metadata for mark in getattr(each, "metadata", [each])]
+    found = [f"{sign} {getattr(mark, name)}" for mark in marks for name, sign in signs.items() if hasattr(mark, name)]
     return f" ({', '.join(found)})" if found else ""
 
 
@@ -289,7 +288,7 @@ def _type_name(annotation: Any, kind: str | None) -> str:
         items = dict.fromkeys(_type_name(part, kind) for part in parts if part is not Ellipsis)
         return f"list of {' or '.join(items)}"
     if origin is not None and "__metadata__" in vars(annotation):
-        return _type_name(parts[0], kind)
+        return _type_name(parts[0], kind) + _bounds(annotation.__metadata__)
     if origin is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "mapping"
     return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -54,8 +54,8 @@ def run(
     against: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a committed study on the same data: only the new methods are run, and reported together "
-            "with its results."
+            help="Folder of a study on the same data, as it was written or committed: only the new methods are run, "
+            "and reported together with its results."
         ),
     ] = None,
     method: Annotated[
@@ -79,7 +79,7 @@ def run(
 
         study = choose_methods(study, against, method or ())
     elif method:
-        raise ConfigError("--method needs --against, the folder of the committed study to compare with; add it")
+        raise ConfigError("--method needs --against, the folder of the study to compare with; add it")
     run_and_print(study, output, as_json, chosen, dry_run, against)
 
 

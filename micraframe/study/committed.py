@@ -1,7 +1,8 @@
 """Committed studies: what is kept of their results, and how a new method is compared with them without running them.
 
-A committed study keeps two small files: `rows.parquet`, the statistics that its compared metrics need, and `runs.json`,
-what else a report says of each run: annotation work, thresholds, and where it was computed. Both are only read.
+Every study writes two small files: `rows.parquet`, the statistics that its compared metrics need, and `runs.json`, what
+else a report says of each run: annotation work, thresholds, and where it was computed. A folder that contains them can
+be compared with, as written or committed without its models and masks; both are only read.
 """
 
 from __future__ import annotations
@@ -277,7 +278,8 @@ def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
         test = registry.build("dataset", run.dataset.name, **run.dataset.params).samples("test")
         if images != len(test):
             raise ConfigError(
-                f"{source}: expected rows of the {len(test)} test images of {name}, got {images}; publish it again"
+                f"{source}: expected rows of the {len(test)} test images of {name}, got {images}; rebuild it "
+                "(micraframe study report FOLDER)"
             )
     recorded = {each.key: each for each in committed.runs}
     tables = rows.partition_by("dataset", "annotator", "method", "seed", as_dict=True)
@@ -410,16 +412,16 @@ def _read(path: Path) -> Committed:
     except (OSError, UnicodeDecodeError, DataError, ValidationError) as error:
         if not path.parent.exists():
             raise ConfigError(
-                f"{path.parent}: no such folder (current folder: {Path.cwd()}); name the folder of a committed study, "
-                "such as benchmarks/studies/NAME"
+                f"{path.parent}: no such folder (current folder: {Path.cwd()}); name the folder of a study, such as "
+                "benchmarks/studies/NAME"
             ) from error
         reason = str(error)
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ConfigError(
-            f"{path}: expected the record of a committed study, beside its {ROWS_FILE}, got {reason}; publish it "
-            "again, or name a folder such as benchmarks/studies/NAME"
+            f"{path}: expected the record of a study, beside its {ROWS_FILE}, got {reason}; rebuild it (micraframe "
+            "study report FOLDER), or name another folder, such as benchmarks/studies/NAME"
         ) from error
 
 
@@ -432,4 +434,4 @@ def _rows(source: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(source / ROWS_FILE, schema=ROWS)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; publish the study again") from error
+        raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; rebuild it (study report)") from error

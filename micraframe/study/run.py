@@ -16,7 +16,7 @@ from micraframe.config import Study
 from micraframe.pricing import Cost, price
 from micraframe.runtime.files import write_json, write_text
 from micraframe.runtime.numerics import numerics
-from micraframe.study.committed import adopt, combined, compared_runs, forget, runs_of
+from micraframe.study.committed import adopt, combined, compared_runs, export, forget, runs_of
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.job import fit, run_job
@@ -144,7 +144,9 @@ def follow_study(study: Study, output: Path) -> None:
 
 
 def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, progress: Progress) -> Outcome:
-    """Write tables, pictures and report of the completed runs; annotates and trains nothing."""
+    """Write tables, pictures, report and the record of the completed runs; annotates and trains nothing."""
+    if any(map(folder.is_done, runs)):
+        export(study, folder, folder.path)
     runs = [run for run in runs if not _shows_nothing(run, folder)]
     done = [run for run in runs if folder.is_done(run)]
     failures = {str(run): error for run in runs if (error := folder.error(run))}

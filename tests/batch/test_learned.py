@@ -61,6 +61,15 @@ def test_good_ranks_with_a_bad_threshold_are_told_apart():
     assert complaints([judge("a", LABELS, presence, presence >= 0.2)]) == []
 
 
+def test_classes_with_the_same_complaint_share_a_sentence():
+    good = np.where(LABELS, 0.9, 0.1).astype(np.float32)
+    answers = {"a": good * 0, "b": good, "c": good * 0 + 1, "d": good / 3}
+    said = complaints([judge(name, LABELS, values, values >= 0.5) for name, values in answers.items()])
+    assert [sentence.partition(":")[0] for sentence in said] == ["class 'd'", "classes 'a', 'c'"]
+    nowhere = complaints([judge(name, LABELS & False, good, good >= 0.5) for name in "ab"])
+    assert [sentence.partition(":")[0] for sentence in nowhere] == ["classes 'a', 'b'"]
+
+
 class Maps(Model):
     """Returns the channels of an image as the maps of its classes, all of them present."""
 

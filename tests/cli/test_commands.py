@@ -112,6 +112,18 @@ def test_show_prints_parameters_with_their_descriptions(command):
     assert all(record["description"] for record in records.values())
 
 
+def test_show_prints_the_bounds_of_numbers_in_lists_and_alternatives(command):
+    types = {
+        each["parameter"]: each["type"]
+        for kind, name in (("extractor", "views"), ("method", "self-training"))
+        for each in json.loads(command("show", kind, name, "--json").out)
+    }
+    assert types["shifts"] == "list of int (> 0)"
+    assert types["scales"] == "list of float (> 0, <= 8)"
+    assert types["threshold"] == "float (> 0, < 1) | erasing"
+    assert types["agreement"] == "float (>= 0, <= 1)"
+
+
 def test_show_expands_nested_parameters_and_wraps_words(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     records = {each["parameter"]: each for each in json.loads(command("show", "head", "instance", "--json").out)}
