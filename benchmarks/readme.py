@@ -5,6 +5,7 @@
 
 `<!-- table: FOLDER -->` stands for all methods, `<!-- table: FOLDER; METHOD; METHOD -->` for these, in this order;
 `<!-- thresholds: FOLDER; METHOD -->` for the IoU of these methods by where the threshold of their masks comes from.
+`<!-- ingredients: FOLDER; STUDY; STUDY -->` for the methods of several studies in the same folder, side by side.
 `<!-- effort -->` stands for the paper's hours of annotation, recomputed.
 """
 
@@ -38,7 +39,7 @@ ORIGINS = {
     "validation": "validation masks",
     "oracle": "test masks",
 }
-MARK = re.compile(r"(<!-- (table|thresholds): ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARK = re.compile(r"(<!-- (table|thresholds|ingredients): ([^\s;]+)((?:; [^;\n]+)*) -->\n).*?(<!-- end -->)", re.DOTALL)
 EFFORT = re.compile(r"(<!-- effort -->\n).*?(<!-- end -->)", re.DOTALL)
 PAGES = (
     ROOT / "README.md",
@@ -120,6 +121,26 @@ def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
     return "\n".join([*lines, ""])
 
 
+def ingredients_table(folder: Path, chosen: Sequence[str]) -> str:
+    """Return what methods that learn from labels of all crops score in several studies, as Markdown, in order of names.
+
+    A cell is the mean IoU in images that contain the class or, where objects are detected, F1.
+
+    Args:
+        folder: Has the folders of the studies.
+        chosen: The studies: a column each.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in chosen:
+        for row in summaries(folder / name):
+            if row["annotator"] == "image-level" and row["metric"] in ("iou_if_present", "detection_f1_pooled"):
+                found.setdefault(row["method"], {})[name] = f"{float(row['mean']):.3f}"
+    lines = ["| method | " + " | ".join(chosen) + " |", "|---|" + "---:|" * len(chosen)]
+    for method in sorted(each for each in found if not each.startswith("control")):
+        lines.append(f"| {method} | " + " | ".join(found[method].get(name, "") for name in chosen) + " |")
+    return "\n".join([*lines, ""])
+
+
 def _check_methods(folder: Path, chosen: Sequence[str], methods: Sequence[tuple[str, str, str]]) -> None:
     if unknown := set(chosen) - {method for *_, method in methods}:
         raise ValueError(f"{folder}: expected methods of the study, got {', '.join(sorted(unknown))}; correct the mark")
@@ -160,7 +181,7 @@ def render(text: str) -> str:
     """Return a page with every marked table written again."""
 
     def written(match: re.Match[str]) -> str:
-        made = table if match[2] == "table" else thresholds_table
+        made = {"table": table, "thresholds": thresholds_table, "ingredients": ingredients_table}[match[2]]
         return match[1] + "\n" + made(ROOT / match[3], match[4].split("; ")[1:]) + match[5]
 
     return EFFORT.sub(lambda match: f"{match[1]}\n{effort.as_markdown()}{match[2]}", MARK.sub(written, text))
