@@ -43,7 +43,12 @@ ROOT = Path(__file__).parent / "studies"
 def publish(run: Path) -> Path:
     """Copy tables, report and pictures, and record the command; return the folder that they are in."""
     if missing := [name for name in FILES if not (run / name).exists()]:
-        sys.exit(f"{run}: expected the folder of a completed study, got one without {', '.join(missing)}")
+        sys.exit(
+            f"{run}: expected the folder of a completed study, got one without {', '.join(missing)}; run micraframe "
+            f"study report {run}"
+        )
+    if failed := json.loads((run / "provenance.json").read_text(encoding="utf-8"))["failures"]:
+        sys.exit(f"{run}: expected a study without failed runs, got failures of {', '.join(failed)}; run it again")
     target = ROOT / run.name
     target.mkdir(parents=True, exist_ok=True)
     if not compares(run):  # a run beside a committed study has no pictures of that study's methods: they stay

@@ -135,10 +135,10 @@ def ingredients_table(folder: Path, chosen: Sequence[str]) -> str:
         for row in summaries(folder / name):
             if row["annotator"] == "image-level" and row["metric"] in ("iou_if_present", "detection_f1_pooled"):
                 found.setdefault(row["method"], {})[name] = f"{float(row['mean']):.3f}"
-    lines = ["| method | " + " | ".join(chosen) + " |", "|---|" + "---:|" * len(chosen)]
-    for method in sorted(each for each in found if not each.startswith("control")):
-        lines.append(f"| {method} | " + " | ".join(found[method].get(name, "") for name in chosen) + " |")
-    return "\n".join([*lines, ""])
+    head = ["| method | " + " | ".join(chosen) + " |", "|---|" + "---:|" * len(chosen)]
+    methods = sorted(each for each in found if not each.startswith("control"))
+    rows = [" | ".join([method, *(found[method].get(name, "") for name in chosen)]) for method in methods]
+    return "\n".join([*head, *(f"| {row} |" for row in rows), ""])
 
 
 def _check_methods(folder: Path, chosen: Sequence[str], methods: Sequence[tuple[str, str, str]]) -> None:

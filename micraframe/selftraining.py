@@ -75,7 +75,8 @@ class ChosenCue:
 
     Attributes:
         cue: The cue; None if none agrees well enough with the class's pseudo-masks.
-        agreement: Its agreement with the class's pseudo-masks; without a cue, the highest of all.
+        agreement: Its agreement with the class's pseudo-masks; without a cue, the highest of any cue, by pixels or by
+            whole objects.
     """
 
     cue: Cue | None

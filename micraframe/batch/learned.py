@@ -113,8 +113,9 @@ def complaints(found: Sequence[Learned]) -> list[str]:
     for where, those in (("none", [o for o in unknown if not o.positive]), ("all", [o for o in unknown if o.positive])):
         if those:
             said.append(
-                f"{_classes(those)}: in {where} of the {those[0].positive + those[0].negative} validation samples, so "
-                "whether presence was learned cannot be judged"
+                f"{_classes(those)} {'are' if len(those) > 1 else 'is'} in {where} of the "
+                f"{those[0].positive + those[0].negative} validation samples, so whether presence was learned cannot "
+                "be judged"
             )
     if ranked:
         said.append(
@@ -124,10 +125,10 @@ def complaints(found: Sequence[Learned]) -> list[str]:
         )
     if unlearned:
         said.append(
-            f"{_classes(unlearned)}: the classifier has not learned {'them' if len(unlearned) > 1 else 'it'}: its "
-            f"balanced accuracy on {_range((one.positive for one in unlearned), 0)} validation samples with the class "
-            f"and {_range((one.negative for one in unlearned), 0)} without is "
-            f"{_range(one.balanced_accuracy for one in unlearned)}, and a constant answer has 0.50; check the labels, "
+            f"{_classes(unlearned)}: the classifier has not learned {'them' if len(unlearned) > 1 else 'it'}: with "
+            f"{_range((one.positive for one in unlearned), 0)} validation samples that contain the class and "
+            f"{_range((one.negative for one in unlearned), 0)} that do not, balanced accuracy is "
+            f"{_range(one.balanced_accuracy for one in unlearned)} (a constant answer has 0.50); check the labels, "
             "train longer, or change learning_rate or dropout"
         )
     return said

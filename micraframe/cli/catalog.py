@@ -178,7 +178,8 @@ def _bounds(metadata: Iterable[Any]) -> str:
     """Return the bounds of a number, such as ` (>= 0, < 1)`; nothing without any."""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     marks = [mark for each in metadata for mark in getattr(each, "metadata", [each])]
-    found = [f"{sign} {getattr(mark, name)}" for mark in marks for name, sign in signs.items() if hasattr(mark, name)]
+    bounds = [(sign, getattr(mark, name, None)) for mark in marks for name, sign in signs.items()]
+    found = [f"{sign} {value}" for sign, value in bounds if value is not None]
     return f" ({', '.join(found)})" if found else ""
 
 

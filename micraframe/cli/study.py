@@ -54,8 +54,8 @@ def run(
     against: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a study on the same data, as it was written or committed: only the new methods are run, "
-            "and reported together with its results."
+            help="Folder of an earlier study of the same data: its --output, or one in benchmarks/studies. Only the "
+            "new methods are run, and reported together with its results."
         ),
     ] = None,
     method: Annotated[
@@ -75,11 +75,12 @@ def run(
     chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
     study = config.load(Path(file), config.Study)
     if against is not None:
-        from micraframe.study.committed import choose_methods
+        from micraframe.study.committed import choose_methods, refuse_same_folder
 
+        refuse_same_folder(output, against)
         study = choose_methods(study, against, method or ())
     elif method:
-        raise ConfigError("--method needs --against, the folder of the study to compare with; add it")
+        raise ConfigError("--method needs --against, the folder of an earlier study; add it")
     run_and_print(study, output, as_json, chosen, dry_run, against)
 
 
@@ -102,7 +103,13 @@ def report(folder: Folder, as_json: AsJson = False) -> None:
     from micraframe.study.run import write_results
 
     study, files = _study_of(folder), StudyFolder(folder.absolute())
-    outcome = write_results(study, runs_of(study, files), files, progress())
+    runs = runs_of(study, files)
+    if not any(map(files.is_done, runs)):
+        raise DataError(
+            f"{folder}: expected completed runs of its study.yaml, got none; run it first, with this version of "
+            "micraframe and on this kind of machine"
+        )
+    outcome = write_results(study, runs, files, progress())
     _print_outcome(outcome, study, folder, as_json)
 
 

@@ -22,6 +22,7 @@ from micraframe.config import Choice, ComparedMethod, Study
 from micraframe.errors import ConfigError, DataError
 from micraframe.interfaces import Thresholds
 from micraframe.runtime.files import atomic, write_json, write_text
+from micraframe.selection import LabelCriteria
 from micraframe.study.budgets import expand
 from micraframe.study.folder import ROW_NAMES, StudyFolder
 from micraframe.study.plan import (
@@ -79,6 +80,7 @@ class _CommittedRun(BaseModel):
     seconds: float
     used: dict[str, tuple[Annotated[Threshold, BeforeValidator(_with_nan)], ...]]
     tuned: dict[Origin, Thresholds]
+    criteria: dict[str, dict[str, float | None]] = {}
 
     def on(self, other: StudyRun) -> StudyRun:
         """Return the run on its dataset, given by any run on it."""
@@ -107,25 +109,17 @@ class Committed(BaseModel):
         return self
 
 
-def export(study: Study, folder: StudyFolder, target: Path) -> None:
-    """Write what is committed of a study's completed runs.
+def export(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, target: Path) -> None:
+    """Write what is kept of completed runs for a comparison: of their statistics, those of the compared metrics.
 
-    Beside a committed study, these are the runs of both, with the metrics that both have.
+    Beside an earlier study, these are the metrics that both have.
 
     Args:
-        study: The study; beside a committed one, the new methods only.
-        folder: Its results.
+        study: The study; beside an earlier one, the new methods only.
+        runs: Completed runs, at least one.
+        folder: Their results.
         target: The folder to write to.
-
-    Raises:
-        DataError: If no run is completed, perhaps because another version of micraframe gives them other keys.
     """
-    study = config.resolve(study)
-    runs = [run for run in runs_of(study, folder) if folder.is_done(run)]
-    if not runs:
-        raise DataError(
-            f"{folder.path}: expected completed runs of its study.yaml, got none; run it with this version first"
-        )
     study, _ = combined(study, runs, folder)
     columns = check_columns(study)
     rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in runs)]).filter(
@@ -170,17 +164,23 @@ def export(study: Study, folder: StudyFolder, target: Path) -> None:
     )
 
 
+def refuse_same_folder(output: Path, against: Path) -> None:
+    """Raise `ConfigError` if a study would be written to the folder that it is compared with."""
+    if output.resolve() == against.resolve():
+        raise ConfigError(f"{output}: expected another folder than that of --against; choose another --output")
+
+
 def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study:
-    """Return the study with only the methods that are to be run beside those of a committed study.
+    """Return the study with only the methods that are to be run beside those of an earlier study.
 
     Args:
         study: The study.
-        committed: The folder of the committed study.
-        names: Names of methods in tables, of which those are run that the committed study does not have with this
+        committed: The folder of the earlier study.
+        names: Names of methods in tables, of which those are run that the earlier study does not have with this
             annotation and budget, and all seeds; none: all that it does not have with this annotation and budget.
 
     Raises:
-        ConfigError: If the folder is not that of a committed study, the study has no method of a name, or nothing is
+        ConfigError: If the folder is not that of an earlier study, the study has no method of a name, or nothing is
             left to run.
     """
     study = config.resolve(study)
@@ -222,17 +222,17 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
 def compared_runs(
     study: Study, source: Path, computed_with: Mapping[str, str] | None
 ) -> tuple[Committed, tuple[StudyRun, ...], tuple[StudyRun, ...]]:
-    """Return a committed study, its runs on the datasets of a study, and the study's own runs.
+    """Return an earlier study, its runs on the datasets of a study, and the study's own runs.
 
     Args:
         study: The new methods only.
-        source: The folder of the committed study.
+        source: The folder of the earlier study.
         computed_with: As for `plan`.
 
     Raises:
-        ConfigError: If the committed study has other data, measures differently, has one of these runs already, or
+        ConfigError: If the earlier study has other data, measures differently, has one of these runs already, or
             another method of the same name and annotation, or a planned comparison names a method that neither has.
-        PluginError: If a method of the committed study is not installed.
+        PluginError: If a method of the earlier study is not installed.
     """
     committed = _read(source / RUNS_FILE)
     own = _own_runs(study, computed_with, committed)
@@ -260,15 +260,15 @@ def compared_runs(
 
 
 def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
-    """Put the results of a committed study's runs into the folder of a study, which is compared with them.
+    """Put the results of an earlier study's runs into the folder of a study, which is compared with them.
 
     Args:
         study: The new methods only.
         folder: The folder of the study.
-        source: The folder of the committed study; it is only read.
+        source: The folder of the earlier study; it is only read.
 
     Raises:
-        ConfigError: As `compared_runs`, or if the committed study lacks test images.
+        ConfigError: As `compared_runs`, or if the earlier study lacks test images.
         PluginError: As `compared_runs`.
     """
     committed, runs, own = compared_runs(study, source, folder.numerics())
@@ -278,11 +278,14 @@ def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
         test = registry.build("dataset", run.dataset.name, **run.dataset.params).samples("test")
         if images != len(test):
             raise ConfigError(
-                f"{source}: expected rows of the {len(test)} test images of {name}, got {images}; rebuild it "
-                "(micraframe study report FOLDER)"
+                f"{source}: expected rows of the {len(test)} test images of {name}, got {images}; {_repair(source)}"
             )
     recorded = {each.key: each for each in committed.runs}
     tables = rows.partition_by("dataset", "annotator", "method", "seed", as_dict=True)
+    for run in runs:
+        if run.kind == "method" and run.names not in tables:
+            raise ConfigError(f"{source}: expected rows of {run}, got none; {_repair(source)}")
+    folder.drop_adopted()  # they may be of an earlier state of that study
     for run in runs:
         if not folder.is_done(run):
             _materialise(run, recorded[run.key], committed, folder, tables.get(run.names, rows.clear()))
@@ -290,17 +293,18 @@ def adopt(study: Study, folder: StudyFolder, source: Path) -> None:
 
 
 def compares(run: Path) -> bool:
-    """Return whether the folder of a study shows the runs of a committed study, too."""
+    """Return whether the folder of a study shows the runs of an earlier study, too."""
     return (run / _COPY).exists()
 
 
 def forget(folder: StudyFolder) -> None:
-    """Let a study's folder show its own runs only."""
+    """Let a study's folder have and show its own runs only."""
     (folder.path / _COPY).unlink(missing_ok=True)
+    folder.drop_adopted()
 
 
 def runs_of(study: Study, folder: StudyFolder) -> tuple[StudyRun, ...]:
-    """Return the runs that a study's folder shows: those of the study, after those of a committed study, if any.
+    """Return the runs that a study's folder shows: those of the study, after those of an earlier study, if any.
 
     Their keys are those that the runs were started with, perhaps on another machine.
     """
@@ -314,7 +318,7 @@ def runs_of(study: Study, folder: StudyFolder) -> tuple[StudyRun, ...]:
 def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tuple[Study, Collection[str] | None]:
     """Return the study that tables and report are about, and the columns that they show; None: all.
 
-    Beside a committed study, it has the methods of both, and the metrics that the committed study keeps.
+    Beside an earlier study, it has the methods of both, and the metrics that the earlier study keeps.
     """
     committed = _copy(folder)
     if committed is None:
@@ -326,14 +330,14 @@ def combined(study: Study, runs: Sequence[StudyRun], folder: StudyFolder) -> tup
 
 
 def _on_datasets(committed: Committed, own: Sequence[StudyRun]) -> tuple[StudyRun, ...]:
-    """Return the runs of a committed study on the datasets of other runs."""
+    """Return the runs of an earlier study on the datasets of other runs."""
     datasets = {run.info.name: run for run in own}
     return tuple(each.on(datasets[each.dataset]) for each in committed.runs if each.dataset in datasets)
 
 
 def _own_runs(study: Study, computed_with: Mapping[str, str] | None, committed: Committed) -> tuple[StudyRun, ...]:
-    """Return a study's runs, except ceilings that the committed study already has: one seed is enough."""
-    # Planned comparisons may name methods of the committed study, which are not known here.
+    """Return a study's runs, except ceilings that the earlier study already has: one seed is enough."""
+    # Planned comparisons may name methods of the earlier study, which are not known here.
     alone = study.model_copy(update={"comparisons": None, "reference": None, "margin": None})
     known = {(run.dataset, *_names(run.compared)) for run in committed.runs if run.kind == "ceiling"}
     own = plan(alone, computed_with)
@@ -341,7 +345,7 @@ def _own_runs(study: Study, computed_with: Mapping[str, str] | None, committed: 
 
 
 def _check(study: Study, committed: Committed, source: Path, runs: Sequence[StudyRun]) -> None:
-    """Raise `ConfigError` unless a study's results can stand beside those of the committed study."""
+    """Raise `ConfigError` unless a study's results can stand beside those of the earlier study."""
     known = committed.datasets
     for info in {run.info.name: run.info for run in runs}.values():
         if info.name not in known:
@@ -404,6 +408,13 @@ def _materialise(
     folder.write_results(
         run, run.compared.head, rows, {}, record.used, record.tuned, record.tuning_work, record.seconds, measured
     )
+    criteria = {
+        origin: LabelCriteria(**{name: math.nan if value is None else value for name, value in values.items()})
+        for origin, values in record.criteria.items()
+    }
+    if criteria:
+        folder.write_criteria(run, criteria)
+    folder.mark_adopted(run)
 
 
 def _read(path: Path) -> Committed:
@@ -420,9 +431,15 @@ def _read(path: Path) -> Committed:
             first = error.errors(include_url=False)[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise ConfigError(
-            f"{path}: expected the record of a study, beside its {ROWS_FILE}, got {reason}; rebuild it (micraframe "
-            "study report FOLDER), or name another folder, such as benchmarks/studies/NAME"
+            f"{path}: expected the record of a study, beside its {ROWS_FILE}, got {reason}; {_repair(path.parent)}, or "
+            "name another folder, such as benchmarks/studies/NAME"
         ) from error
+
+
+def _repair(source: Path) -> str:
+    """Return how to get the record of a study again."""
+    rebuilt = (source / "runs").is_dir()
+    return f"rebuild it (micraframe study report {source})" if rebuilt else "restore the committed files"
 
 
 def _copy(folder: StudyFolder) -> Committed | None:
@@ -434,4 +451,4 @@ def _rows(source: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(source / ROWS_FILE, schema=ROWS)
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; rebuild it (study report)") from error
+        raise ConfigError(f"{source / ROWS_FILE}: cannot be read: {error}; {_repair(source)}") from error

@@ -36,6 +36,9 @@ SCRATCH: Final = "MICRAFRAME_SCRATCH"
 
 _RESULTS: Final = ("rows.csv", "masks.npz", THRESHOLDS)
 
+_ADOPTED: Final = "adopted"
+"""Name of the file that marks a run of an earlier study; it contains the key of the run's training."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -272,6 +275,18 @@ class StudyFolder:
         write_json(folder / "done.json", record)
         (folder / "error.txt").unlink(missing_ok=True)
 
+    def mark_adopted(self, run: StudyRun) -> None:
+        """Say of a completed run that its results are those of an earlier study: it has neither model nor masks."""
+        write_text(self.run(run) / _ADOPTED, run.training_key)
+
+    def drop_adopted(self) -> None:
+        """Remove the runs of earlier studies; what was run here stays."""
+        for mark in self.path.glob(f"runs/*/{_ADOPTED}"):
+            key = mark.read_text(encoding="utf-8")
+            if not (self.path / "models" / key).exists():
+                (self.path / "models" / f"{key}.json").unlink(missing_ok=True)
+            shutil.rmtree(mark.parent)
+
     def rows(self, run: StudyRun) -> pl.DataFrame:
         """Return the statistics of a completed run, with the columns `ROWS`.
 
@@ -289,11 +304,14 @@ class StudyFolder:
 
         There is a row for each origin of thresholds that needs no mask; none where the study did not ask for them.
         """
+        return _with_names(run, self._criteria(run))
+
+    def _criteria(self, run: StudyRun) -> pl.DataFrame:
         table, path = table_of((), LabelCriteria), self.run(run) / CRITERIA
         table = table.select(pl.Series("thresholds", (), pl.String), pl.all())
         if path.exists():
             table = pl.read_csv(path, schema=table.schema).with_columns(pl.col(pl.Float64).fill_null(math.nan))
-        return _with_names(run, table)
+        return table
 
     def masks(self, run: StudyRun, number: int, width: int) -> BoolArray | None:
         """Return a completed run's masks of a test image, bool (K, H, W); None where the head makes none.
@@ -339,6 +357,10 @@ class StudyFolder:
             "seconds": done["seconds"],
             "used": thresholds["used"],
             "tuned": thresholds["tuned"],
+            "criteria": {
+                row.pop("thresholds"): {name: None if math.isnan(value) else value for name, value in row.items()}
+                for row in self._criteria(run).to_dicts()
+            },
         }
 
     def _training_record(self, run: StudyRun) -> Any:

@@ -16,7 +16,17 @@ from micraframe.config import Study
 from micraframe.pricing import Cost, price
 from micraframe.runtime.files import write_json, write_text
 from micraframe.runtime.numerics import numerics
-from micraframe.study.committed import adopt, combined, compared_runs, export, forget, runs_of
+from micraframe.study.committed import (
+    ROWS_FILE,
+    RUNS_FILE,
+    adopt,
+    combined,
+    compared_runs,
+    export,
+    forget,
+    refuse_same_folder,
+    runs_of,
+)
 from micraframe.study.executors import Executor, Local
 from micraframe.study.folder import StudyFolder
 from micraframe.study.job import fit, run_job
@@ -85,12 +95,14 @@ def run_study(
         output: The folder to write to; an earlier run of the same or a similar study there is continued.
         progress: Progress callback.
         executor: Where jobs are executed; None: in this process.
-        against: The folder of a committed study, whose results stand beside those of this one; the study then has only
+        against: The folder of an earlier study, whose results stand beside those of this one; the study then has only
             the new methods.
 
     Raises:
         ConfigError: As `plan` and, with `against`, as `committed.adopt`.
     """
+    if against is not None:
+        refuse_same_folder(output, against)
     progress = progress or Progress()
     study = config.resolve(study)
     folder = StudyFolder(output.absolute())
@@ -145,8 +157,7 @@ def follow_study(study: Study, output: Path) -> None:
 
 def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, progress: Progress) -> Outcome:
     """Write tables, pictures, report and the record of the completed runs; annotates and trains nothing."""
-    if any(map(folder.is_done, runs)):
-        export(study, folder, folder.path)
+    asked, complete = study, [run for run in runs if folder.is_done(run)]
     runs = [run for run in runs if not _shows_nothing(run, folder)]
     done = [run for run in runs if folder.is_done(run)]
     failures = {str(run): error for run in runs if (error := folder.error(run))}
@@ -180,6 +191,11 @@ def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, p
     pictures = draw(done, study, folder)
     write_models(runs, study, folder, progress)
     report = write_report(study, runs, folder, tables, provenance)
+    if complete:
+        export(asked, complete, folder, folder.path)
+    else:
+        for name in (ROWS_FILE, RUNS_FILE):
+            (folder.path / name).unlink(missing_ok=True)
     progress.advance("tables", 1, 1)
     return Outcome(tables.summaries, failures, pictures, report)
 

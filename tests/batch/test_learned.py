@@ -67,7 +67,8 @@ def test_classes_with_the_same_complaint_share_a_sentence():
     said = complaints([judge(name, LABELS, values, values >= 0.5) for name, values in answers.items()])
     assert [sentence.partition(":")[0] for sentence in said] == ["class 'd'", "classes 'a', 'c'"]
     nowhere = complaints([judge(name, LABELS & False, good, good >= 0.5) for name in "ab"])
-    assert [sentence.partition(":")[0] for sentence in nowhere] == ["classes 'a', 'b'"]
+    assert nowhere[0].startswith("classes 'a', 'b' are in none of the 40 validation samples")
+    assert len(nowhere) == 1
 
 
 class Maps(Model):

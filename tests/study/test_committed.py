@@ -16,8 +16,8 @@ from micraframe import config
 from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError
-from micraframe.study import StudyFolder, job, run_study
-from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods, export
+from micraframe.study import job, run_study
+from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods
 from micraframe.study.run import plan_of
 
 OLD = (compared("intensity-otsu"), compared("random-map", "boxes"))
@@ -30,7 +30,9 @@ def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("committed")
     made = study(*OLD, seeds=[0, 1], **CHANGES)
     assert not run_study(made, folder / "run").failures
-    export(made, StudyFolder(folder / "run"), folder / "study")
+    (folder / "study").mkdir()
+    for name in (ROWS_FILE, RUNS_FILE):
+        shutil.copyfile(folder / "run" / name, folder / "study" / name)
     return folder / "study"
 
 
@@ -64,9 +66,58 @@ def test_only_the_new_method_is_run_and_tables_show_all(tmp_path, committed, mon
     assert {row.method for row in run_study(new, tmp_path / "new").summary} == {"new"}
 
 
-def test_the_folder_that_a_study_wrote_is_one_to_compare_with(committed):
-    for name in (ROWS_FILE, RUNS_FILE):
-        assert (committed.parent / "run" / name).read_bytes() == (committed / name).read_bytes()
+def test_the_folder_that_a_study_wrote_is_one_to_compare_with(tmp_path, committed):
+    new = study(NEW, reference="random-map", seeds=[0, 1], **CHANGES)
+    first = run_study(new, tmp_path / "first", against=committed.parent / "run")
+    assert {row.method for row in first.summary} == {"intensity-otsu", "random-map", "new", "ceiling"}
+    # So is that of a study which was itself compared with another.
+    newer = study(compared("centre-blob", label="newer"), reference="new", seeds=[0, 1], **CHANGES)
+    second = run_study(newer, tmp_path / "second", against=tmp_path / "first")
+    assert {row.method for row in second.summary} == {"intensity-otsu", "random-map", "new", "newer", "ceiling"}
+
+
+def test_a_study_is_not_written_to_the_folder_that_it_is_compared_with(tmp_path, committed):
+    source = shutil.copytree(committed.parent / "run", tmp_path / "run")
+    before = (source / "study.yaml").read_bytes()
+    with pytest.raises(ConfigError, match="expected another folder"):
+        run_study(study(NEW, **CHANGES), source, against=tmp_path / "elsewhere" / ".." / "run")
+    assert (source / "study.yaml").read_bytes() == before
+
+
+def test_results_of_an_earlier_study_are_never_taken_for_own_ones(tmp_path, committed):
+    run_study(study(NEW, seeds=[0, 1], **CHANGES), tmp_path / "out", against=committed)
+    both = run_study(study(*OLD, NEW, seeds=[0, 1], **CHANGES), tmp_path / "out")
+    origins = {name: {row.thresholds for row in both.summary if row.method == name} for name in ("new", "random-map")}
+    assert origins["random-map"] == origins["new"]
+    assert "oracle" in origins["new"]
+
+
+def test_results_of_an_earlier_study_are_read_anew(tmp_path, committed):
+    new = study(NEW, seeds=[0, 1], **CHANGES)
+    run_study(new, tmp_path / "out", against=committed)
+    source = shutil.copytree(committed, tmp_path / "source")
+    rows = pl.read_parquet(source / ROWS_FILE).with_columns(value=pl.lit(0.25, pl.Float64))
+    rows.write_parquet(source / ROWS_FILE)
+    again = run_study(new, tmp_path / "out", against=source)
+    assert {row.mean for row in again.summary if row.method == "random-map" and row.metric == "iou"} == {0.25}
+
+
+def test_label_criteria_are_kept(tmp_path):
+    changes = CHANGES | {"label_criteria": True}
+    run_study(study(*OLD[:1], **changes), tmp_path / "old")
+    run_study(study(NEW, **changes), tmp_path / "new", against=tmp_path / "old")
+    tables = [pl.read_csv(tmp_path / name / "criteria.csv") for name in ("old", "new")]
+    assert tables[1].filter(pl.col("method") == "intensity-otsu").equals(tables[0])
+    assert "new" in tables[1]["method"].to_list()
+
+
+def test_nothing_is_kept_to_compare_with_if_nothing_is_done(tmp_path, monkeypatch):
+    run_study(study(*OLD), tmp_path)
+    assert (tmp_path / RUNS_FILE).exists()
+    monkeypatch.setattr(job, "execute", lambda *args: 1 / 0)
+    assert run_study(study(*OLD, seeds=[5]), tmp_path).failures
+    assert not (tmp_path / RUNS_FILE).exists()
+    assert not (tmp_path / ROWS_FILE).exists()
 
 
 def test_from_the_command_line(tmp_path, committed):
@@ -90,26 +141,21 @@ def test_from_the_command_line(tmp_path, committed):
 def test_only_the_statistics_of_compared_metrics_are_kept(tmp_path):
     made = study(*OLD, tuning_images=2, compared=["precision"])
     run_study(made, tmp_path / "run")
-    export(made, StudyFolder(tmp_path / "run"), tmp_path / "study")
-    rows = pl.read_parquet(tmp_path / "study" / ROWS_FILE)
+    rows = pl.read_parquet(tmp_path / "run" / ROWS_FILE)
     assert set(rows["metric"]) == {"iou", "precision"}
     assert set(rows["thresholds"]) == {"fixed", "validation"}
-    assert {path.name for path in (tmp_path / "study").iterdir()} == {ROWS_FILE, RUNS_FILE}
-    other = content(tmp_path / "study")
-    export(made, StudyFolder(tmp_path / "run"), tmp_path / "study")
-    assert content(tmp_path / "study") == other
-    outcome = run_study(
-        study(NEW, tuning_images=2, compared=["precision"]), tmp_path / "new", against=tmp_path / "study"
-    )
+    files = [tmp_path / "run" / name for name in (ROWS_FILE, RUNS_FILE)]
+    before = [file.read_bytes() for file in files]
+    run_study(made, tmp_path / "run")
+    assert [file.read_bytes() for file in files] == before
+    outcome = run_study(study(NEW, tuning_images=2, compared=["precision"]), tmp_path / "new", against=tmp_path / "run")
     assert {row.metric for row in outcome.summary} == {"iou", "precision"}
 
 
 def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
     new = choose_methods(study(*OLD, NEW, seeds=[0, 1], **CHANGES), committed, ["new"])
     run_study(new, tmp_path / "new", against=committed)
-    export(new, StudyFolder(tmp_path / "new"), tmp_path / "grown")
     run_study(study(*OLD, NEW, seeds=[0, 1], **CHANGES), tmp_path / "all")
-    export(study(*OLD, NEW, seeds=[0, 1], **CHANGES), StudyFolder(tmp_path / "all"), tmp_path / "whole")
 
     def rows(name):
         return sorted(map(str, pl.read_parquet(tmp_path / name / ROWS_FILE).iter_rows()))
@@ -118,10 +164,10 @@ def test_a_committed_study_grows_by_the_new_method(tmp_path, committed):
         records = json.loads((tmp_path / name / RUNS_FILE).read_text())["runs"]
         return {(each["compared"]["label"], each["seed"], each["kind"], each["key"]) for each in records}
 
-    assert rows("grown") == rows("whole")
-    assert runs("grown") == runs("whole")
+    assert rows("new") == rows("all")
+    assert runs("new") == runs("all")
     newer = compared("centre-blob", label="newer")
-    outcome = run_study(study(newer, seeds=[0, 1], **CHANGES), tmp_path / "newer", against=tmp_path / "grown")
+    outcome = run_study(study(newer, seeds=[0, 1], **CHANGES), tmp_path / "newer", against=tmp_path / "new")
     assert {row.method for row in outcome.summary} == {"intensity-otsu", "random-map", "new", "newer", "ceiling"}
 
 
@@ -245,13 +291,18 @@ def test_damaged_rows_are_refused(tmp_path, committed, spoil):
     folder = tmp_path / "committed"
     shutil.copytree(committed, folder)
     (folder / ROWS_FILE).write_bytes(spoil((committed / ROWS_FILE).read_bytes()))
-    with pytest.raises(ConfigError, match=f"{ROWS_FILE}: cannot be read: "):
+    with pytest.raises(ConfigError, match=f"{ROWS_FILE}: cannot be read: .*restore"):
         run_study(study(NEW, **CHANGES), tmp_path / "out", against=folder)
 
 
-def test_nothing_is_committed_of_a_study_without_completed_runs(tmp_path):
-    with pytest.raises(DataError, match="expected completed runs"):
-        export(study(NEW), StudyFolder(tmp_path), tmp_path / "study")
+def test_a_report_without_completed_runs_leaves_a_committed_folder_as_it_is(tmp_path, committed):
+    folder = shutil.copytree(committed, tmp_path / "committed")
+    (folder / "study.yaml").write_text(config.to_yaml(study(NEW, **CHANGES)))
+    (folder / "summary.csv").write_text("kept")
+    before = content(folder)
+    ran = CliRunner().invoke(app, ["study", "report", str(folder)])
+    assert isinstance(ran.exception, DataError)
+    assert content(folder) == before
 
 
 def test_links_of_a_committed_report_lead_to_what_is_committed(monkeypatch):
