@@ -32,10 +32,13 @@ METRICS = {
     "detection_f1_pooled": "F1 of detections",
     "reviewed_area": "share of the pixels to look at for a recall of 0.9",
 }
+SCORES = ("iou_if_present", "detection_f1_pooled")
+"""What masks and detections score; a study has one of them."""
 ORIGINS = {
     "fixed": "the method's own",
     "negatives": "negatives",
     "expected-share": "expected share",
+    "erasing": "erasing",
     "validation": "validation masks",
     "oracle": "test masks",
 }
@@ -98,7 +101,9 @@ def table(folder: Path, chosen: Sequence[str] = ()) -> str:
 
 
 def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
-    """Return the IoU, in images that contain the class, of methods by the origin of their thresholds, as Markdown.
+    """Return what methods score by the origin of their thresholds, as Markdown.
+
+    It is the IoU in images that contain the class or, where objects are detected, F1.
 
     Args:
         folder: The study's results.
@@ -107,16 +112,17 @@ def thresholds_table(folder: Path, chosen: Sequence[str]) -> str:
     Raises:
         ValueError: If one of them is not in the study.
     """
-    rows = [row for row in _read(folder / "summary.csv") if row["metric"] == "iou_if_present"]
+    rows = [row for row in _read(folder / "summary.csv") if row["metric"] in SCORES]
     found = {(*_row_key(row), row["thresholds"]): row for row in rows}
     methods = list(dict.fromkeys(map(_row_key, rows)))
     _check_methods(folder, chosen, methods)
+    origins = [origin for origin in ORIGINS if any(row["thresholds"] == origin for row in rows)]
     lines = [
-        "| method | training annotation | " + " | ".join(ORIGINS.values()) + " |",
-        "|---|---|" + "---|" * len(ORIGINS),
+        "| method | training annotation | " + " | ".join(ORIGINS[origin] for origin in origins) + " |",
+        "|---|---|" + "---|" * len(origins),
     ]
     for key in (each for name in chosen for each in methods if each[2] == name):
-        numbers = [_number(found.get((*key, origin))) for origin in ORIGINS]
+        numbers = [_number(found.get((*key, origin))) for origin in origins]
         lines.append("| " + " | ".join([key[2], annotation_text(key[1]), *numbers]) + " |")
     return "\n".join([*lines, ""])
 
@@ -133,7 +139,7 @@ def ingredients_table(folder: Path, chosen: Sequence[str]) -> str:
     found: dict[str, dict[str, str]] = {}
     for name in chosen:
         for row in summaries(folder / name):
-            if row["annotator"] == "image-level" and row["metric"] in ("iou_if_present", "detection_f1_pooled"):
+            if row["annotator"] == "image-level" and row["metric"] in SCORES:
                 found.setdefault(row["method"], {})[name] = f"{float(row['mean']):.3f}"
     head = ["| method | " + " | ".join(chosen) + " |", "|---|" + "---:|" * len(chosen)]
     methods = sorted(each for each in found if not each.startswith("control"))

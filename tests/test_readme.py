@@ -91,9 +91,22 @@ def test_a_table_of_thresholds_leaves_out_what_was_not_measured(results):
     with (results / "summary.csv").open("a") as stream:
         stream.writelines(f"d,full,m,{origin},iou_if_present,{mean},,,4,1,1\n" for origin, mean in MEANS.items())
     text = readme.render(f"<!-- thresholds: {results}; m -->\n<!-- end -->")
-    assert "| m | full annotation | 0.250 |  | 0.500 |  | 0.750 |" in text
+    assert "| m | full annotation | 0.250 | 0.500 | 0.750 |" in text
     with pytest.raises(ValueError, match="expected methods of the study, got n; correct the mark"):
         readme.thresholds_table(results, ["n"])
+
+
+def test_methods_of_several_studies_stand_side_by_side(tmp_path):
+    scores = {"one": {"A": "iou_if_present", "B": "iou_if_present"}, "other": {"A": "detection_f1_pooled"}}
+    for study, methods in scores.items():
+        (tmp_path / study).mkdir()
+        rows = ["dataset,annotator,method,thresholds,metric,mean"]
+        for method, metric in methods.items():
+            rows += [f"d,image-level,{method},fixed,{metric},0.5", f"d,image-level,{method},oracle,{metric},1"]
+            rows += [f"d,full,{method},fixed,{metric},0.75", f"d,image-level,{method},fixed,correct,1"]
+        (tmp_path / study / "summary.csv").write_text("\n".join(rows))
+    lines = readme.ingredients_table(tmp_path, ["one", "other"]).splitlines()
+    assert lines == ["| method | one | other |", "|---|---:|---:|", "| A | 0.500 | 0.500 |", "| B | 0.500 |  |"]
 
 
 def test_a_table_of_several_datasets_has_a_row_for_each(results):
