@@ -76,6 +76,7 @@ def write(folder: Path = PAGES) -> None:
         "rooms.md": rooms(layers()),
         "first-steps.md": notebook(DOCS / "notebooks" / "first-steps.ipynb"),
         **{f"components/{kind}.md": components(kind) for kind in KINDS},
+        "studies/overview.md": site_links((STUDIES / "README.md").read_text(encoding="utf-8"), "studies"),
         **{f"studies/{each.name}.md": study(each) for each in studies()},
         "coverage.md": site_links((ROOT / "benchmarks/coverage/README.md").read_text(encoding="utf-8"), "coverage"),
         "speed.md": site_links((ROOT / "benchmarks/speed/README.md").read_text(encoding="utf-8"), "speed"),
@@ -373,7 +374,9 @@ def study(folder: Path) -> str:
     ]
     parts += [_image(path, "Quality against annotation time") for path in sorted(folder.glob("*-quality.svg"))]
     if said:
-        parts += ["## What it shows", site_links(said[1].strip(), "studies")]
+        shown = site_links(said[1].strip(), "studies")
+        shown = re.sub(r"\]\(#([^)]*)\)", lambda match: f"]({_page_of_study(match[1])})", shown)
+        parts += ["## What it shows", shown]
     steps = sorted(folder.glob("*-steps.jpg"))
     if steps:
         parts += ["## From maps to masks"]
@@ -386,6 +389,13 @@ def study(folder: Path) -> str:
     if written is not None:
         parts += ["## Configuration", f"`{written.relative_to(ROOT)}`:", _literal(written, "studies")]
     return "\n\n".join(parts) + "\n"
+
+
+def _page_of_study(anchor: str) -> str:
+    """Return the page, among those of studies, that a section of their README is on."""
+    if anchor and (STUDIES / anchor / "summary.csv").exists():
+        return f"{anchor}.md"
+    return f"overview.md#{anchor}" if anchor else "overview.md"
 
 
 def _configurations(name: str) -> tuple[str, ...]:
@@ -427,12 +437,8 @@ def _linked(text: str, base: Path, page: Path) -> str:
             return f'<a href="{os.path.relpath(place, page)}">{words}</a>'
         if inside.parts[:2] in (("benchmarks", "coverage"), ("benchmarks", "speed")):
             return f"[{words}]({os.path.relpath(PAGES / f'{inside.parts[1]}.md', page)})"
-        if (
-            inside == Path("benchmarks/studies/README.md")
-            and anchor
-            and (STUDIES / anchor[1:] / "summary.csv").exists()
-        ):
-            return f"[{words}]({os.path.relpath(PAGES / 'studies' / f'{anchor[1:]}.md', page)})"
+        if inside == Path("benchmarks/studies/README.md"):
+            return f"[{words}]({os.path.relpath(PAGES / 'studies', page)}/{_page_of_study(anchor[1:])})"
         plain = words.strip("`")
         return f"`{plain}`" if plain == str(inside) else f"{words} (`{inside}`)"
 

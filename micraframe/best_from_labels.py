@@ -4,7 +4,7 @@
     several classes:  labels -> MICRA-Net's classifier, Grad-CAM of its deepest layer
     both:             -> pseudo-masks, corrected by a cue of the image that agrees with them -> U-Net
 
-What each part is worth, and how they were chosen, is in `benchmarks/studies/README.md`.
+What each part is worth is in `benchmarks/studies/README.md`, how they were chosen in `docs/choices.md`.
 """
 
 from __future__ import annotations
