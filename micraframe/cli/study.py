@@ -75,9 +75,16 @@ def run(
     chosen = _executor(executor, workers, scheduler, slurm, output, dry_run)
     study = config.load(Path(file), config.Study)
     if against is not None:
-        from micraframe.study.committed import choose_methods, refuse_same_folder
+        from micraframe.study.committed import choose_methods, missing_seeds, refuse_same_folder
 
         refuse_same_folder(output, against)
+        for name, seeds in missing_seeds(study, against).items():
+            listed = ", ".join(map(str, seeds))
+            print(
+                f"{against}: {name} lacks seed {listed}, which other methods have; to add it, run a copy of the study "
+                f"with seeds: [{listed}] and --method",
+                file=sys.stderr,
+            )
         study = choose_methods(study, against, method or ())
     elif method:
         raise ConfigError("--method needs --against, the folder of an earlier study; add it")

@@ -184,9 +184,7 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
             left to run.
     """
     study = config.resolve(study)
-    known: dict[tuple[str, ...], set[int]] = {}
-    for run in _read(committed / RUNS_FILE).runs:
-        known.setdefault((run.dataset, *_names(run.compared)), set()).add(run.seed)
+    known = _known_seeds(committed)
     given = [method_name(compared) for compared in study.methods]
     for name in names:
         if name not in given:
@@ -217,6 +215,26 @@ def choose_methods(study: Study, committed: Path, names: Sequence[str]) -> Study
             "method to be run with new seeds (--method)"
         )
     return study.model_copy(update={"methods": chosen})
+
+
+def missing_seeds(study: Study, committed: Path) -> dict[str, tuple[int, ...]]:
+    """Return the seeds of a study that an earlier one has not run for all of its methods, by the method's name.
+
+    Perhaps runs failed there, or it was run in parts. Seeds that it has for no method are not meant.
+    """
+    known = _known_seeds(committed, "method")
+    common = set(study.seeds) & set().union(*known.values())
+    lacking = ((f"{method} ({annotator})", common - seeds) for (_, method, annotator), seeds in known.items())
+    return {name: tuple(sorted(seeds)) for name, seeds in lacking if seeds}
+
+
+def _known_seeds(committed: Path, kind: RunKind | None = None) -> dict[tuple[str, ...], set[int]]:
+    """Return the seeds of the runs of an earlier study, by dataset, method and annotation."""
+    known: dict[tuple[str, ...], set[int]] = {}
+    for run in _read(committed / RUNS_FILE).runs:
+        if kind in (None, run.kind):
+            known.setdefault((run.dataset, *_names(run.compared)), set()).add(run.seed)
+    return known
 
 
 def compared_runs(

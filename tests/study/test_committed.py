@@ -17,7 +17,7 @@ from micraframe.cli import app
 from micraframe.config import Choice
 from micraframe.errors import ConfigError, DataError
 from micraframe.study import job, run_study
-from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods
+from micraframe.study.committed import ROWS_FILE, RUNS_FILE, choose_methods, missing_seeds
 from micraframe.study.run import plan_of
 
 OLD = (compared("intensity-otsu"), compared("random-map", "boxes"))
@@ -192,6 +192,20 @@ def test_only_budgets_that_a_committed_study_lacks_are_run(committed, names):
     chosen = choose_methods(study(several, seeds=[0, 1], **CHANGES), committed, names)
     assert [each.budgets for each in chosen.methods] == [[0.4], [0.5]]
     assert len(plan_of(chosen, against=committed)) == 4
+
+
+def test_it_is_said_which_seeds_an_earlier_study_lacks(tmp_path, committed):
+    made = study(*OLD, NEW, seeds=[0, 1, 2], **CHANGES)
+    assert missing_seeds(made, committed) == {}  # seed 2 is new
+    folder = shutil.copytree(committed, tmp_path / "committed")
+    record = json.loads((folder / RUNS_FILE).read_text())
+    kept = [run for run in record["runs"] if (run["compared"]["label"], run["seed"]) != ("random-map", 1)]
+    (folder / RUNS_FILE).write_text(json.dumps({**record, "runs": kept}))
+    assert missing_seeds(made, folder) == {"random-map (boxes)": (1,)}
+    file = tmp_path / "study.yaml"
+    file.write_text(config.to_yaml(made))
+    words = ["study", "run", str(file), "--output", str(tmp_path / "out"), "--against", str(folder), "--dry-run"]
+    assert "random-map (boxes) lacks seed 1" in CliRunner().invoke(app, words, catch_exceptions=False).stderr
 
 
 def test_another_method_of_a_known_name_is_refused(committed):
