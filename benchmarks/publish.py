@@ -34,8 +34,13 @@ from micraframe.study.committed import ROWS_FILE, RUNS_FILE, compares, runs_of
 from micraframe.study.models import named
 
 FILES = (
-    *("summary.csv", "costs.csv", "statistics.csv", "provenance.json", "report.html"),
-    *(ROWS_FILE, RUNS_FILE),
+    "summary.csv",
+    "costs.csv",
+    "statistics.csv",
+    "provenance.json",
+    "report.html",
+    ROWS_FILE,
+    RUNS_FILE,
 )
 ROOT = Path(__file__).parent / "studies"
 

@@ -106,24 +106,25 @@ def judge(class_: str, labels: BoolArray, presence: FloatArray, present: BoolArr
 
 def complaints(found: Sequence[Learned]) -> list[str]:
     """Return a sentence, for each reason, about the classes that are not decided better than by a constant answer."""
-    unknown = [one for one in found if math.isnan(one.balanced_accuracy)]
-    poor = [one for one in found if not one.decides and one not in unknown]
-    ranked, unlearned = ([one for one in poor if one.ranks is ranks] for ranks in (True, False))
-    said = []
-    for where, those in (("none", [o for o in unknown if not o.positive]), ("all", [o for o in unknown if o.positive])):
-        if those:
-            said.append(
-                f"{_classes(those)} {'are' if len(those) > 1 else 'is'} in {where} of the "
-                f"{those[0].positive + those[0].negative} validation samples, so whether presence was learned cannot "
-                "be judged"
-            )
-    if ranked:
+    kinds: dict[str, list[Learned]] = {"none": [], "all": [], "ranked": [], "unlearned": []}
+    for one in found:
+        if math.isnan(one.balanced_accuracy):
+            kinds["all" if one.positive else "none"].append(one)
+        elif not one.decides:
+            kinds["ranked" if one.ranks else "unlearned"].append(one)
+    said = [
+        f"{_classes(those)} {'are' if len(those) > 1 else 'is'} in {where} of the "
+        f"{those[0].positive + those[0].negative} validation samples, so whether presence was learned cannot be judged"
+        for where in ("none", "all")
+        if (those := kinds[where])
+    ]
+    if ranked := kinds["ranked"]:
         said.append(
             f"{_classes(ranked)}: the classifier orders the validation samples well (area under the ROC curve "
             f"{_range(one.auc for one in ranked)}), but its decisions are no better than a constant answer (balanced "
             f"accuracy {_range(one.balanced_accuracy for one in ranked)}); set the head's presence_threshold"
         )
-    if unlearned:
+    if unlearned := kinds["unlearned"]:
         said.append(
             f"{_classes(unlearned)}: the classifier has not learned {'them' if len(unlearned) > 1 else 'it'}: with "
             f"{_range((one.positive for one in unlearned), 0)} validation samples that contain the class and "

@@ -109,26 +109,20 @@ class Committed(BaseModel):
         return self
 
 
-def export(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, target: Path) -> None:
+def export(study: Study, runs: Sequence[StudyRun], rows: pl.DataFrame, folder: StudyFolder) -> None:
     """Write what is kept of completed runs for a comparison: of their statistics, those of the compared metrics.
 
-    Beside an earlier study, these are the metrics that both have.
-
     Args:
-        study: The study; beside an earlier one, the new methods only.
-        runs: Completed runs, at least one.
-        folder: Their results.
-        target: The folder to write to.
+        study: The study that tables are about; see `combined`.
+        runs: The completed runs, at least one.
+        rows: The statistics of all of them.
+        folder: Has their results, and is written to.
     """
-    study, _ = combined(study, runs, folder)
     columns = check_columns(study)
-    rows = pl.concat([ROWS.to_frame(), *(folder.rows(run) for run in runs)]).filter(
-        pl.col("thresholds").is_in(_ORIGINS)
-    )
+    rows = rows.filter(pl.col("thresholds").is_in(_ORIGINS))
     if not any(column.pooled for column in columns.values()):  # a metric computes all its pooled columns together
         rows = rows.filter(pl.col("metric").is_in({name for each in columns.values() for name in each.statistics}))
-    target.mkdir(parents=True, exist_ok=True)
-    with atomic(target / ROWS_FILE) as temporary:
+    with atomic(folder.path / ROWS_FILE) as temporary:
         rows.write_parquet(temporary, compression="zstd", compression_level=19)
     computed: list[dict[str, Any]] = []
     records = []
@@ -152,7 +146,7 @@ def export(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, target: 
             }
         )
     write_json(
-        target / RUNS_FILE,
+        folder.path / RUNS_FILE,
         {
             "columns": list(columns),
             "metrics": {name: choice.model_dump(mode="json") for name, choice in _metrics(study).items()},

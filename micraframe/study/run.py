@@ -157,9 +157,9 @@ def follow_study(study: Study, output: Path) -> None:
 
 def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, progress: Progress) -> Outcome:
     """Write tables, pictures, report and the record of the completed runs; annotates and trains nothing."""
-    asked, complete = study, [run for run in runs if folder.is_done(run)]
-    runs = [run for run in runs if not _shows_nothing(run, folder)]
-    done = [run for run in runs if folder.is_done(run)]
+    complete = [run for run in runs if folder.is_done(run)]  # once: it hashes all results
+    hidden = {run.key for run in complete if _shows_nothing(run, folder)}
+    runs, done = ([run for run in some if run.key not in hidden] for some in (runs, complete))
     failures = {str(run): error for run in runs if (error := folder.error(run))}
     progress.advance("tables", 0, 1)
     study, columns = combined(study, runs, folder)
@@ -192,7 +192,7 @@ def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, p
     write_models(runs, study, folder, progress)
     report = write_report(study, runs, folder, tables, provenance)
     if complete:
-        export(asked, complete, folder, folder.path)
+        export(study, complete, rows, folder)
     else:
         for name in (ROWS_FILE, RUNS_FILE):
             (folder.path / name).unlink(missing_ok=True)
@@ -201,8 +201,8 @@ def write_results(study: Study, runs: Sequence[StudyRun], folder: StudyFolder, p
 
 
 def _shows_nothing(run: StudyRun, folder: StudyFolder) -> bool:
-    """Return whether this is the ceiling of an annotation that carries no location."""
-    return run.kind == "ceiling" and folder.is_done(run) and folder.rows(run).is_empty()
+    """Return whether a completed run is the ceiling of an annotation that carries no location."""
+    return run.kind == "ceiling" and folder.rows(run).is_empty()
 
 
 def _model_of(run: StudyRun) -> str:
