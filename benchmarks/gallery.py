@@ -4,7 +4,7 @@
 
 The image is a part of the test image with the most nuclei, so no map chooses it. Two classifiers learn from labels of
 the training crops: the paper's, and one whose pixels' evidence is pooled, which extractors `evidence` and `views` need.
-Components have their default parameters, but `random-walker` and `pamr` refine `pca` where there is no evidence.
+Components have their default parameters.
 """
 
 from __future__ import annotations
@@ -57,9 +57,6 @@ NETWORKS: Mapping[str, Mapping[str, Any]] = {
 EVIDENCE = ("evidence", "views")
 """Extractors whose maps are logits."""
 
-REFINEMENTS = ("random-walker", "pamr")
-"""Combiners that refine another one's map."""
-
 
 def names(kind: str) -> list[str]:
     """Return the names of the built-in components of a kind."""
@@ -70,8 +67,7 @@ def panel(model: MicraNetModel, extractor: str, combiner: str, image: FloatArray
     """Return the map of class 0 by this pair, float32 (H, W) in [0, 1], or why the two do not go together."""
     if combiner == "evidence" and extractor not in EVIDENCE:
         return "maps are not logits"
-    inner = {"combiner": "pca"} if combiner in REFINEMENTS and extractor not in EVIDENCE else {}
-    chosen = {"extractor": extractor, "combiner": {"name": combiner, "params": inner}}
+    chosen = {"extractor": extractor, "combiner": combiner}
     params = MicraNet.Params.model_validate({**model.params.model_dump(), **chosen})
     try:
         return next(MicraNetModel(params, model.classifier, model.info).score([image], lambda presence: [0])).maps[0]

@@ -34,13 +34,6 @@ CITATIONS: Final[Mapping[str, str]] = {
         "Chattopadhay, A., Sarkar, A., Howlader, P. and Balasubramanian, V. N. Grad-CAM++: generalized "
         "gradient-based visual explanations for deep convolutional networks. WACV, 839-847 (2018)."
     ),
-    "random-walker": (
-        "Grady, L. Random walks for image segmentation. IEEE Transactions on Pattern Analysis and Machine "
-        "Intelligence 28, 1768-1783 (2006)."
-    ),
-    "pamr": (
-        "Araslanov, N. and Roth, S. Single-stage semantic segmentation from image labels. CVPR, 4253-4262 (2020)."
-    ),
     "self-training": (
         "Lee, D.-H. Pseudo-label: the simple and efficient semi-supervised learning method for deep neural "
         "networks. ICML workshop on challenges in representation learning (2013)."
@@ -129,7 +122,7 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
         (
             "views",
             "extractors.views:Views",
-            "Another extractor's maps, averaged over flips, turns, shifts and scales of the image",
+            "Another extractor's maps, averaged over the image and its mirrored and turned versions",
         ),
     ),
     "combiner": (
@@ -142,12 +135,6 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
             "The sigmoid of the last layer's map, for extractor evidence: 0.5 is a logit of 0",
         ),
         ("guided", "combiners.guided:Guided", "Another combiner's map, sharpened by the image"),
-        (
-            "random-walker",
-            "combiners.random_walker:RandomWalker",
-            "Another combiner's map, continued from its confident pixels by a random walker on the image",
-        ),
-        ("pamr", "combiners.pamr:Pamr", "Another combiner's map, averaged among neighbours of similar intensity"),
     ),
     "head": (
         ("classification", "heads.classification:ClassificationHead", "Which classes are in the image; no masks"),

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from micraframe.errors import DataError, ModelError, reason_of
 from micraframe.interfaces import Backbone
-from micraframe.pooling import EvidencePooling, Pooling
+from micraframe.pooling import LogSumExp, Pooling
 from micraframe.types import Layer
 
 NO_EVIDENCE = -0.5
@@ -77,7 +77,7 @@ class Classifier(nn.Module):
         layers: Description of these layers.
         channels: Number of channels C of the images.
         classes: Number of classes K.
-        pooling: `max` or `mean` of features, or a pooling of evidence.
+        pooling: `max` or `mean` of features, or `LogSumExp` of evidence.
         dropout: Fraction of the last layer's features that is dropped in training, each at all positions.
     """
 
@@ -98,7 +98,7 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(layers[-1].channels, classes)
-        if isinstance(pooling, EvidencePooling):
+        if isinstance(pooling, LogSumExp):
             nn.init.constant_(self.linear.bias, NO_EVIDENCE)
 
     def features(self, images: Tensor) -> list[Tensor]:
@@ -132,7 +132,7 @@ class Classifier(nn.Module):
 
     def logits(self, last: Tensor) -> Tensor:
         """Return the logits (B, K) for the activations (B, channels, h, w) of the last layer."""
-        if isinstance(self.pooling, EvidencePooling):
+        if isinstance(self.pooling, LogSumExp):
             return self.pooling.pool(self.evidence(last))
         # Not amax, which shares the gradient among equal maxima; pooling picks one.
         pool = functional.adaptive_max_pool2d if self.pooling == "max" else functional.adaptive_avg_pool2d

@@ -30,7 +30,7 @@ from micraframe.config import BackboneChoice, Choice, CombinerChoice, ExtractorC
 from micraframe.errors import DataError, InterfaceError, counted
 from micraframe.interfaces import Backbone, ClassRule, Method, Model
 from micraframe.parameters import Parameters
-from micraframe.pooling import EvidencePooling, Pooling
+from micraframe.pooling import LogSumExp, Pooling
 from micraframe.runtime.device import choose_device
 from micraframe.training import ClassifierRecipe, fit_classifier, frozen_except, renamed
 from micraframe.training.objectives import needs_evidence
@@ -48,8 +48,7 @@ class MicraNet(Method["MicraNet.Params"]):
         pooling: Pooling = Field(
             "max",
             description="Pooling over the last layer's positions: of its features, max (as in the paper) or mean; or "
-            "of the logits at every position, which extractor evidence shows: evidence-max, log-sum-exp, "
-            "generalised-mean or top-share.",
+            "of the logits at every position, which extractor evidence shows: log-sum-exp.",
         )
         dropout: float = Field(
             0.5,
@@ -65,7 +64,7 @@ class MicraNet(Method["MicraNet.Params"]):
 
         @model_validator(mode="after")
         def _objectives_fit(self) -> MicraNet.Params:
-            if self.training.objectives and not isinstance(self.pooling, EvidencePooling):
+            if self.training.objectives and not isinstance(self.pooling, LogSumExp):
                 raise ValueError(f"training: {needs_evidence(self.training.objectives)}, got {self.pooling}")
             return self
 

@@ -12,7 +12,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from micraframe.erasing import erase, paste, repeated
 from micraframe.errors import DataError
@@ -21,7 +20,6 @@ from micraframe.metrics.masks_and_labels import masks_of
 from micraframe.metrics.precision_recall import average_precision
 from micraframe.metrics.reduction import mean_defined, means_defined
 from micraframe.pipeline import Pipeline
-from micraframe.pooling import top_share
 from micraframe.types import BoolArray, FloatArray, Sample, Scores
 
 Double = npt.NDArray[np.float64]
@@ -143,7 +141,8 @@ def strongest(scores: Scores) -> FloatArray:
     """Return the mean of each class's map over the strongest 1 % of its pixels, float32 (K,); NaN without a map."""
     found = np.full(len(scores.presence), np.nan, np.float32)
     if scores.classes:
-        found[list(scores.classes)] = top_share(torch.tensor(scores.maps)[None], 0.01)[0].numpy()
+        values = np.sort(scores.maps.reshape(len(scores.classes), -1), axis=1)
+        found[list(scores.classes)] = values[:, -max(1, round(0.01 * values.shape[1])) :].mean(1)
     return found
 
 

@@ -1,6 +1,6 @@
 """Self-training: a method that learns from masks is trained on the masks that a method makes from labels.
 
-    labels -> teacher -> maps -> pseudo-masks -> student (-> maps -> pseudo-masks -> next student ...)
+    labels -> teacher -> maps -> pseudo-masks -> student
 
 The student learns what most pseudo-masks agree on and so smooths out the teacher's errors, and its own maps are made
 for masks: they need neither the teacher's resolution nor its cost. Nobody draws a mask, so the annotation cost is the
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Final, Literal, final
+from typing import Final, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +28,7 @@ from micraframe.classifier import part_of, weights_for
 from micraframe.config import MICRA_NET, Choice, MethodChoice, build_learner
 from micraframe.cues import EXACT, Cue, CueName, agreements, candidates, consensus
 from micraframe.datasets.sources import LazySamples
-from micraframe.erasing import erasing_threshold
-from micraframe.errors import ConfigError, DataError, counted
+from micraframe.errors import ConfigError, DataError
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile, every_class
 from micraframe.metrics.precision_recall import area_under_roc
 from micraframe.parameters import Parameters
@@ -89,8 +88,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
 
     The teacher's maps of the training and validation images become pseudo-masks. Labels are known there: in an image
     that is labelled as lacking a class, every pixel lacks it, and nothing else is computed; where the class is present,
-    pixels whose value lies in a band around the threshold are ignored. In each further round, the student of the last
-    one makes the maps.
+    pixels whose value lies in a band around the threshold are ignored.
 
     A teacher knows where a class is better than where it ends. With `cues`, its masks are compared with those that one
     threshold makes of the image: of its brightness, for example. If the best of these agrees with the teacher well
@@ -114,14 +112,11 @@ class SelfTraining(Method["SelfTraining.Params"]):
         )
         start: Literal["random", "teacher"] = Field(
             "random",
-            description="Initial weights of the students: random, or those of the teacher's backbone. The student's "
-            "must then be the same, or have it as its encoder. In later rounds, too, it is the first teacher's.",
+            description="Initial weights of the student: random, or those of the teacher's backbone. The student's "
+            "must then be the same, or have it as its encoder.",
         )
-        rounds: int = Field(1, ge=1, description="Number of students, each trained on the maps of the one before.")
-        threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["erasing"] = Field(
-            "erasing",
-            description="Value of a map that divides structure from background: a number, or erasing: the highest at "
-            "which validation images lose the class together with the pixels above it, found anew for each teacher.",
+        threshold: float = Field(
+            0.5, gt=0, lt=1, description="Value of the teacher's maps that divides structure from background."
         )
         band: float = Field(
             0.5,
@@ -144,8 +139,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
-            description="Which model decides whether a class is present: the last student, or the first teacher, which "
-            "learned it from labels, and which is then saved and evaluated in addition.",
+            description="Which model decides whether a class is present: the student, or the teacher, which learned it "
+            "from labels, and which is then saved and evaluated in addition.",
         )
 
     learns_from = frozenset({Annotation.LABELS})
@@ -169,15 +164,15 @@ class SelfTraining(Method["SelfTraining.Params"]):
             )
 
     def fit(self, train: Sequence[Sample], valid: Sequence[Sample], info: DatasetInfo, context: FitContext) -> Model:
-        """Train the teacher, then the students.
+        """Train the teacher, then the student.
 
-        Each has a folder of its own in the context's folder, `teacher` and `student-1` onwards, and resumes by itself.
+        Each has a folder of its own in the context's folder, `teacher` and `student`, and resumes by itself.
 
         Returns:
-            The last student's model; with `presence: teacher` together with the teacher's.
+            The student's model; with `presence: teacher` together with the teacher's.
 
         Raises:
-            DataError: If no pixel of the training images counts as structure, or no threshold is found by erasing.
+            DataError: If no pixel of the training images counts as structure.
         """
         params = self.params
         # Whatever else the caller's samples hold, masks come from maps alone.
@@ -185,46 +180,43 @@ class SelfTraining(Method["SelfTraining.Params"]):
         teacher = self._teacher.fit(
             train, valid if self._teacher.uses_validation else (), info, context.nested("teacher", context.seed)
         )
-        start = teacher.state() if params.start == "teacher" else None
-        model, name = teacher, "teacher"
-        for number in range(1, params.rounds + 1):
-            threshold = params.threshold if params.threshold != "erasing" else _by_erasing(model, valid, train, name)
-            low, high = expit(logit(threshold) + np.array([-params.band, params.band])).tolist()
-            parts = (train, valid if self._student.uses_validation else ())
+        low, high = expit(logit(params.threshold) + np.array([-params.band, params.band])).tolist()
+        parts = (train, valid if self._student.uses_validation else ())
+        train_masks, valid_masks = (
+            pseudo_masks(part, teacher, low, high, PrefixedProgress(context.progress, "teacher")) for part in parts
+        )
+        if not any(packed[:-1].any() for packed in train_masks):
+            raise DataError(
+                f"self-training: expected pixels at or above {high:.3g} in the teacher's maps of training images "
+                f"that contain a class, got none{_ranking(teacher, valid, info.classes)}; train for more epochs, and "
+                "check the labels with micraframe data audit (method self-training also has threshold and band, "
+                "which can be lowered)"
+            )
+        if params.cues:
+            chosen = choose_cues(train, train_masks, params.cues, params.agreement)
+            if context.folder is not None:
+                found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
+                write_json(context.folder / "cues.json", found)
+            cues = [each.cue for each in chosen]
             train_masks, valid_masks = (
-                pseudo_masks(part, model, low, high, PrefixedProgress(context.progress, name)) for part in parts
+                with_cues(part, masks, cues) for part, masks in zip(parts, (train_masks, valid_masks), strict=True)
             )
-            if not any(packed[:-1].any() for packed in train_masks):
-                raise DataError(
-                    f"self-training: expected pixels at or above {high:.3g} in the {name}'s maps of training images "
-                    f"that contain a class, got none{_ranking(model, valid, info.classes)}; train for more epochs, and "
-                    "check the labels with micraframe data audit (method self-training also has threshold and band, "
-                    "which can be lowered)"
-                )
-            if params.cues:
-                chosen = choose_cues(train, train_masks, params.cues, params.agreement)
-                if context.folder is not None:
-                    found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
-                    write_json(context.folder / "cues.json", found)
-                cues = [each.cue for each in chosen]
-                train_masks, valid_masks = (
-                    with_cues(part, masks, cues) for part, masks in zip(parts, (train_masks, valid_masks), strict=True)
-                )
-            name = f"student-{number}"
-            seed = seed_for(context.seed, "student", number) % 2**32  # the largest that NumPy and scikit-learn take
-            model = self._student.fit(
-                annotated(parts[0], train_masks),
-                annotated(parts[1], valid_masks),
-                info,
-                dataclasses.replace(context.nested(name, seed), start=start),
-            )
-        return model if params.presence == "student" else TeacherAndStudent(teacher, model)
+        # The 1 keeps what the committed studies drew, when there could be several students.
+        seed = seed_for(context.seed, "student", 1) % 2**32  # the largest that NumPy and scikit-learn take
+        start = teacher.state() if params.start == "teacher" else None
+        student = self._student.fit(
+            annotated(parts[0], train_masks),
+            annotated(parts[1], valid_masks),
+            info,
+            dataclasses.replace(context.nested("student", seed), start=start),
+        )
+        return student if params.presence == "student" else TeacherAndStudent(teacher, student)
 
     def untrained(self, info: DatasetInfo) -> Model | None:
         """Return a student, and with `presence: teacher` a teacher, that has learned nothing; None if there is none.
 
         Raises:
-            DataError: If students are to start from the teacher's weights, and their backbones differ.
+            DataError: If the student is to start from the teacher's weights, and their backbones differ.
         """
         student = self._student.untrained(info)
         if "teacher" not in (self.params.presence, self.params.start):
@@ -428,21 +420,6 @@ def annotated(samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]]
         return dataclasses.replace(sample, labels=None, masks=planes[:-1], ignore=planes[-1])
 
     return LazySamples(range(len(samples)), make)
-
-
-def _by_erasing(model: Model, valid: Sequence[Sample], train: Sequence[Sample], name: str) -> float:
-    """Return the threshold of a model's maps by erasing: of the validation images, or else of the training images."""
-    for samples in (valid, train):
-        images = (sample.image for sample in samples)
-        scores = list(model.score(images, lambda presence: ()))  # maps of all would fill the memory
-        threshold = erasing_threshold(model.score, samples, scores)
-        if threshold is not None:
-            return threshold
-    raise DataError(
-        f"self-training: expected images with a class and others without it, to find a threshold of the {name}'s maps "
-        f"by erasing, got {counted(len(valid) + len(train), 'image')}, all with or all without; add images, or set "
-        "threshold to a number"
-    )
 
 
 def _ranking(model: Model, valid: Sequence[Sample], classes: Sequence[str]) -> str:

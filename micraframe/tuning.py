@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
-from micraframe.erasing import erasing_threshold
 from micraframe.errors import DataError, reason_of
 from micraframe.interfaces import ClassRule, Head, MaskHeadParams, Thresholds, every_class
 from micraframe.metrics.masks_and_labels import labels_of, masks_of
@@ -105,30 +104,22 @@ def tune(pipeline: Pipeline, samples: Sequence[Sample], scores: Sequence[Scores]
 
 
 def tune_by_labels(
-    pipeline: Pipeline,
-    samples: Sequence[Sample],
-    quantile: float = 0.99,
-    erasing: bool = False,
-    scores: Sequence[Scores] | None = None,
+    pipeline: Pipeline, samples: Sequence[Sample], quantile: float = 0.99, scores: Sequence[Scores] | None = None
 ) -> dict[Origin, Thresholds]:
     """Return the thresholds that follow from image-level labels alone, by origin; masks are not looked at.
 
-    Presence thresholds are, for each class, the most accurate ones. There are two mask thresholds, and a third one if
-    it is asked for. Two are of the values that the classes' maps have in all pixels of the images that do not hold the
-    class, or that do, all classes together:
+    Presence thresholds are, for each class, the most accurate ones. There are two mask thresholds, of the values that
+    the classes' maps have in all pixels of the images that do not hold the class, or that do, all classes together:
 
     - `negatives` is a quantile of the values in images without the class. All pixels there are background, so that a
       share of 1 - `quantile` of them is taken for structure.
     - `expected-share` is the threshold that as large a share of the values in images with the class exceeds as is
       expected if the values are probabilities, which is their mean.
-    - `erasing` is the highest threshold at which an image loses the class together with the pixels above it: see
-      `erasing_threshold`. It takes hundreds of predictions for each class.
 
     Args:
         pipeline: A trained pipeline.
         samples: Their labels are used; samples without labels are ignored.
         quantile: Of `negatives`, in [0, 1].
-        erasing: Whether to find `erasing`.
         scores: The pipeline's scores of the samples with the maps of every class, in their order; None: they are scored
             now.
 
@@ -154,8 +145,6 @@ def tune_by_labels(
         levels["negatives"] = float(np.quantile(np.concatenate(values[False]), quantile))
     if values[True]:
         levels["expected-share"] = expected_share_threshold(np.concatenate(values[True]))
-    if erasing and (level := erasing_threshold(pipeline.score, known, every)) is not None:
-        levels["erasing"] = level
     accurate = _most_accurate(np.array([each.presence for each in every]), truths)
     return {origin: Thresholds(accurate, level) for origin, level in levels.items()}
 

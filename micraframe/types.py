@@ -37,7 +37,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 LoggerName = Literal["tensorboard", "mlflow"]
 """A tool that plots the numbers of a training's epochs."""
 
-Origin = Literal["fixed", "negatives", "expected-share", "erasing", "validation", "oracle"]
+Origin = Literal["fixed", "negatives", "expected-share", "validation", "oracle"]
 """The origin of a threshold; see `Threshold`."""
 
 
@@ -437,7 +437,7 @@ class Threshold:
         name: The decision that it makes, such as `presence` or `mask`.
         value: The number, or NaN if each image has its own.
         origin: `fixed` beforehand (a rule such as Otsu's included); from validation images by image-level labels alone:
-            `negatives`, `expected-share` or `erasing`; tuned on `validation` annotation; or `oracle`: tuned on the test
+            `negatives` or `expected-share`; tuned on `validation` annotation; or `oracle`: tuned on the test
             annotation, an upper bound and never a result.
         rule: The rule that computed it, such as `otsu`; empty: none.
     """

@@ -26,7 +26,7 @@ VARIANTS = [
             "training": {
                 "epochs": 2,
                 "batch_size": 3,
-                "objectives": ["dense-negatives", "mix-consistency", "size"],
+                "objectives": ["mix-consistency"],
                 "average": 0.9,
             },
             "extractor": "evidence",

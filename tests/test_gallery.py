@@ -29,9 +29,9 @@ def test_a_panel_has_the_size_of_the_image(models: dict[str, MicraNetModel]) -> 
     image = np.random.default_rng(0).random((1, 40, 56), np.float32)
     for network, extractor, combiner in (
         ("features", "grad-cam", "pca"),
-        ("features", "layer-cam", "pamr"),
+        ("features", "layer-cam", "guided"),
         ("evidence", "evidence", "evidence"),
-        ("evidence", "views", "random-walker"),
+        ("evidence", "views", "last-layer"),
     ):
         found = panel(models[network], extractor, combiner, image)
         assert not isinstance(found, str)

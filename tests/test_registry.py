@@ -225,14 +225,14 @@ def test_a_name_of_another_kind_is_recognised():
         catalog().find("backbone", "detection")
     hint = (
         r"no combiner 'grad-cm'; did you mean the extractor 'grad-cam'; "
-        "there are: evidence, guided, last-layer, pamr, pca, random-walker, select"
+        "there are: evidence, guided, last-layer, pca, select"
     )
     with pytest.raises(UnknownComponent, match=hint):
         catalog().find("combiner", "grad-cm")
     # Similar to the dataset `folder`, but not nearly the same.
     with pytest.raises(
         UnknownComponent,
-        match="no combiner 'holder'; there are: evidence, guided, last-layer, pamr, pca, random-walker, select",
+        match="no combiner 'holder'; there are: evidence, guided, last-layer, pca, select",
     ):
         catalog().find("combiner", "holder")
     with pytest.raises(UnknownComponent, match="there is an extractor 'grad-cam'"):

@@ -246,27 +246,36 @@ def test_with_cues_a_student_learns_what_teacher_and_image_agree_on(toys, tmp_pa
     assert any(made.ignore.any() for made in train) == used
 
 
-def test_a_student_becomes_the_teacher_of_the_next_with_a_seed_and_a_folder_of_its_own(toys, tmp_path):
+def test_the_student_has_a_seed_and_a_folder_of_its_own(toys, tmp_path):
     samples = toy_samples(6)
     context = dataclasses.replace(CONTEXT, folder=tmp_path)
-    method = build("method", "self-training", teacher="teacher", student="careless", rounds=2, threshold=0.5, band=BAND)
-    method.fit(samples[:4], samples[4:], INFO, context)
+    build("method", "self-training", teacher="teacher", student="careless", band=BAND).fit(
+        samples[:4], samples[4:], INFO, context
+    )
     names, trains, valids, contexts = zip(*toys.fits, strict=True)
+    assert names == ("Teacher", "Careless")
+    assert [len(valid) for valid in valids] == [2, 0]
+    assert [one.folder for one in contexts] == [tmp_path / name for name in ("teacher", "student")]
+    assert contexts[0].seed == CONTEXT.seed != contexts[1].seed
+    np.testing.assert_array_equal(trains[1][0].masks[0], samples[0].image[0] >= 0.7)
+
+
+def test_a_student_can_be_the_teacher_of_another(toys):
+    samples = toy_samples(6)
+    first = {"name": "self-training", "params": {"teacher": "teacher", "student": "careless", "band": BAND}}
+    build("method", "self-training", teacher=first, student="careless", band=BAND).fit(
+        samples[:4], samples[4:], INFO, CONTEXT
+    )
+    names, trains, *_ = zip(*toys.fits, strict=True)
     assert names == ("Teacher", "Careless", "Careless")
-    assert [len(valid) for valid in valids] == [2, 0, 0]
-    assert [one.folder for one in contexts] == [tmp_path / name for name in ("teacher", "student-1", "student-2")]
-    assert contexts[0].seed == CONTEXT.seed
-    assert len({one.seed for one in contexts}) == 3
-    first, second = (round_[0].masks[0] for round_ in trains[1:])
-    np.testing.assert_array_equal(first, samples[0].image[0] >= 0.7)
-    np.testing.assert_array_equal(second, 1 - samples[0].image[0] >= 0.7)
+    np.testing.assert_array_equal(trains[2][0].masks[0], 1 - samples[0].image[0] >= 0.7)
     assert {inverted for inverted, *_ in toys.scored[-3:]} == {True}
 
 
 @pytest.mark.parametrize(("presence", "expected"), [("student", 0.75), ("teacher", 0.25)])
 def test_presence_is_the_chosen_models_and_maps_are_the_students(toys, tmp_path, presence, expected):
     samples = [sample.keep({Annotation.LABELS}) for sample in toy_samples(6)]
-    params = {"teacher": "teacher", "student": "student", "rounds": 2, "presence": presence, "threshold": 0.5}
+    params = {"teacher": "teacher", "student": "student", "presence": presence, "threshold": 0.5}
     trained = fit({"name": "self-training", "params": params}, samples[:4], samples[4:], INFO, CONTEXT)
     names = {"student": {"presence"}, "teacher": {"teacher.presence", "student.presence"}}[presence]
     assert trained.model.state().keys() == names
@@ -326,13 +335,6 @@ def test_a_teacher_that_finds_nothing_is_named(toys):
         method.fit(dark, [], INFO, CONTEXT)
 
 
-def test_a_threshold_by_erasing_needs_images_on_both_sides(toys):
-    method = build("method", "self-training", teacher="teacher", student="student")
-    alike = [dataclasses.replace(sample, labels=np.ones(2, np.bool_)) for sample in toy_samples(4)]
-    with pytest.raises(DataError, match=r"got 6 images, all with or all without"):
-        method.fit(alike, alike[:2], INFO, CONTEXT)
-
-
 def squares(count: int) -> list[Sample]:
     """Return noise, half of it with a bright square, and full annotation."""
     samples = []
@@ -354,7 +356,7 @@ class Interrupt(Progress):
     """Ends the training of the student after its second epoch."""
 
     def advance(self, label, done, total, numbers=None):
-        if label == "student-1: training" and done > total // 3:
+        if label == "student: training" and done > total // 3:
             raise Interrupted
 
 
@@ -395,7 +397,7 @@ def test_squares_are_learned_from_labels_and_an_interrupted_training_resumes(tmp
 def test_it_passes_the_kit_with_a_forest_and_a_teachers_presence():
     teacher = {"name": "micra-net", "params": {"backbone": {"name": "unet-encoder", "params": {"widths": [4, 8]}}}}
     teacher["params"] |= {"dropout": 0.0, "training": {"epochs": 2, "batch_size": 3}}
-    check("method", "self-training", teacher=teacher, student=FOREST, rounds=2, presence="teacher", threshold=0.5)
+    check("method", "self-training", teacher=teacher, student=FOREST, presence="teacher", threshold=0.5)
 
 
 def test_it_serves_any_teacher_that_learns_from_labels():
@@ -407,12 +409,12 @@ def test_it_serves_any_teacher_that_learns_from_labels():
 
 
 @pytest.mark.parametrize("start", ["random", "teacher"])
-def test_students_are_given_the_teachers_weights_where_asked(toys, start):
+def test_the_student_is_given_the_teachers_weights_where_asked(toys, start):
     samples = toy_samples(6)
-    params = {"teacher": "teacher", "student": "student", "threshold": 0.5, "start": start, "rounds": 2}
+    params = {"teacher": "teacher", "student": "student", "threshold": 0.5, "start": start}
     build("method", "self-training", **params).fit(samples[:4], samples[4:], INFO, CONTEXT)
     given = [context.start for *_, context in toys.fits]
-    assert given == [None, *[None if start == "random" else {"presence": 0.25}] * 2]
+    assert given == [None, None if start == "random" else {"presence": 0.25}]
 
 
 def test_an_unlike_backbone_is_found_before_training():

@@ -59,7 +59,7 @@ class Frugal(Model):
 
     def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
         for image in images:
-            presence = np.array([np.clip(image.max(), 0, 1), 0.4], np.float32)  # erasing shifts intensities
+            presence = np.array([np.clip(image.max(), 0, 1), 0.4], np.float32)
             classes = tuple(rule(presence))
             self.scored.append(float(image.max()))
             yield Scores(presence, classes, np.repeat(image, len(classes), axis=0))
@@ -307,14 +307,6 @@ def test_labels_alone_give_thresholds(drawn, quantile):
         pipeline_of(Frugal(), 2, head="classification"), samples, scores_of(pipeline_of(Frugal(), 2), samples)
     )
     assert all(each == Thresholds(accurate.presence, each.mask) for each in found.values())
-
-
-def test_erasing_is_found_where_it_is_asked_for():
-    samples = [ramp("a", 0.3), blank("b", 0.25), blank("c", 0.5)]
-    found, more = (tune_by_labels(pipeline_of(ImageAsMap()), samples, erasing=asked) for asked in (False, True))
-    assert (list(found), list(more)) == (["negatives", "expected-share"], ["negatives", "expected-share", "erasing"])
-    assert {origin: more[origin] for origin in found} == found
-    assert more["erasing"].presence == found["negatives"].presence
 
 
 def test_scores_that_are_known_are_not_made_again():

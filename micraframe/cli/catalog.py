@@ -167,7 +167,7 @@ def parameter_records(model: type[BaseModel], values: dict[str, Any], path: str 
             "default": plain,
             "description": " ".join(filter(None, (field.description, _short_form(nested), _offered(kind)))),
         }
-        if len(nested) == 1:
+        if len(nested) == 1 and not _constants(nested[0]):
             given = dict(default) if isinstance(default, nested[0]) else {}
             yield from parameter_records(nested[0], given, f"{path}{name}.")
         else:
@@ -239,12 +239,8 @@ def _first(models: list[type[BaseModel]]) -> BaseModel:
 def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str, Any]]:
     """Yield the records of alternative models: a file chooses one by a field with a single value, its `kind`."""
     for model in models:
-        constants = [
-            (name, field.default)
-            for name, field in model.model_fields.items()
-            if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
-        ]
-        choice = ", ".join(f"{name}: {value}" for name, value in constants)
+        constants = _constants(model)
+        choice = ", ".join(f"{name}: {value}" for name, value in constants.items())
         inside = f"{path}[{choice}]"
         yield {
             "parameter": inside,
@@ -254,10 +250,19 @@ def _alternatives(models: list[type[BaseModel]], path: str) -> Iterator[dict[str
             "default": None,
             "description": inspect.cleandoc(model.__doc__ or "").partition("\n\n")[0],
         }
-        skipped = {f"{inside}.{name}" for name, _ in constants}
+        skipped = {f"{inside}.{name}" for name in constants}
         yield from (
             record for record in parameter_records(model, {}, f"{inside}.") if record["parameter"] not in skipped
         )
+
+
+def _constants(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the fields of a model that can have one value only, with it."""
+    return {
+        name: field.default
+        for name, field in model.model_fields.items()
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1
+    }
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

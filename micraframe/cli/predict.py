@@ -13,7 +13,7 @@ from micraframe.errors import BatchError, ConfigError
 if TYPE_CHECKING:
     from micraframe.pipeline import Pipeline
 
-Tuned = Literal["validation", "negatives", "expected-share", "erasing"]
+Tuned = Literal["validation", "negatives", "expected-share"]
 
 _INSTEAD = "Use this {} instead of the model's: NAME, or NAME:KEY=VALUE,..."
 Head = Annotated[str | None, typer.Option(help=f"{_INSTEAD.format('head')}, such as instance:split=watershed.")]

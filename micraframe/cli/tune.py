@@ -37,8 +37,8 @@ def tune(
         Tuned,
         typer.Option(
             help="How: validation, the highest mean IoU with the masks; or by image-level labels alone: negatives, the "
-            "99 % quantile of the maps in images without the class; expected-share, the share of pixels that the maps "
-            "expect; erasing, where an image without the pixels above loses the class."
+            "99 % quantile of the maps in images without the class; or expected-share, the share of pixels that the "
+            "maps expect."
         ),
     ] = "validation",
     masks: Annotated[
@@ -149,7 +149,7 @@ def _tuned(pipeline: Pipeline, samples: Sequence[Sample], origin: Tuned, presenc
         if found.presence is None and found.mask is None and found.quality is None:
             raise DataError("expected images with masks or known labels, got none; add some")
         return found
-    by_labels = tuning.tune_by_labels(pipeline, samples, erasing=origin == "erasing")
+    by_labels = tuning.tune_by_labels(pipeline, samples)
     if origin not in by_labels:
         raise DataError(
             f"--origin {origin}: expected a head that makes masks, and images with known labels that this needs, got "

@@ -12,7 +12,7 @@ from micraframe.errors import ModelError
 from micraframe.extractors.frozen import choose_classes, probabilities
 from micraframe.extractors.single_pass import SinglePass, explain_in_chunks
 from micraframe.interfaces import ClassRule, Explain, Extractor
-from micraframe.pooling import EvidencePooling
+from micraframe.pooling import LogSumExp
 from micraframe.types import FloatArray, Maps
 
 
@@ -33,7 +33,7 @@ class Evidence(Extractor[SinglePass.Params]):
 
     def prepare(self, classifier: Classifier) -> Explain:
         """Return a function that explains batches of images; see `Extractor.prepare`."""
-        if not isinstance(classifier.pooling, EvidencePooling):
+        if not isinstance(classifier.pooling, LogSumExp):
             raise ModelError(
                 f"extractor evidence: expected a classifier that pools the logits of all positions, got pooling "
                 f"{classifier.pooling}, which pools features; train with pooling: log-sum-exp, or use grad-cam"
@@ -46,7 +46,7 @@ def evidence_chunk(classifier: Classifier, images: Tensor, rule: ClassRule) -> l
     """Return the maps of images (B, C, H, W), on the frozen classifier's device and in its precision."""
     last = classifier.features(images.contiguous(memory_format=torch.channels_last))[-1].float()
     pooling = classifier.pooling
-    assert isinstance(pooling, EvidencePooling)
+    assert isinstance(pooling, LogSumExp)
     evidence = classifier.evidence(last)
     presence = probabilities(pooling.pool(evidence))
     every: FloatArray = evidence.cpu().numpy()

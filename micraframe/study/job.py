@@ -129,9 +129,7 @@ def execute(run: StudyRun, study: Study, folder: StudyFolder, progress: Progress
         progress.advance(f"{run}: tune by labels", 0, 1)
         by_id = {sample.id: scores for sample, scores in zip(valid, every, strict=True)}
         theirs = [by_id[sample.id] for sample in labelled]
-        # Erasing is slow: only for whoever chooses by labels alone.
-        found = tune_by_labels(pipeline, labelled, erasing=study.label_criteria, scores=theirs)
-        for origin, thresholds in found.items():
+        for origin, thresholds in tune_by_labels(pipeline, labelled, scores=theirs).items():
             measure_tuned(origin, thresholds)
     if valid:
         # A tile's map depends on the classes that the head finds there.

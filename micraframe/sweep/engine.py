@@ -24,7 +24,7 @@ from torch import Tensor
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
 from micraframe.extractors.frozen import frozen_copy
-from micraframe.pooling import EvidencePooling
+from micraframe.pooling import LogSumExp
 from micraframe.runtime.device import exact_float32
 from micraframe.sweep.image import LargeImage
 from micraframe.sweep.windows import SweepAxis, reduce_spans
@@ -85,7 +85,7 @@ def check_dense(classifier: Classifier) -> None:
         ModelError: If the classifier pools evidence, or its last layer is shallower than others, whose cells would then
             be divided by the edges of windows.
     """
-    if isinstance(classifier.pooling, EvidencePooling) or any(
+    if isinstance(classifier.pooling, LogSumExp) or any(
         layer.stride > classifier.layers[-1].stride for layer in classifier.layers
     ):
         raise ModelError(

@@ -24,7 +24,7 @@ class ClassifierRecipe(Recipe):
     """How a classifier is trained: by its labels, and by objectives that need nothing else."""
 
     objectives: tuple[Objective, ...] = Field(
-        (), description="Losses added to the label loss; they need a pooling of evidence, such as log-sum-exp."
+        (), description="Losses added to the label loss; they need pooling log-sum-exp."
     )
     average: float | None = Field(
         None,

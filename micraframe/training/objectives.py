@@ -1,20 +1,10 @@
-"""Losses added to the label loss, for classifiers that pool evidence, and the moving average of a network's weights.
+"""Objectives: losses added to the label loss, for classifiers that pool evidence; and the moving average of weights.
 
-Each is a loss that needs no annotation but the labels. With s_i the logit of a class at position i of n, p_i its
-sigmoid, and t the label:
-
-- `dense-negatives`: (1 - t) 1/n sum_i -log(1 - p_i). Every position of an image without the class is background, where
-  the pooled logit alone asks only that hardly any is not.
-- `size`: t v(1/n sum_i p_i), with v(s) = ((low - s) / low)^2 below low, ((s - high) / (1 - high))^2 above high, and 0
-  between them. The expected share of positions that show the class lies within bounds, where the pooled logit alone is
-  content with a peak or with everything (Kervadec, H. et al. "Constrained-CNN losses for weakly supervised
-  segmentation". Medical Image Analysis 54, 2019). Their penalty is of numbers of pixels; this one is scaled so that
-  finding nothing, or everything, costs 1.
-- `mix-consistency`: a rectangle of one image is pasted into another. What the network finds in the mixture must be what
-  the moving average of the network finds in the two images, pasted alike, and nothing where an image is without the
-  class: a structure is found by its looks and not by its surroundings. CutMix (Yun, S. et al. ICCV 2019) as a
-  consistency between a student and a mean teacher (Tarvainen, A. and Valpola, H. NeurIPS 2017; French, G. et al. BMVC
-  2020).
+An objective needs no annotation but the labels. There is one, `mix-consistency`: a rectangle of one image is pasted
+into another. What the network finds in the mixture must be what the moving average of the network finds in the two
+images, pasted alike, and nothing where an image is without the class: a structure is found by its looks and not by its
+surroundings. It is CutMix (Yun, S. et al. ICCV 2019) as a consistency between a student and a mean teacher (Tarvainen,
+A. and Valpola, H. NeurIPS 2017; French, G. et al. BMVC 2020).
 """
 
 from __future__ import annotations
@@ -24,21 +14,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast, final
 
 import torch
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from micraframe.classifier import Classifier
 from micraframe.errors import ConfigError
 from micraframe.parameters import Parameters
-from micraframe.pooling import EvidencePooling
-
-
-class DenseNegatives(Parameters):
-    """Every position of an image without the class is background."""
-
-    kind: Literal["dense-negatives"] = "dense-negatives"
-    weight: float = Field(1.0, gt=0, description="Weight relative to the label loss.")
+from micraframe.pooling import LogSumExp
 
 
 class MixConsistency(Parameters):
@@ -48,62 +31,12 @@ class MixConsistency(Parameters):
     weight: float = Field(1.0, gt=0, description="Weight relative to the label loss.")
 
 
-class Size(Parameters):
-    """The expected share of an image with the class that shows it lies within bounds."""
-
-    kind: Literal["size"] = "size"
-    weight: float = Field(1.0, gt=0, description="Weight relative to the label loss.")
-    low: float = Field(
-        0.02,
-        ge=0,
-        le=1,
-        description="Lower bound of the share: that of the labelling rule (positive_rule: share), where there is one; "
-        "0.02 is that of the published studies. 0: none.",
-    )
-    high: float = Field(
-        0.9,
-        ge=0,
-        le=1,
-        description="Upper bound of the share. The labelling rule has none; the default only forbids maps that cover "
-        "the whole image. Lower it if objects are known to be smaller. 1: none.",
-    )
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Size:
-        if self.low >= self.high:
-            raise ValueError(f"objective size: expected low < high, got low {self.low:g} and high {self.high:g}")
-        return self
-
-
 def _from_name(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-Objective = Annotated[
-    Annotated[DenseNegatives | MixConsistency | Size, Field(discriminator="kind")], BeforeValidator(_from_name)
-]
+Objective = Annotated[MixConsistency, BeforeValidator(_from_name)]
 """An objective: by name, or with its parameters."""
-
-
-def dense_negatives(evidence: Tensor, labels: Tensor) -> Tensor:
-    """Return the loss of each image and class, (B, K), for evidence (B, K, h, w) and labels (B, K)."""
-    return functional.softplus(evidence).mean((2, 3)) * (1 - labels)
-
-
-def size_penalty(evidence: Tensor, labels: Tensor, low: float, high: float) -> Tensor:
-    """Return the loss of each image and class, (B, K), for evidence (B, K, h, w) and labels (B, K).
-
-    Args:
-        evidence: Logits at every position.
-        labels: 1 for the classes that are in an image, which alone have a loss; 0 for the others.
-        low: Lower bound of the share; 0: none.
-        high: Upper bound of the share; 1: none.
-    """
-    share = evidence.sigmoid().mean((2, 3))
-    # The excess is 0 where there is no bound, so that the divisor does not matter.
-    below = (low - share).clamp(min=0) / (low or 1)
-    above = (share - high).clamp(min=0) / (1 - high or 1)
-    return (below**2 + above**2) * labels
 
 
 def mix(values: Tensor, partners: Tensor, inside: Tensor) -> Tensor:
@@ -176,7 +109,7 @@ class WithObjectives(nn.Module):
 
     def __init__(self, classifier: Classifier, objectives: Sequence[Objective], decay: float | None) -> None:
         super().__init__()
-        if objectives and not isinstance(classifier.pooling, EvidencePooling):
+        if objectives and not isinstance(classifier.pooling, LogSumExp):
             raise ConfigError(f"{needs_evidence(objectives)}, got {classifier.pooling}")
         self.classifier = classifier
         self.objectives = tuple(objectives)
@@ -203,22 +136,9 @@ class WithObjectives(nn.Module):
         if not self.training:
             return cast("Tensor", (self.classifier if self.average is None else self.average)(images))
         self._follow()
-        if not self.objectives:
-            return cast("Tensor", self.classifier(images))
-        pooling = self.classifier.pooling
-        assert isinstance(pooling, EvidencePooling)
-        present = labels.to(images.dtype)
-        evidence = self.classifier.evidence(self.classifier.features(images)[-1])
-        columns = [pooling.pool(evidence)]
-        for one in self.objectives:
-            if isinstance(one, DenseNegatives):
-                losses = dense_negatives(evidence, present).mean(1)
-            elif isinstance(one, Size):
-                losses = size_penalty(evidence, present, one.low, one.high).mean(1)
-            else:
-                losses = self._mix_consistency(images, present)
-            columns.append(one.weight * losses[:, None])
-        return torch.cat(columns, 1)
+        logits, present = self.classifier(images), labels.to(images.dtype)
+        losses = [one.weight * self._mix_consistency(images, present)[:, None] for one in self.objectives]
+        return torch.cat([logits, *losses], 1)
 
     def _mix_consistency(self, images: Tensor, present: Tensor) -> Tensor:
         """Return the loss of each image, (B,)."""
@@ -265,4 +185,4 @@ class WithObjectives(nn.Module):
 def needs_evidence(objectives: Sequence[Objective]) -> str:
     """Return what objectives expect, for an error."""
     names = " and ".join(one.kind for one in objectives)
-    return f"objectives {names}: expected a pooling of evidence, such as log-sum-exp"
+    return f"objectives {names}: expected pooling log-sum-exp"

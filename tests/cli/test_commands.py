@@ -115,12 +115,17 @@ def test_show_prints_parameters_with_their_descriptions(command):
 def test_show_prints_the_bounds_of_numbers_in_lists_and_alternatives(command):
     types = {
         each["parameter"]: each["type"]
-        for kind, name in (("extractor", "views"), ("method", "self-training"))
+        for kind, name in (
+            ("backbone", "unet"),
+            ("metric", "objects"),
+            ("head", "semantic"),
+            ("method", "self-training"),
+        )
         for each in json.loads(command("show", kind, name, "--json").out)
     }
-    assert types["shifts"] == "list of int (> 0)"
-    assert types["scales"] == "list of float (> 0, <= 8)"
-    assert types["threshold"] == "float (> 0, < 1) | erasing"
+    assert types["widths"] == "list of int (> 0)"
+    assert types["iou"] == "list of float (> 0, <= 1)"
+    assert types["minimum_size"] == "float (>= 0) | auto"
     assert types["agreement"] == "float (>= 0, <= 1)"
 
 
@@ -459,17 +464,17 @@ def test_predict_takes_thresholds_of_a_study(command, folder, model, tmp_path):
 
 
 def test_predict_takes_a_studys_thresholds_of_another_origin(command, folder, model, tmp_path):
-    tuned = {"validation": {"presence": [1.0, 1.0], "mask": 0.5}, "erasing": {"presence": [0.0, 1.0], "mask": 0.25}}
+    tuned = {"validation": {"presence": [1.0, 1.0], "mask": 0.5}, "negatives": {"presence": [0.0, 1.0], "mask": 0.25}}
     file = tmp_path / "thresholds.json"
     file.write_text(json.dumps({"tuned": tuned}))
     words = ["predict", model, folder / "images" / "sample-1.png", "--output", tmp_path / "out"]
-    assert command(*words, "--thresholds", file, "--origin", "erasing").code == 0
+    assert command(*words, "--thresholds", file, "--origin", "negatives").code == 0
     assert [row["present"] for row in rows_of(tmp_path / "out" / "predictions.csv")] == ["1", "0"]
     origins = json.loads((tmp_path / "out" / "predict.json").read_text())["origins"]
-    assert set(origins.values()) == {"erasing"}
-    ran = command(*words, "--thresholds", file, "--origin", "negatives")
-    assert (ran.code, "got validation, erasing" in ran.err) == (1, True)
-    assert command(*words, "--origin", "erasing").code == 2
+    assert set(origins.values()) == {"negatives"}
+    ran = command(*words, "--thresholds", file, "--origin", "expected-share")
+    assert (ran.code, "got validation, negatives" in ran.err) == (1, True)
+    assert command(*words, "--origin", "negatives").code == 2
 
 
 def test_predict_replaces_its_own_earlier_files_and_no_others(command, folder, model, tmp_path):

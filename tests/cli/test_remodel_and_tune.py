@@ -156,11 +156,11 @@ def expected(model: Path, origin: str) -> Thresholds:
     if origin == "validation":
         return tuning.tune(loaded, samples, list(loaded.score(sample.image for sample in samples)))
     labelled = [sample.keep({Annotation.LABELS}) for sample in samples]
-    found = tuning.tune_by_labels(loaded, labelled, erasing=origin == "erasing")
+    found = tuning.tune_by_labels(loaded, labelled)
     return {str(name): each for name, each in found.items()}[origin]
 
 
-@pytest.mark.parametrize("origin", ["validation", "negatives", "expected-share", "erasing"])
+@pytest.mark.parametrize("origin", ["validation", "negatives", "expected-share"])
 def test_thresholds_are_tuned_on_validation_images(
     folder: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], origin: str
 ) -> None:
@@ -313,7 +313,7 @@ def test_images_without_the_classes_set_the_mask_threshold_alone(shapes: Path, t
     [
         (["images"], "expected --masks or --negatives with a folder of images"),
         (["images", "--masks", "masks", "--negatives"], "got both"),
-        (["images", "--negatives", "--origin", "erasing"], "expected --origin negatives, got erasing"),
+        (["images", "--negatives", "--origin", "expected-share"], "expected --origin negatives, got expected-share"),
         (["digits.yaml"], "expected a dataset with the model's classes disc, square, got 0, 1"),
     ],
 )
@@ -332,4 +332,4 @@ def test_a_head_without_masks_is_tuned_for_presence_alone(
     assert pipeline.load(tmp_path / "new", "cpu").origins == {"presence": "validation"}
     assert "\nmask" not in capsys.readouterr().out
     with pytest.raises(DataError, match="expected a head that makes masks"):
-        run("tune", tmp_path / "classes", folder / "train.yaml", "--origin", "erasing", "--output", tmp_path / "x")
+        run("tune", tmp_path / "classes", folder / "train.yaml", "--origin", "negatives", "--output", tmp_path / "x")

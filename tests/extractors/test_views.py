@@ -1,4 +1,4 @@
-"""Maps and presence, averaged over flips, quarter turns, shifts and scales of the image."""
+"""Maps and presence, averaged over flips and quarter turns of the image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional
 from micraframe import registry
 from micraframe.classifier import Classifier, create_classifier
 from micraframe.errors import ModelError
-from micraframe.extractors.views import Place, View, choose_views, explain_views
+from micraframe.extractors.views import View, choose_views, explain_views
 from micraframe.pooling import LogSumExp
 from micraframe.types import FloatArray, Layer
 
@@ -61,56 +61,6 @@ def test_the_views_are_the_eight_symmetries_of_a_square() -> None:
         views = choose_views(flips, turns)
         assert views[0] == View()
         assert len({view.apply(image).tobytes() for view in views}) == len(views) == count
-
-
-def test_each_shift_and_scale_has_all_flips_and_turns() -> None:
-    views = choose_views(True, False, shifts=(1, 3), scales=(0.5, 1))
-    assert views[:4] == choose_views(True, False)
-    assert [view.place for view in views[::4]] == [Place(), Place(shift=1), Place(shift=3), Place(scale=0.5)]
-    assert len(set(views)) == len(views) == 16
-
-
-@pytest.mark.parametrize("place", [Place(shift=3), Place(shift=12), Place(scale=2), Place(scale=0.5), Place(1, 1.7)])
-@pytest.mark.parametrize("stride", [1, 2, 6])
-def test_a_place_gives_cells_back_where_they_were(place: Place, stride: int) -> None:
-    # Linear interpolation is exact for values that rise linearly, except where the image is extended.
-    size = (36, 48)
-    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
-    seen = place.put((y + 2 * x)[None, None], 6)[0]
-    cells = seen.reshape(1, seen.shape[1] // stride, stride, -1, stride).mean((2, 4))
-    expected = (y + 2 * x).reshape(size[0] // stride, stride, -1, stride).mean((1, 3))
-    found = place.take(cells, stride, size)[0]
-    assert found.shape == expected.shape
-    inner = (slice(1, -2), slice(1, -2)) if stride == 6 else (slice(3, -4), slice(3, -4))
-    np.testing.assert_allclose(found[inner], expected[inner], atol=0.05)
-
-
-@pytest.mark.parametrize("size", [(24, 24), (13, 17), (1, 5)])
-@pytest.mark.parametrize("extractor", ["evidence", "grad-cam"])
-def test_shifts_and_scales_are_averaged_on_the_image_s_own_grid(extractor: str, size: tuple[int, int]) -> None:
-    classifier, images = symmetric(), noise(2, size)
-    explain = registry.build("extractor", extractor).prepare(classifier)
-    views = choose_views(True, True, shifts=(4,), scales=(1.5,))
-    found = explain_views(explain, images, lambda presence: (2,), views, LAYERS)
-    for number, maps in enumerate(found):
-        one = images[number][None]
-        seen = [explain(view.apply(view.place.put(one, 6)), lambda presence: (2,))[0] for view in views]
-        np.testing.assert_allclose(maps.presence, np.mean([each.presence for each in seen], 0), atol=1e-6)
-        assert maps.size == size
-        for index, layer in enumerate(maps.layers):
-            own = [
-                view.place.take(view.undo(each.maps[index]), layer.stride, size)
-                for view, each in zip(views, seen, strict=True)
-            ]
-            assert maps.maps[index].shape == (1, *(-(-side // layer.stride) for side in size))
-            np.testing.assert_allclose(maps.maps[index], np.mean(own, 0), atol=1e-6)
-    together = prepare(classifier, extractor, quarter_turns=True, shifts=[4], scales=[1.5])(
-        images, lambda presence: (2,)
-    )
-    for one, other in zip(found, together, strict=True):
-        np.testing.assert_allclose(one.presence, other.presence, atol=1e-6)
-        for alone, batched in zip(one.maps, other.maps, strict=True):
-            np.testing.assert_allclose(alone, batched, atol=1e-6)
 
 
 @given(st.sampled_from(ALL), st.integers(1, 5), st.integers(1, 5))

@@ -11,7 +11,7 @@ from micraframe import registry
 from micraframe.classifier import Classifier
 from micraframe.errors import ModelError
 from micraframe.extractors.frozen import fast_copy
-from micraframe.pooling import EvidenceMax
+from micraframe.pooling import LogSumExp
 from micraframe.sweep.engine import (
     SweepEngine,
     check_dense,
@@ -33,7 +33,7 @@ def unet(pooling="max", widths=(4, 6, 8, 8), channels=1):
     return lively(Classifier(network, layers, channels, 3, pooling).eval())
 
 
-@pytest.mark.parametrize(("backbone", "pooling"), [("unet-encoder", EvidenceMax()), ("unet", "max")])
+@pytest.mark.parametrize(("backbone", "pooling"), [("unet-encoder", LogSumExp()), ("unet", "max")])
 def test_a_dense_sweep_is_of_pooled_features_of_the_deepest_layer(backbone, pooling):
     network, layers = registry.build("backbone", backbone, widths=(2, 3)).create(1)
     with pytest.raises(ModelError, match="pools evidence or has a decoder; sweep with mode exact"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import pytest
@@ -21,20 +20,10 @@ from micraframe.errors import ConfigError
 from micraframe.micranet import MicraNet
 from micraframe.pooling import LogSumExp, Pooling
 from micraframe.training import ClassifierRecipe, fit_classifier, objectives
-from micraframe.training.objectives import (
-    DenseNegatives,
-    MixConsistency,
-    Size,
-    WithObjectives,
-    averaged_images,
-    dense_negatives,
-    draw_rectangles,
-    mix,
-    size_penalty,
-)
+from micraframe.training.objectives import MixConsistency, WithObjectives, averaged_images, draw_rectangles, mix
 from micraframe.types import FitContext, Progress
 
-BOTH: dict[str, Any] = {"objectives": ["dense-negatives", "mix-consistency"], "average": 0.9}
+MIXED: dict[str, Any] = {"objectives": ["mix-consistency"], "average": 0.9}
 RECIPE: dict[str, Any] = {"epochs": 3, "batch_size": 4, "learning_rate": 1e-2, "augmentations": []}
 
 
@@ -49,63 +38,6 @@ def train(classifier: Classifier, **changes: Any) -> dict[str, Tensor]:
     recipe = ClassifierRecipe(**RECIPE | changes)
     fit_classifier(classifier, make_samples(12), make_samples(6, start=100), recipe, context)
     return {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-
-
-def test_negatives_are_background_everywhere_and_positives_cost_nothing() -> None:
-    evidence = torch.randn(2, 3, 4, 5)
-    labels = torch.tensor([[0, 1, 0], [1, 0, 1]]).float()
-    found = dense_negatives(evidence, labels)
-    torch.testing.assert_close(found[0, 2], -(1 - evidence[0, 2].sigmoid()).log().mean())
-    assert (found[labels == 1] == 0).all()
-    assert (found[labels == 0] > 0).all()
-
-
-@given(
-    seed=st.integers(0, 1000),
-    shift=st.floats(-8, 8),
-    low=st.sampled_from([0, 0.02, 0.4]),
-    high=st.sampled_from([0.5, 1]),
-)
-def test_a_share_outside_the_bounds_costs_the_square_of_its_excess(
-    seed: int, shift: float, low: float, high: float
-) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    evidence = 3 * torch.randn(2, 3, 4, 5, generator=generator) + shift
-    labels = torch.rand(2, 3, generator=generator) > 0.3
-    found = size_penalty(evidence, labels.float(), low, high)
-    for image in range(2):
-        for index in range(3):
-            share = sum(1 / (1 + math.exp(-s)) for s in evidence[image, index].flatten().tolist()) / 20
-            expected = 0.0
-            if labels[image, index] and share < low:
-                expected = ((low - share) / low) ** 2
-            elif labels[image, index] and share > high:
-                expected = ((share - high) / (1 - high)) ** 2
-            assert found[image, index].item() == pytest.approx(expected, rel=1e-3, abs=1e-5)
-
-
-def test_nothing_and_everything_cost_1_and_bounds_can_be_left_out() -> None:
-    evidence = torch.tensor([-200.0, 0.0, 200.0])[:, None, None, None].expand(3, 1, 4, 4)
-    labels = torch.ones(3, 1)
-    assert size_penalty(evidence, labels, 0.02, 0.9).flatten().tolist() == pytest.approx([1, 0, 1])
-    assert not size_penalty(evidence, labels, 0, 1).any()
-
-
-def test_the_size_is_one_of_the_losses_and_moves_the_share_into_its_bounds() -> None:
-    classifier = make()
-    size = Size(low=0.6, high=0.8, weight=3)
-    network = WithObjectives(classifier, (size,), None).train()
-    images, labels = torch.rand(4, 1, 9, 10), torch.tensor([[True, False]] * 4)
-    output = network(images, labels)
-    evidence = classifier.evidence(classifier.features(images)[-1])
-    torch.testing.assert_close(output[:, 2], 3 * size_penalty(evidence, labels.float(), 0.6, 0.8).mean(1))
-    optimiser = torch.optim.SGD(classifier.parameters(), lr=0.1)
-    for _ in range(200):
-        optimiser.zero_grad()
-        network(images, labels)[:, 2].mean().backward()
-        optimiser.step()
-    share = classifier.evidence(classifier.features(images)[-1]).sigmoid().mean((0, 2, 3))[0]
-    assert 0.55 < share < 0.8
 
 
 def test_rectangles_lie_inside_and_have_every_area() -> None:
@@ -132,17 +64,21 @@ def test_a_rectangle_of_the_partner_is_pasted() -> None:
 
 
 @pytest.mark.parametrize("decoder", [True, False])
-def test_the_output_is_followed_by_the_losses(decoder: bool) -> None:
-    classifier = make(decoder=decoder)
-    network = WithObjectives(classifier, (DenseNegatives(weight=2), MixConsistency()), 0.9).train()
+def test_the_output_is_followed_by_the_loss(decoder: bool) -> None:
     images, labels = torch.rand(4, 1, 9, 10), torch.tensor([[True, False]] * 4)
-    output = network(images, labels)
-    assert output.shape == (4, 4)
-    evidence = classifier.evidence(classifier.features(images)[-1])
+
+    def weighted(weight: float) -> tuple[WithObjectives, Tensor]:
+        network = WithObjectives(make(decoder=decoder), (MixConsistency(weight=weight),), 0.9).train()
+        torch.manual_seed(1)
+        return network, network(images, labels)
+
+    network, output = weighted(2)
+    classifier = network.classifier
+    assert output.shape == (4, 3)
     torch.testing.assert_close(output[:, :2], classifier.logits(classifier.features(images)[-1]))
-    torch.testing.assert_close(output[:, 2], 2 * dense_negatives(evidence, labels.float()).mean(1))
-    assert (output[:, 3] > 0).all()
-    output[:, 3].sum().backward()
+    torch.testing.assert_close(output[:, 2], 2 * weighted(1)[1][:, 2])
+    assert (output[:, 2] > 0).all()
+    output[:, 2].sum().backward()
     assert network.average is not None
     assert all(parameter.grad is None for parameter in network.average.parameters())
     assert classifier.linear.weight.grad is not None
@@ -230,7 +166,7 @@ def test_without_objectives_nothing_changes() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
-    one, other = train(make(), **BOTH), train(make(), **BOTH)
+    one, other = train(make(), **MIXED), train(make(), **MIXED)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -241,29 +177,28 @@ class Stop(Progress):
 
 
 def test_a_training_that_is_interrupted_ends_as_one_that_is_not(tmp_path: Any) -> None:
-    whole = train(make(), **BOTH)
+    whole = train(make(), **MIXED)
     classifier = make()
     with pytest.raises(KeyboardInterrupt):
-        train(copy.deepcopy(classifier), folder=tmp_path, progress=Stop(), **BOTH)
-    resumed = train(classifier, folder=tmp_path, **BOTH)
+        train(copy.deepcopy(classifier), folder=tmp_path, progress=Stop(), **MIXED)
+    resumed = train(classifier, folder=tmp_path, **MIXED)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_objectives_need_evidence() -> None:
-    with pytest.raises(ConfigError, match="objectives dense-negatives: expected a pooling of evidence.*got max"):
-        train(make("max"), objectives=["dense-negatives"])
-    with pytest.raises(ValidationError, match="training: objectives dense-negatives: expected a pooling of evidence"):
-        MicraNet.Params(training=ClassifierRecipe(objectives=[{"kind": "dense-negatives"}]))
-    MicraNet.Params(pooling="log-sum-exp", training=ClassifierRecipe(**BOTH))
+    with pytest.raises(ConfigError, match="objectives mix-consistency: expected pooling log-sum-exp.*got max"):
+        train(make("max"), **MIXED)
+    with pytest.raises(ValidationError, match="training: objectives mix-consistency: expected pooling log-sum-exp"):
+        MicraNet.Params(training=ClassifierRecipe(**MIXED))
+    MicraNet.Params(pooling="log-sum-exp", training=ClassifierRecipe(**MIXED))
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"objectives": ["mix-consistency"]}, "needs a moving average of the weights; set average"),
-        ({"objectives": ["dense-negatives", "dense-negatives"]}, "each at most once"),
-        ({"objectives": ["shape"]}, "'dense-negatives', 'mix-consistency', 'size'"),
-        ({"objectives": [{"kind": "size", "low": 0.5, "high": 0.4}]}, "expected low < high, got low 0.5 and high 0.4"),
+        ({"objectives": ["mix-consistency", "mix-consistency"]}, "each at most once"),
+        ({"objectives": ["shape"]}, "'mix-consistency'"),
         ({"average": 1.0}, "less than 1"),
     ],
 )
@@ -273,6 +208,6 @@ def test_impossible_recipes_are_refused(wrong: dict[str, Any], message: str) -> 
 
 
 def test_recipes_survive_being_saved() -> None:
-    recipe = ClassifierRecipe(**BOTH)
+    recipe = ClassifierRecipe(**MIXED)
     assert ClassifierRecipe.model_validate(recipe.model_dump(mode="json")) == recipe
-    assert recipe.objectives == (DenseNegatives(), MixConsistency())
+    assert recipe.objectives == (MixConsistency(),)

@@ -192,22 +192,9 @@ def _thresholds(study: Study) -> str:
             f" In addition, we tuned the thresholds on up to {count_text(study.tuning_images, 'validation image')} "
             f"with {annotation}, drawn at random by the seed of the run (their annotation time is added to the "
             "method's), and on the test images. The latter, the oracle thresholds, use test labels: an upper bound, "
-            f"never a result. {'Three' if study.label_criteria else 'Two'} more mask thresholds follow from the labels "
-            "that a method has of these validation images: `negatives`, the 99 % quantile of the maps in images "
-            "without the class; "
-        )
-        share = (
-            "`expected-share`, which as many pixels of images with the class exceed as are expected if the map is a "
-            "probability"
-        )
-        if study.label_criteria:
-            text += (
-                f"{share}; and `erasing`, the highest at which the mean probability of the class, once the pixels "
-                "above it are filled from an image without the class, is within a tenth of its range of its lowest. "
-            )
-        else:
-            text += f"and {share}. "
-        text += (
+            "never a result. Two more mask thresholds follow from the labels that a method has of these validation "
+            "images: `negatives`, the 99 % quantile of the maps in images without the class; and `expected-share`, "
+            "which as many pixels of images with the class exceed as are expected if the map is a probability. "
             "Tuning maximised the mean IoU over these images. A class counts as present either by its fixed threshold "
             "or by the threshold with the highest accuracy for that class, and masks are cut either by the fixed rule "
             f"or at one of {len(GRID)} values from {GRID[0]:g} to {GRID[-1]:g}. Where no image has outlines, only the "

@@ -86,7 +86,7 @@ class DatasetSection:
     @property
     def by_labels(self) -> tuple[Origin, ...]:
         """The origins of thresholds that need image-level labels alone, where any method has such thresholds."""
-        origins: tuple[Origin, ...] = ("negatives", "expected-share", "erasing")
+        origins: tuple[Origin, ...] = ("negatives", "expected-share")
         return tuple(origin for origin in origins if any(origin in each.texts for each in self.thresholds))
 
     @property
