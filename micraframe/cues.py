@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Final, Literal, final
+from typing import Final, Literal, final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,15 @@ from scipy import ndimage
 from micraframe.thresholds import otsu
 from micraframe.types import BoolArray, FloatArray
 
-CueName = Literal["bright", "dark", "deviation", "edges"]
+CueName = Literal["bright", "dark", "deviation", "edges", "dark-edges", "bright-edges"]
 
-CUES: Final[tuple[CueName, ...]] = ("bright", "dark", "deviation", "edges")
+CUES: Final[tuple[CueName, ...]] = get_args(CueName)
 
 EXACT: Final[frozenset[CueName]] = frozenset({"bright", "dark"})
 """Cues whose outlines are those of the image; the others are local averages, and blur outlines by some pixels."""
+
+ONE_SIDED: Final[frozenset[CueName]] = frozenset({"dark-edges", "bright-edges"})
+"""Cues that leave out what `edges` mark on the other side of an outline, such as a halo."""
 
 _PIXELS: Final = 4096
 """Most pixels of an image among which a common threshold is chosen."""
@@ -72,12 +75,18 @@ def cue_map(image: FloatArray, name: CueName) -> FloatArray:
     - `bright`: I - m;
     - `dark`: m - I;
     - `deviation`: |I - m|, averaged by a Gaussian of two pixels;
-    - `edges`: the magnitude of I's gradient at a scale of one pixel, averaged by a Gaussian of four pixels.
+    - `edges`: the magnitude of I's gradient at a scale of one pixel, averaged by a Gaussian of four pixels;
+    - `dark-edges`: the same, 0 where I >= m, averaged by a Gaussian of three pixels: without the bright halo that
+      surrounds objects in phase contrast and out of focus;
+    - `bright-edges`: the same, 0 where I <= m, averaged by a Gaussian of three pixels.
     """
-    if name == "edges":
-        intensity = image.mean(axis=0, dtype=np.float32)
-        return np.asarray(ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(intensity, 1), 4))
     relative = relative_intensity(image)
+    if name.endswith("edges"):
+        gradient = ndimage.gaussian_gradient_magnitude(relative, 1)
+        if name == "edges":
+            return np.asarray(ndimage.gaussian_filter(gradient, 4))
+        side = relative < 0 if name == "dark-edges" else relative > 0
+        return np.asarray(ndimage.gaussian_filter(np.where(side, gradient, 0), 3))
     if name == "deviation":
         return np.asarray(ndimage.gaussian_filter(np.abs(relative), 2))
     smooth = ndimage.gaussian_filter(relative, 0.5)

@@ -41,6 +41,20 @@ def test_a_rough_region_has_edges():
     assert not found[:, -8:].any()
 
 
+def test_edges_on_one_side_leave_out_the_halo():
+    y, x = np.mgrid[:64, :64]
+    distance = np.hypot(y - 31, x - 31)
+    inside, halo = distance < 12, (distance >= 12) & (distance < 16)
+    image = np.full((64, 64), 0.5, np.float32)
+    image[inside] = np.where((y // 3 + x // 3) % 2, 0.05, 0.4)[inside]
+    image[halo] = 0.9
+    masks = {name: Cue(name).mask(image[None]) for name in ("edges", "dark-edges", "bright-edges")}
+    iou = {name: (mask & inside).sum() / (mask | inside).sum() for name, mask in masks.items()}
+    assert iou["dark-edges"] > 0.7 > iou["edges"] > iou["bright-edges"]
+    inverted = cue_map(1 - image[None], "bright-edges")
+    np.testing.assert_allclose(inverted, cue_map(image[None], "dark-edges"), atol=1e-6)
+
+
 def test_bright_and_dark_are_opposite_and_invariant_to_the_level():
     image, _ = disc(0.9)
     np.testing.assert_array_equal(cue_map(image, "bright"), -cue_map(image, "dark"))

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import shutil
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +17,22 @@ from hypothesis.extra import numpy as hnp
 
 from micraframe.cues import CUES, Cue
 from micraframe.errors import ConfigError, DataError
+from micraframe.interfaces import ClassRule, Model
 from micraframe.pipeline import fit, load
 from micraframe.plugin import Component
 from micraframe.registry import build
-from micraframe.selftraining import ChosenCue, SelfTraining, choose_cues, pseudo_mask, with_cues
+from micraframe.selftraining import ChosenCue, SelfTraining, choose_cues, choose_side, pseudo_mask, with_cues
 from micraframe.testing import check, full_samples
-from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample, Scores
+from micraframe.types import (
+    Annotation,
+    DatasetInfo,
+    FitContext,
+    FloatArray,
+    Normalisation,
+    Progress,
+    Sample,
+    Scores,
+)
 
 INFO = DatasetInfo("toy", ("square", "disc"), 1, Normalisation(), "0")
 BAND = float(np.log(0.7 / 0.3))  # around 0.5: from 0.3 to 0.7
@@ -219,6 +231,74 @@ def test_whole_objects_are_learned_from_a_teacher_that_marks_parts():
     one = Sample("one", image, labels=np.array([True, False]))
     bits = np.packbits(np.concatenate([parts[:1], nothing, nothing]), axis=-1)
     assert [each.cue for each in choose_cues([one], [bits], CUES, 0.4)] == [None, None]
+
+
+class Certain(Model):
+    """Its map is 0.6 where an image differs from one half; and 0.95 where a part of that is darker."""
+
+    def score(self, images: Iterable[FloatArray], rule: ClassRule) -> Iterator[Scores]:
+        for image in images:
+            maps = np.where(image != 0.5, np.float32(0.6), np.float32(0.1))
+            maps[image < 0.3] = 0.95
+            yield Scores(np.ones(1, np.float32), tuple(rule(np.ones(1, np.float32))), maps)
+
+    def state(self) -> Mapping[str, Any]:
+        raise NotImplementedError
+
+
+def with_halos(count: int, negative: str = "empty") -> tuple[list[Sample], np.ndarray]:
+    """Return images, every second one with a rough dark disc in a bright ring, and the disc."""
+    y, x = np.mgrid[:48, :48]
+    distance = np.hypot(y - 23, x - 23)
+    disc, ring = distance < 10, (distance >= 10) & (distance < 14)
+    image = np.full((48, 48), 0.5, np.float32)
+    image[disc] = np.where((y // 3 + x // 3) % 2, 0.05, 0.4)[disc]
+    image[ring] = 0.9
+    other = np.full_like(image, 0.5) if negative == "empty" else image
+    samples = [
+        Sample(str(number), (other if number % 2 else image)[None], labels=np.array([number % 2 == 0]))
+        for number in range(count)
+    ]
+    return samples, disc
+
+
+def test_the_side_is_taken_of_which_the_teacher_is_most_certain():
+    samples, disc = with_halos(8)
+    found = choose_side(samples, Certain(), 0.9, ["bright-edges", "dark-edges"])
+    assert found is not None
+    assert found.cue is not None
+    assert (found.cue.name, found.cue.whole) == ("dark-edges", True)
+    assert found.agreement > 0.9
+    mask = found.cue.mask(samples[0].image)
+    assert (mask & disc).sum() / (mask | disc).sum() > 0.7
+    assert not found.cue.mask(samples[1].image).any()
+
+
+def test_no_side_is_taken_that_misses_the_core_or_does_not_respond_to_the_class():
+    samples, _ = with_halos(8)
+    assert choose_side(samples, Certain(), 0.9, ["bright-edges"]) is None  # the ring is not what the teacher found
+    assert choose_side(samples, Certain(), 0.99, ["dark-edges"]) is None  # it is not as certain of anything
+    assert choose_side(samples, Certain(), 0.9, []) is None
+    alike, _ = with_halos(8, negative="alike")
+    assert choose_side(alike, Certain(), 0.9, ["dark-edges"]) is None
+    assert choose_side(samples[::2], Certain(), 0.9, ["dark-edges"]) is None
+
+
+def test_the_student_of_a_single_class_learns_whole_objects_of_one_side(toys, tmp_path, monkeypatch):
+    samples, disc = with_halos(8)
+    monkeypatch.setattr(toys.Teacher, "fit", lambda *_: Certain())
+    info = dataclasses.replace(INFO, classes=("cell",), roles=("object",))
+    context = dataclasses.replace(CONTEXT, folder=tmp_path)
+    params = {"teacher": "teacher", "student": "student", "band": 0.0, "cues": ["edges", "dark-edges", "bright-edges"]}
+    build("method", "self-training", **params).fit(samples[:6], samples[6:], info, context)
+    chosen = json.loads((tmp_path / "cues.json").read_text())["cell"]["cue"]
+    assert (chosen["name"], chosen["whole"]) == ("dark-edges", True)
+    ((_, train, valid, _),) = toys.fits
+    for sample, made in zip(samples, [*train, *valid], strict=True):
+        assert made.masks.any() == made.ignore.any() == sample.labels[0]
+        if sample.labels[0]:
+            np.testing.assert_array_equal(made.masks[0], Cue(**chosen).mask(sample.image))
+            assert not (made.ignore & disc & made.masks[0]).any()
 
 
 @pytest.mark.parametrize(("least", "used"), [(0.4, True), (1.0, False)])
