@@ -58,8 +58,8 @@ _COMPARED: Final = 200
 _CORE: Final = 0.9
 """Least value of a map in its core, if its threshold is one half."""
 
-_COVERS: Final = 0.7
-"""Least share of the cores of a teacher's maps that a one-sided cue has to mark."""
+_HALO: Final = 0.1
+"""How much less a one-sided cue need agree with a teacher's masks, which include what it leaves out."""
 
 _RESPONDS: Final = 0.7
 """Least area under the ROC curve with which a one-sided cue has to order images by their labels."""
@@ -84,7 +84,7 @@ class ChosenCue:
     Attributes:
         cue: The cue; None if none agrees well enough with the class's pseudo-masks.
         agreement: Its agreement with the class's pseudo-masks; without a cue, the highest of any cue, by pixels or by
-            whole objects; of a one-sided cue, the share that it marks of the cores of the teacher's maps.
+            whole objects.
     """
 
     cue: Cue | None
@@ -146,7 +146,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             le=1,
             description="Least agreement between the teacher's masks and a cue's for the cue to be used: their mean "
             "IoU over training images that contain the class or, where objects are compared, the mean share of the "
-            "objects' area that agrees.",
+            "objects' area that agrees. For edges on one side, 0.1 less.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -206,8 +206,9 @@ class SelfTraining(Method["SelfTraining.Params"]):
         if params.cues:
             chosen = choose_cues(train, train_masks, params.cues, params.agreement)
             if len(chosen) == 1 and (chosen[0].cue is None or chosen[0].cue.name not in EXACT):
-                core = expit(logit(params.threshold) + logit(_CORE))
-                side = choose_side(train, teacher, core, [name for name in params.cues if name in ONE_SIDED])
+                core, least = expit(logit(params.threshold) + logit(_CORE)), params.agreement - _HALO
+                names = [name for name in params.cues if name in ONE_SIDED]
+                side = choose_side(train, train_masks, teacher, core, names, least)
                 chosen = chosen if side is None else (side,)
             if context.folder is not None:
                 found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
@@ -404,27 +405,36 @@ def choose_cues(
     )
 
 
-def choose_side(samples: Sequence[Sample], teacher: Model, core: float, names: Sequence[CueName]) -> ChosenCue | None:
+def choose_side(
+    samples: Sequence[Sample],
+    packed: Sequence[npt.NDArray[np.uint8]],
+    teacher: Model,
+    core: float,
+    names: Sequence[CueName],
+    least: float,
+) -> ChosenCue | None:
     """Return the one-sided cue that outlines the only class, if labels and the teacher's maps say that one does.
 
     A halo never occurs without its object, so labels cannot tell them apart, and a teacher's masks include it. But
     where the teacher is most certain, it is right more often: in its core, the pixels at or above a high value. So the
-    side is taken whose masks agree best with the core (mean IoU). It has to mark 70 % of the core, and to respond to
-    the class: the share of an image's pixels that it marks orders images with and without the class with an area under
-    the ROC curve of at least 0.7. Then objects that the cue outlines are learned whole where the teacher's masks touch
-    them.
+    side is taken whose masks agree best with the core (mean IoU). It has to agree with the teacher's masks, too, but
+    may leave out the halo, so that the least agreement is low. And it has to respond to the class: the share of an
+    image's pixels that it marks orders images with and without the class with an area under the ROC curve of at least
+    0.7. Then objects that the cue outlines are learned whole where the teacher's masks touch them.
 
-    Cores are those of 200 evenly spaced images with the class, or of all; response and thresholds are measured in 400
+    Cues are compared in 200 evenly spaced images with the class, or in all; response and thresholds are measured in 400
     evenly spaced images.
 
     Args:
         samples: The training samples, with the label of one class.
+        packed: Their pseudo-masks, from `pseudo_masks`.
         teacher: Makes maps.
         core: The least value of a map in its core, in [0, 1].
         names: One-sided cues to choose from.
+        least: Least agreement with the pseudo-masks, in [0, 1].
 
     Returns:
-        A cue of whole objects, and the share of the core that it marks; None if there is no such cue.
+        A cue of whole objects, and its agreement with the pseudo-masks; None if there is no such cue.
     """
     if not names:
         return None
@@ -432,16 +442,22 @@ def choose_side(samples: Sequence[Sample], teacher: Model, core: float, names: S
     every = spread(range(len(samples)), _COMMON)
     # The second of each: a threshold of the image's own marks something in every image.
     cues = candidates((samples[number].image for number in every), names)[1::2]
-    images = [samples[number].image for number in spread(np.flatnonzero(labels).tolist(), _COMPARED)]
+    compared = spread(np.flatnonzero(labels).tolist(), _COMPARED)
+    images = [samples[number].image for number in compared]
     cores = [scores.maps[[scores.row(0)]] >= core for scores in teacher.score(iter(images), _always((0,)))]
-    agreement = agreements(((image, one, np.ones(1, np.bool_)) for image, one in zip(images, cores, strict=True)), cues)
-    cue = max(cues, key=lambda each: float(agreement[each][0]))
-    marked = sum(np.count_nonzero(one[0] & cue.mask(image)) for image, one in zip(images, cores, strict=True))
-    share = marked / max(sum(map(np.count_nonzero, cores)), 1)
+    masks = [_planes(packed[number], image.shape[2])[:-1] for number, image in zip(compared, images, strict=True)]
+    present = np.ones(1, np.bool_)
+
+    def agreement(cue: Cue, masks: Sequence[BoolArray]) -> float:
+        examples = ((image, mask, present) for image, mask in zip(images, masks, strict=True))
+        return float(agreements(examples, [cue])[cue][0])
+
+    cue = max(cues, key=lambda each: agreement(each, cores))
+    found = agreement(cue, masks)
     areas = np.array([cue.mask(samples[number].image).mean() for number in every])
-    if share < _COVERS or area_under_roc(labels[every], areas) < _RESPONDS:
+    if found < least or area_under_roc(labels[every], areas) < _RESPONDS:
         return None
-    return ChosenCue(dataclasses.replace(cue, whole=True), float(share))
+    return ChosenCue(dataclasses.replace(cue, whole=True), found)
 
 
 def with_cues(
