@@ -436,24 +436,24 @@ def choose_side(
     Returns:
         A cue of whole objects, and its agreement with the pseudo-masks; None if there is no such cue.
     """
-    if not names:
-        return None
     labels = np.array([_labels(sample)[0] for sample in samples], np.bool_)
+    if not names or not labels.any():
+        return None
     every = spread(range(len(samples)), _COMMON)
     # The second of each: a threshold of the image's own marks something in every image.
     cues = candidates((samples[number].image for number in every), names)[1::2]
     compared = spread(np.flatnonzero(labels).tolist(), _COMPARED)
-    images = [samples[number].image for number in compared]
-    cores = [scores.maps[[scores.row(0)]] >= core for scores in teacher.score(iter(images), _always((0,)))]
-    masks = [_planes(packed[number], image.shape[2])[:-1] for number, image in zip(compared, images, strict=True)]
-    present = np.ones(1, np.bool_)
 
-    def agreement(cue: Cue, masks: Sequence[BoolArray]) -> float:
+    def agreement(masks: Iterable[BoolArray]) -> dict[Cue, float]:
+        images, present = (samples[number].image for number in compared), np.ones(1, np.bool_)
         examples = ((image, mask, present) for image, mask in zip(images, masks, strict=True))
-        return float(agreements(examples, [cue])[cue][0])
+        return {cue: float(values[0]) for cue, values in agreements(examples, cues).items()}
 
-    cue = max(cues, key=lambda each: agreement(each, cores))
-    found = agreement(cue, masks)
+    scores = teacher.score((samples[number].image for number in compared), _always((0,)))
+    with_core = agreement(each.maps[[each.row(0)]] >= core for each in scores)
+    with_masks = agreement(_planes(packed[number], samples[number].image.shape[2])[:-1] for number in compared)
+    cue = max(cues, key=with_core.__getitem__)
+    found = with_masks[cue] if with_core[cue] else 0.0  # without a core, there is no side
     areas = np.array([cue.mask(samples[number].image).mean() for number in every])
     if found < least or area_under_roc(labels[every], areas) < _RESPONDS:
         return None

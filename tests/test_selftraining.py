@@ -284,6 +284,7 @@ def test_no_side_is_taken_that_does_not_agree_or_does_not_respond_to_the_class()
     found = side(samples, ["dark-edges"])
     assert found is not None
     assert side(samples, ["dark-edges"], least=found.agreement + 0.01) is None
+    assert side(samples, ["dark-edges"], core=0.99) is None
     assert side(samples, []) is None
     alike, _ = with_halos(8, negative="alike")
     assert side(alike, ["dark-edges"]) is None
