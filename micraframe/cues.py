@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, final, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -27,7 +28,7 @@ EXACT: Final[frozenset[CueName]] = frozenset({"bright", "dark"})
 """Cues whose outlines are those of the image; the others are local averages, and blur outlines by some pixels."""
 
 ONE_SIDED: Final[frozenset[CueName]] = frozenset({"dark-edges", "bright-edges"})
-"""Cues that leave out what `edges` mark on the other side of an outline, such as a halo."""
+"""Edges counted only where the image is darker, or only where it is brighter, than its median."""
 
 _PIXELS: Final = 4096
 """Most pixels of an image among which a common threshold is chosen."""
@@ -37,6 +38,9 @@ _NEIGHBOURS: Final = np.ones((3, 3))
 
 _LEAST_COVER: Final = 0.05
 """Least share of a connected component of a mask that its class's objects cover, for the component to outline them."""
+
+_RING: Final = 3
+"""Width, in pixels, of what counts as around a cue's mask: the distance over which one-sided cues are averaged."""
 
 _SATURATED: Final = 0.999
 """Quantile of the pixels of all images above which values count as equal, so that a few do not move the threshold."""
@@ -70,18 +74,17 @@ class Cue:
 def cue_map(image: FloatArray, name: CueName) -> FloatArray:
     """Return a cue's quantity at every pixel of an image (C, H, W): float32 (H, W), in units of the image.
 
-    With I the mean over channels, smoothed by a Gaussian of half a pixel, and m the median of I, it is
+    With I the mean over channels and m its median, it is
 
-    - `bright`: I - m;
-    - `dark`: m - I;
+    - `bright`, `dark`: I - m and m - I, smoothed by a Gaussian of half a pixel;
     - `deviation`: |I - m|, averaged by a Gaussian of two pixels;
-    - `edges`: the magnitude of I's gradient at a scale of one pixel, averaged by a Gaussian of four pixels;
-    - `dark-edges`: the same, 0 where I >= m, averaged by a Gaussian of three pixels: without the bright halo that
-      surrounds objects in phase contrast and out of focus;
-    - `bright-edges`: the same, 0 where I <= m, averaged by a Gaussian of three pixels.
+    - `edges`: g averaged by a Gaussian of four pixels, g being the magnitude of I's gradient at a scale of one pixel;
+    - `dark-edges`: g where I < m and 0 elsewhere, averaged by a Gaussian of three pixels: it leaves out the bright halo
+      around objects in phase contrast or out of focus;
+    - `bright-edges`: the same where I > m.
     """
     relative = relative_intensity(image)
-    if name.endswith("edges"):
+    if name == "edges" or name in ONE_SIDED:
         gradient = ndimage.gaussian_gradient_magnitude(relative, 1)
         if name == "edges":
             return np.asarray(ndimage.gaussian_filter(gradient, 4))
@@ -178,6 +181,29 @@ def _shares(parts: BoolArray, wholes: BoolArray) -> npt.NDArray[np.float64]:
     """Return the area of each mask (K, H, W) as a share of that of the mask around it: (K,), 0 where both are empty."""
     part, whole = (np.count_nonzero(masks, axis=(1, 2)) for masks in (parts, wholes))
     return np.asarray(part / np.maximum(whole, 1))
+
+
+def exposures(images: Iterable[FloatArray], cues: Sequence[Cue]) -> dict[Cue, float]:
+    """Return how much the outlines of each cue's masks border on background, in [0, 1].
+
+    It is the share of the pixels around its masks, up to three pixels away, that none of the cues marks, over all
+    images together; 1 if it marks nothing.
+
+    Args:
+        images: Each (C, H, W).
+        cues: The cues.
+    """
+    around, bare = np.zeros(len(cues)), np.zeros(len(cues))
+    square = np.ones((2 * _RING + 1, 2 * _RING + 1), np.uint8)
+    for image in images:
+        masks = np.stack([cue.mask(image) for cue in cues])
+        background = ~masks.any(axis=0)
+        for index, mask in enumerate(masks):
+            ring = (cv2.dilate(mask.astype(np.uint8), square) > 0) & ~mask
+            around[index] += np.count_nonzero(ring)
+            bare[index] += np.count_nonzero(ring & background)
+    shares = np.where(around > 0, bare / np.maximum(around, 1), 1.0)
+    return dict(zip(cues, shares.tolist(), strict=True))
 
 
 def claimed_objects(masks: BoolArray, cues: BoolArray) -> BoolArray:

@@ -26,7 +26,7 @@ from torch import Tensor
 from micraframe.batching import batches, spread
 from micraframe.classifier import part_of, weights_for
 from micraframe.config import MICRA_NET, Choice, MethodChoice, build_learner
-from micraframe.cues import EXACT, ONE_SIDED, Cue, CueName, agreements, candidates, consensus
+from micraframe.cues import EXACT, ONE_SIDED, Cue, CueName, agreements, candidates, consensus, exposures
 from micraframe.datasets.sources import LazySamples
 from micraframe.errors import ConfigError, DataError
 from micraframe.interfaces import ClassRule, Method, Model, ScoredTile, every_class
@@ -55,14 +55,11 @@ _COMMON: Final = 400
 _COMPARED: Final = 200
 """Number of images of each class, if there are that many, in which cues are compared with pseudo-masks."""
 
-_CORE: Final = 0.9
-"""Least value of a map in its core, if its threshold is one half."""
-
 _HALO: Final = 0.1
-"""How much less a one-sided cue need agree with a teacher's masks, which include what it leaves out."""
+"""How much lower the required agreement is for a one-sided cue: pseudo-masks include the halo that it leaves out."""
 
 _RESPONDS: Final = 0.7
-"""Least area under the ROC curve with which a one-sided cue has to order images by their labels."""
+"""Least area under the ROC curve with which the area of a one-sided cue tells images with the class from others."""
 
 _PIXEL_WISE: Final = Choice(
     name=MICRA_NET.name,
@@ -83,8 +80,8 @@ class ChosenCue:
 
     Attributes:
         cue: The cue; None if none agrees well enough with the class's pseudo-masks.
-        agreement: Its agreement with the class's pseudo-masks; without a cue, the highest of any cue, by pixels or by
-            whole objects.
+        agreement: Its agreement with the class's pseudo-masks, by pixels or by whole objects (of a one-sided cue, by
+            pixels); without a cue, the highest of any cue that is not one-sided.
     """
 
     cue: Cue | None
@@ -104,7 +101,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
     enough, the student learns from what both say, and ignores the pixels on which they differ (`micraframe.cues`).
     Where several classes share images, a teacher's map may be coarse, or cover only the parts that distinguish a class;
     then an object that a cue outlines is learned whole if exactly one class is found in a part of it. With a single
-    class, what edges on the dark or the bright side outline is learned whole, too, if labels and maps agree with it.
+    class, objects that edges on the dark or the bright side outline are learned whole, too, if the labels support it.
 
     Wrong pseudo-masks are learned late. To stop before that, set epochs and `early_stopping` in the student's recipe:
     its validation loss is that of pseudo-masks, too, which a student that learns the errors of single training images
@@ -137,8 +134,8 @@ class SelfTraining(Method["SelfTraining.Params"]):
             (),
             description="What in the image itself may outline a class: bright, dark, deviation (from the image's "
             "median), edges, dark-edges or bright-edges (on one side of the median). For each class, the pseudo-masks "
-            "are corrected by the one that agrees with them best, if it agrees well enough; edges on one side are for "
-            "single classes.",
+            "are corrected by the one that agrees with them best, if it agrees well enough; edges on one side only "
+            "where there is one class, without a contact class.",
         )
         agreement: float = Field(
             0.4,
@@ -146,7 +143,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             le=1,
             description="Least agreement between the teacher's masks and a cue's for the cue to be used: their mean "
             "IoU over training images that contain the class or, where objects are compared, the mean share of the "
-            "objects' area that agrees. For edges on one side, 0.1 less.",
+            "objects' area that agrees. For edges on one side, 0.1 less, by IoU.",
         )
         presence: Literal["student", "teacher"] = Field(
             "student",
@@ -206,9 +203,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
         if params.cues:
             chosen = choose_cues(train, train_masks, params.cues, params.agreement)
             if len(chosen) == 1 and (chosen[0].cue is None or chosen[0].cue.name not in EXACT):
-                core, least = expit(logit(params.threshold) + logit(_CORE)), params.agreement - _HALO
-                names = [name for name in params.cues if name in ONE_SIDED]
-                side = choose_side(train, train_masks, teacher, core, names, least)
+                side = choose_side(train, train_masks, params.cues, max(0.0, params.agreement - _HALO))
                 chosen = chosen if side is None else (side,)
             if context.folder is not None:
                 found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
@@ -406,58 +401,49 @@ def choose_cues(
 
 
 def choose_side(
-    samples: Sequence[Sample],
-    packed: Sequence[npt.NDArray[np.uint8]],
-    teacher: Model,
-    core: float,
-    names: Sequence[CueName],
-    least: float,
+    samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], names: Sequence[CueName], least: float
 ) -> ChosenCue | None:
-    """Return the one-sided cue that outlines the only class, if labels and the teacher's maps say that one does.
+    """Return the one-sided cue that outlines the only class, if images, labels and pseudo-masks say that one does.
 
-    A halo never occurs without its object, so labels cannot tell them apart, and a teacher's masks include it. But
-    where the teacher is most certain, it is right more often: in its core, the pixels at or above a high value. So the
-    side is taken whose masks agree best with the core (mean IoU). It has to agree with the teacher's masks, too, but
-    may leave out the halo, so that the least agreement is low. And it has to respond to the class: the share of an
-    image's pixels that it marks orders images with and without the class with an area under the ROC curve of at least
-    0.7. Then objects that the cue outlines are learned whole where the teacher's masks touch them.
+    Objects and their halos always occur together, so labels cannot tell them apart, and pseudo-masks cover both. But a
+    halo surrounds its object: it lies between the object and the background. So of the sides, the one is taken whose
+    outlines border less on background, which neither side marks. It has to agree with the pseudo-masks, though less
+    than other cues, since it leaves out the halo. And it has to respond to the class: the share of an image's pixels
+    that it marks tells images with the class from others with an area under the ROC curve of at least 0.7. Then objects
+    that the cue outlines are learned whole where the pseudo-masks touch them.
 
-    Cues are compared in 200 evenly spaced images with the class, or in all; response and thresholds are measured in 400
-    evenly spaced images.
+    Sides are compared in 200 evenly spaced images with the class, or in all; the response is measured in as many of
+    each kind. Thresholds come from 400 evenly spaced images.
 
     Args:
         samples: The training samples, with the label of one class.
         packed: Their pseudo-masks, from `pseudo_masks`.
-        teacher: Makes maps.
-        core: The least value of a map in its core, in [0, 1].
-        names: One-sided cues to choose from.
+        names: The cues to choose from, of which only one-sided ones count.
         least: Least agreement with the pseudo-masks, in [0, 1].
 
     Returns:
-        A cue of whole objects, and its agreement with the pseudo-masks; None if there is no such cue.
+        A cue of whole objects, and its agreement with the pseudo-masks by pixels; None if there is no such cue.
     """
+    names = [name for name in names if name in ONE_SIDED]
     labels = np.array([_labels(sample)[0] for sample in samples], np.bool_)
-    if not names or not labels.any():
+    if not names or labels.all() or not labels.any():
         return None
-    every = spread(range(len(samples)), _COMMON)
+    some = spread(range(len(samples)), _COMMON)
     # The second of each: a threshold of the image's own marks something in every image.
-    cues = candidates((samples[number].image for number in every), names)[1::2]
-    compared = spread(np.flatnonzero(labels).tolist(), _COMPARED)
-
-    def agreement(masks: Iterable[BoolArray]) -> dict[Cue, float]:
-        images, present = (samples[number].image for number in compared), np.ones(1, np.bool_)
-        examples = ((image, mask, present) for image, mask in zip(images, masks, strict=True))
-        return {cue: float(values[0]) for cue, values in agreements(examples, cues).items()}
-
-    scores = teacher.score((samples[number].image for number in compared), _always((0,)))
-    with_core = agreement(each.maps[[each.row(0)]] >= core for each in scores)
-    with_masks = agreement(_planes(packed[number], samples[number].image.shape[2])[:-1] for number in compared)
-    cue = max(cues, key=with_core.__getitem__)
-    found = with_masks[cue] if with_core[cue] else 0.0  # without a core, there is no side
-    areas = np.array([cue.mask(samples[number].image).mean() for number in every])
-    if found < least or area_under_roc(labels[every], areas) < _RESPONDS:
+    cues = candidates((samples[number].image for number in some), names)[1::2]
+    present, absent = (spread(np.flatnonzero(column).tolist(), _COMPARED) for column in (labels, ~labels))
+    exposed = exposures((samples[number].image for number in present), cues)
+    cue = min(cues, key=exposed.__getitem__)
+    examples = (
+        (image, _planes(packed[number], image.shape[2])[:-1], np.ones(1, np.bool_))
+        for number, image in ((number, samples[number].image) for number in present)
+    )
+    agreement = float(agreements(examples, [cue])[cue][0])
+    judged = [*present, *absent]
+    areas = np.array([cue.mask(samples[number].image).mean() for number in judged])
+    if agreement < least or area_under_roc(labels[judged], areas) < _RESPONDS:
         return None
-    return ChosenCue(dataclasses.replace(cue, whole=True), found)
+    return ChosenCue(dataclasses.replace(cue, whole=True), agreement)
 
 
 def with_cues(
