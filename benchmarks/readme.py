@@ -38,7 +38,7 @@ ORIGINS = {
     "fixed": "the method's own",
     "negatives": "negatives",
     "expected-share": "expected share",
-    "erasing": "erasing",
+    "erasing": "erasing",  # dropped; digits_criteria and blood_criteria still show it
     "validation": "validation masks",
     "oracle": "test masks",
 }

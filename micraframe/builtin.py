@@ -122,7 +122,7 @@ COMPONENTS: Final[Mapping[str, tuple[_Record, ...]]] = {
         (
             "views",
             "extractors.views:Views",
-            "Another extractor's maps, averaged over the image and its mirrored and turned versions",
+            "Another extractor's maps, averaged over flips and quarter turns of the image",
         ),
     ),
     "combiner": (

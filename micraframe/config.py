@@ -186,7 +186,7 @@ class Study(Parameters):
     label_criteria: bool = Field(
         False,
         description="Whether to judge every method on the tuning images by their labels alone as well, for choosing "
-        "among methods without masks; this takes long.",
+        "among methods without masks; this makes studies slower.",
     )
     prices: Prices = Field(Prices(), description="How long annotation takes; changing it trains and annotates nothing.")
     tiling: Tiling | None = Field(

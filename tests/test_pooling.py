@@ -49,7 +49,7 @@ def test_a_pooling_is_chosen_by_name_or_with_parameters() -> None:
 
 @pytest.mark.parametrize("wrong", ["maximum", {"kind": "max"}, 3, None])
 def test_the_error_names_all_poolings(wrong: object) -> None:
-    with pytest.raises(ValidationError, match="expected one of max, mean, log-sum-exp"):
+    with pytest.raises(ValidationError, match="expected max, mean or log-sum-exp, or a mapping with kind: log-sum-exp"):
         POOLING.validate_python(wrong)
 
 

@@ -282,7 +282,7 @@ def test_no_side_is_taken_that_does_not_agree_or_does_not_respond_to_the_class()
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_student_of_a_single_class_learns_whole_objects_of_one_side(toys, tmp_path, exact):
     # The toy teacher's map is the image: here, it claims bright pixels, which are the ring.
-    samples, disc = with_halos(8)
+    samples, _ = with_halos(8)
     info = dataclasses.replace(INFO, classes=("cell",), roles=("object",))
     context = dataclasses.replace(CONTEXT, folder=tmp_path)
     cues = ["edges", "dark-edges", "bright-edges", *(["bright"] if exact else [])]
