@@ -165,4 +165,4 @@ def test_objects_contained_in_tiles_are_found_once(seed, jitter):
     assert (np.diff(joined.scores) <= 0).all()
     nearest = np.abs(joined.boxes[:, None] - boxes[None]).max(2)
     assert sorted(nearest.argmin(1)) == list(range(len(boxes)))
-    assert (nearest.min(1) <= jitter * longer[nearest.argmin(1)] + 1e-3).all()
+    assert (nearest.min(1) <= jitter * shorter[nearest.argmin(1)] + 1e-3).all()
