@@ -12,11 +12,11 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, final, get_args
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from micraframe.erasing import dilated
 from micraframe.thresholds import otsu
 from micraframe.types import BoolArray, FloatArray
 
@@ -194,12 +194,11 @@ def exposures(images: Iterable[FloatArray], cues: Sequence[Cue]) -> dict[Cue, fl
         cues: The cues.
     """
     around, bare = np.zeros(len(cues)), np.zeros(len(cues))
-    square = np.ones((2 * _RING + 1, 2 * _RING + 1), np.uint8)
     for image in images:
         masks = np.stack([cue.mask(image) for cue in cues])
         background = ~masks.any(axis=0)
         for index, mask in enumerate(masks):
-            ring = (cv2.dilate(mask.astype(np.uint8), square) > 0) & ~mask
+            ring = dilated(mask, _RING) & ~mask
             around[index] += np.count_nonzero(ring)
             bare[index] += np.count_nonzero(ring & background)
     shares = np.where(around > 0, bare / np.maximum(around, 1), 1.0)

@@ -17,8 +17,13 @@ def erase(image: FloatArray, donor: FloatArray, mask: BoolArray, dilation: int) 
         mask: bool (H, W).
         dilation: Pixels by which the mask is dilated.
     """
-    square = np.ones((2 * dilation + 1, 2 * dilation + 1), np.uint8)
-    return paste(image, donor, cv2.dilate(mask.astype(np.uint8), square) > 0)
+    return paste(image, donor, dilated(mask, dilation))
+
+
+def dilated(mask: BoolArray, margin: int) -> BoolArray:
+    """Return a mask (H, W), dilated by a square that reaches `margin` pixels in each direction."""
+    square = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), square) > 0)
 
 
 def paste(image: FloatArray, other: FloatArray, mask: BoolArray) -> FloatArray:

@@ -202,9 +202,6 @@ class SelfTraining(Method["SelfTraining.Params"]):
             )
         if params.cues:
             chosen = choose_cues(train, train_masks, params.cues, params.agreement)
-            if len(chosen) == 1 and (chosen[0].cue is None or chosen[0].cue.name not in EXACT):
-                side = choose_side(train, train_masks, params.cues, max(0.0, params.agreement - _HALO))
-                chosen = chosen if side is None else (side,)
             if context.folder is not None:
                 found = {name: dataclasses.asdict(each) for name, each in zip(info.classes, chosen, strict=True)}
                 write_json(context.folder / "cues.json", found)
@@ -212,7 +209,7 @@ class SelfTraining(Method["SelfTraining.Params"]):
             train_masks, valid_masks = (
                 with_cues(part, masks, cues) for part, masks in zip(parts, (train_masks, valid_masks), strict=True)
             )
-        # The 1 keeps what the committed studies drew, when there could be several students.
+        # The 1 keeps the draws of the committed studies, from when there could be several students.
         seed = seed_for(context.seed, "student", 1) % 2**32  # the largest that NumPy and scikit-learn take
         start = teacher.state() if params.start == "teacher" else None
         student = self._student.fit(
@@ -361,6 +358,8 @@ def choose_cues(
     that contain several classes: an object that a cue outlines counts for a class if that class, and no other, claims
     a part of it.
 
+    One-sided cues are only for a single class without an exact one; see `choose_side`.
+
     Cues are compared in 200 evenly spaced images of each class, or in all that contain it, and in those of the other
     classes that contain it, too. Thresholds that are common to images come from at most 400 evenly spaced images.
 
@@ -368,19 +367,16 @@ def choose_cues(
         samples: The training samples, with labels.
         packed: Their pseudo-masks, from `pseudo_masks`.
         names: The cues to choose from, in order of preference.
-        least: Least agreement, in [0, 1]; see `agreements`.
+        least: Least agreement, in [0, 1]; see `agreements`. For one-sided cues, 0.1 less is enough.
     """
-    names = [name for name in names if name not in ONE_SIDED]
-    found = candidates((samples[index].image for index in spread(range(len(samples)), _COMMON)), names)
+    found = _candidates(samples, [name for name in names if name not in ONE_SIDED])
     labels = np.array([_labels(sample) for sample in samples], np.bool_)
 
     def best(among: BoolArray, *, whole: bool) -> list[ChosenCue]:
         columns = (np.flatnonzero(column).tolist() for column in (labels & among[:, None]).T)
         compared = {number for places in columns for number in spread(places, _COMPARED)}
-        images = ((samples[number].image, packed[number], labels[number]) for number in sorted(compared))
-        examples = ((image, _planes(bits, image.shape[2])[:-1], present) for image, bits, present in images)
         cues = [dataclasses.replace(cue, whole=whole) for cue in found]
-        scores = agreements(examples, cues) if compared else {}
+        scores = agreements(_examples(samples, packed, sorted(compared)), cues) if compared else {}
         chosen = []
         for index in range(labels.shape[1]):
             agreement = {cue: float(values[index]) for cue, values in scores.items()}
@@ -391,6 +387,12 @@ def choose_cues(
         return chosen
 
     by_pixels = best(np.ones(len(samples), np.bool_), whole=False)
+    if len(by_pixels) == 1:
+        (only,) = by_pixels
+        if only.cue is None or only.cue.name not in EXACT:
+            one_sided = [name for name in names if name in ONE_SIDED]
+            only = choose_side(samples, packed, one_sided, max(0.0, least - _HALO)) or only
+        return (only,)
     if all(one.cue for one in by_pixels):
         return tuple(by_pixels)
     by_objects = best(np.count_nonzero(labels, axis=1) > 1, whole=True)
@@ -418,32 +420,43 @@ def choose_side(
     Args:
         samples: The training samples, with the label of one class.
         packed: Their pseudo-masks, from `pseudo_masks`.
-        names: The cues to choose from, of which only one-sided ones count.
+        names: The one-sided cues to choose from.
         least: Least agreement with the pseudo-masks, in [0, 1].
 
     Returns:
         A cue of whole objects, and its agreement with the pseudo-masks by pixels; None if there is no such cue.
     """
-    names = [name for name in names if name in ONE_SIDED]
     labels = np.array([_labels(sample)[0] for sample in samples], np.bool_)
     if not names or labels.all() or not labels.any():
         return None
-    some = spread(range(len(samples)), _COMMON)
-    # The second of each: a threshold of the image's own marks something in every image.
-    cues = candidates((samples[number].image for number in some), names)[1::2]
+    # A threshold of the image's own marks something in every image.
+    cues = [cue for cue in _candidates(samples, names) if cue.threshold is not None]
     present, absent = (spread(np.flatnonzero(column).tolist(), _COMPARED) for column in (labels, ~labels))
     exposed = exposures((samples[number].image for number in present), cues)
     cue = min(cues, key=exposed.__getitem__)
-    examples = (
-        (image, _planes(packed[number], image.shape[2])[:-1], np.ones(1, np.bool_))
-        for number, image in ((number, samples[number].image) for number in present)
-    )
-    agreement = float(agreements(examples, [cue])[cue][0])
+    agreement = float(agreements(_examples(samples, packed, present), [cue])[cue][0])
+    if agreement < least:
+        return None
     judged = [*present, *absent]
     areas = np.array([cue.mask(samples[number].image).mean() for number in judged])
-    if agreement < least or area_under_roc(labels[judged], areas) < _RESPONDS:
+    if area_under_roc(labels[judged], areas) < _RESPONDS:
         return None
     return ChosenCue(dataclasses.replace(cue, whole=True), agreement)
+
+
+def _candidates(samples: Sequence[Sample], names: Sequence[CueName]) -> tuple[Cue, ...]:
+    """Return the named cues, with thresholds from evenly spaced images; see `candidates`."""
+    return candidates((samples[number].image for number in spread(range(len(samples)), _COMMON)), names)
+
+
+def _examples(
+    samples: Sequence[Sample], packed: Sequence[npt.NDArray[np.uint8]], numbers: Sequence[int]
+) -> Iterator[tuple[FloatArray, BoolArray, BoolArray]]:
+    """Yield what `agreements` needs of some samples: image, pseudo-masks and labels."""
+    for number in numbers:
+        sample = samples[number]
+        image = sample.image
+        yield image, _planes(packed[number], image.shape[2])[:-1], _labels(sample)
 
 
 def with_cues(

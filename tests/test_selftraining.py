@@ -20,15 +20,7 @@ from micraframe.plugin import Component
 from micraframe.registry import build
 from micraframe.selftraining import ChosenCue, SelfTraining, choose_cues, choose_side, pseudo_mask, with_cues
 from micraframe.testing import check, full_samples
-from micraframe.types import (
-    Annotation,
-    DatasetInfo,
-    FitContext,
-    Normalisation,
-    Progress,
-    Sample,
-    Scores,
-)
+from micraframe.types import Annotation, DatasetInfo, FitContext, Normalisation, Progress, Sample, Scores
 
 INFO = DatasetInfo("toy", ("square", "disc"), 1, Normalisation(), "0")
 BAND = float(np.log(0.7 / 0.3))  # around 0.5: from 0.3 to 0.7
@@ -255,14 +247,20 @@ def test_the_side_is_taken_that_the_other_surrounds(inverted, name):
     samples, disc = with_halos(8)
     if inverted:
         samples = [dataclasses.replace(sample, image=1 - sample.image) for sample in samples]
-    found = side(samples, list(CUES))
+    found = side(samples, ["bright-edges", "dark-edges"])
     assert found is not None
     assert found.cue is not None
     assert (found.cue.name, found.cue.whole) == (name, True)
     mask = found.cue.mask(samples[0].image)
     assert (mask & disc).sum() / (mask | disc).sum() > 0.7
     assert not found.cue.mask(samples[1].image).any()
-    assert side(samples, ["edges"]) is None
+    assert side(samples, []) is None
+
+
+def test_one_sided_cues_are_for_a_single_class():
+    samples = discs(6, "edges")
+    masks = packed(samples, [np.ones((32, 32), np.bool_)] * 6)
+    assert choose_cues(samples, masks, ["dark-edges", "bright-edges"], 0.0) == (ChosenCue(None, 0), ChosenCue(None, 0))
 
 
 def test_no_side_is_taken_that_does_not_agree_or_does_not_respond_to_the_class():
@@ -287,7 +285,7 @@ def test_the_student_of_a_single_class_learns_whole_objects_of_one_side(toys, tm
     context = dataclasses.replace(CONTEXT, folder=tmp_path)
     cues = ["edges", "dark-edges", "bright-edges", *(["bright"] if exact else [])]
     params = {"teacher": "teacher", "student": "student", "threshold": 0.45, "band": 0.0, "cues": cues}
-    params |= {"agreement": 0.1}
+    params["agreement"] = 0.1
     samples = [
         dataclasses.replace(sample, image=np.where(sample.image == 0.5, np.float32(0.42), sample.image))
         for sample in samples
